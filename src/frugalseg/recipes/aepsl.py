@@ -1,0 +1,127 @@
+"""Settings of AE-PSL (Wei et al., CVPR 2017). Defaults are the paper's; what it leaves open is a ruling of ours, said so."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class Config:
+    """AE-PSL: semantic segmentation from image tags.
+
+    Args:
+        backbone: feature network (sec. 4.1: VGG-16); also resnet18/50/101, mobilenet_v2, tiny, timm/<name>.
+        output_stride: pixels of the image per cell of the feature map (DeepLab-LargeFOV: 8).
+        weights: a local file of backbone weights, or "imagenet" to download the library's; none starts from random numbers.
+        normalize: how those weights want the picture: "imagenet", "half" or "caffe".
+        level: number of leading backbone blocks to use; 0 uses all.
+        frozen: number of leading backbone blocks that stay as they are.
+        freeze_norm: keep all batch-norm statistics of the backbone as they are.
+        channels: channels of LargeFOV's fc6 and fc7 (1024).
+        dilation: dilation of fc6 (12).
+        dropout: after fc6 and fc7 (0.5).
+        resize: longer side of a picture before cropping, in pixels; 0 keeps its size.
+        crop: side of the random training crop (321).
+        scales: range of the random zoom of a training crop; the paper has none.
+        rounds: adversarial-erasing rounds (3; sec. 4.3.1).
+        stop: "fixed" runs all rounds; "auto" stops when the converged loss passes stop_ratio times that of round 1.
+        stop_ratio: see stop (ruling, after the loss levels of fig. 5).
+        label_loss: "squared" is the HCP form (softmax against tags that sum to 1); "bce" is multi-label cross-entropy.
+        erase: "fraction_of_max" erases map > erase_fraction x maximum; "top_percent" the highest erase_fraction of the pixels.
+        erase_fraction: "top 20 %" of sec. 4.1.
+        cam_scales: picture scales whose maps are averaged when mining.
+        cam_flip: average with the mirrored picture's map when mining.
+        reuse: "weights" starts every later network from the backbone weights, "previous" from the network before it (not stated).
+        saliency: "boundary_connectivity" (built in, no learning) or a folder of maps (PNG, 0..255).
+        background: saliency below it is background (0.12).
+        indoor_background: the same for pictures with an indoor tag (0.06).
+        indoor: tags that make a picture indoor.
+        masks: "mined" learns from tags alone; "given" trains the same network on the data's own masks, as the upper bound.
+        mined: a run folder whose classifiers and mined regions are taken instead of mining again.
+        psl: learn online from the network's own prohibited masks too (sec. 3.2).
+        prohibit_by: what weights the score maps in training: "predicted" v, ground-truth "tags", or "none".
+        warmup: share of the steps on S alone before the online mask starts (ruling).
+        plus: rounds of re-training on the CRF-refined predictions of the training set (PSL++: 1).
+        threshold: confidences below it are set to 0 at test (p = 0.1).
+        crf: refine predictions by DenseCRF at test.
+        crf_iterations: mean-field iterations (10).
+        crf_gaussian: weight and width in pixels of the smoothness kernel (DeepLab v1).
+        crf_bilateral: weight, width in pixels and width in grey levels of the appearance kernel (DeepLab v1).
+        test_scales: picture scales whose scores are averaged at test.
+        test_flip: average with the mirrored picture's scores at test.
+        batch: pictures per step, all processes together (30).
+        classifier_epochs: passes over the data in each erasing round (15).
+        epochs: passes over the data for each segmentation network (15).
+        lr: learning rate of the trunk (1e-3).
+        head_lr: learning rate of the last layers (1e-2).
+        lr_schedule: "step" multiplies by 0.1 after drop_epochs; "poly" falls to zero with power 0.9.
+        drop_epochs: passes after which the rate drops (6).
+        momentum: of SGD (0.9).
+        weight_decay: of SGD (5e-4).
+    """
+
+    backbone: str = "vgg16"
+    output_stride: int = 8
+    weights: str | None = None
+    normalize: Literal["imagenet", "half", "caffe"] = "imagenet"
+    level: int = 0
+    frozen: int = 0
+    freeze_norm: bool = False
+    channels: int = 1024
+    dilation: int = 12
+    dropout: float = 0.5
+    resize: int = 0
+    crop: int = 321
+    scales: tuple[float, float] = (1.0, 1.0)
+    rounds: int = 3
+    stop: Literal["fixed", "auto"] = "fixed"
+    stop_ratio: float = 2.0
+    label_loss: Literal["squared", "bce"] = "squared"
+    erase: Literal["fraction_of_max", "top_percent"] = "fraction_of_max"
+    erase_fraction: float = 0.2
+    cam_scales: tuple[float, ...] = (1.0,)
+    cam_flip: bool = False
+    reuse: Literal["weights", "previous"] = "weights"
+    saliency: str = "boundary_connectivity"
+    background: float = 0.12
+    indoor_background: float = 0.06
+    indoor: tuple[str, ...] = ("chair", "diningtable", "sofa", "tvmonitor")
+    masks: Literal["mined", "given"] = "mined"
+    mined: str | None = None
+    psl: bool = True
+    prohibit_by: Literal["predicted", "tags", "none"] = "predicted"
+    warmup: float = 0.2
+    plus: int = 1
+    threshold: float = 0.1
+    crf: bool = True
+    crf_iterations: int = 10
+    crf_gaussian: tuple[float, float] = (3.0, 3.0)
+    crf_bilateral: tuple[float, float, float] = (4.0, 121.0, 5.0)
+    test_scales: tuple[float, ...] = (1.0,)
+    test_flip: bool = False
+    batch: int = 30
+    classifier_epochs: float = 15
+    epochs: float = 15
+    lr: float = 1e-3
+    head_lr: float = 1e-2
+    lr_schedule: Literal["step", "poly"] = "step"
+    drop_epochs: float = 6
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+
+    def __post_init__(self) -> None:
+        limits = {"rounds": 1, "plus": 0, "batch": 1, "channels": 1, "crop": 16, "dilation": 1, "level": 0, "frozen": 0, "crf_iterations": 1}
+        faults = [f"{name}={getattr(self, name)}: expected at least {low}" for name, low in limits.items() if getattr(self, name) < low]
+        for name in ("erase_fraction", "background", "indoor_background", "threshold", "dropout", "warmup"):
+            if not 0 <= getattr(self, name) <= 1:
+                faults.append(f"{name}={getattr(self, name)}: expected a number from 0 to 1")
+        for name in ("classifier_epochs", "epochs", "lr", "head_lr", "stop_ratio"):
+            if not getattr(self, name) > 0:
+                faults.append(f"{name}={getattr(self, name)}: expected a number above 0")
+        if not self.cam_scales or not self.test_scales or min(*self.scales, *self.cam_scales, *self.test_scales) <= 0:
+            faults.append("scales, cam_scales, test_scales: expected numbers above 0, at least one")
+        if faults:
+            raise ValueError("AE-PSL settings are not valid:\n" + "\n".join(f"  - {fault}" for fault in faults))
+
+
