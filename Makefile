@@ -1,0 +1,53 @@
+# make demo · make test · make lint · make bench · make lock · make clean
+# Each does its own set-up in .venv; Python 3.11 or newer and make are all it needs.
+
+SUITABLE := for p in python3 python3.13 python3.12 python3.11 python3.14; do \
+	"$$p" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo "$$p" && break; done
+PYTHON ?= $(shell $(SUITABLE))
+UV := $(shell command -v uv 2>/dev/null)
+BIN := .venv/bin
+READY := .venv/ready
+
+ifdef UV
+VENV = "$(PYTHON)" -m venv --without-pip .venv
+INSTALL = "$(UV)" pip install --quiet --python $(BIN)/python
+else
+VENV = "$(PYTHON)" -m venv .venv
+INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check
+endif
+
+.PHONY: demo test lint bench lock clean
+
+demo: $(READY)
+	$(BIN)/frugalseg demo
+
+test: $(READY)
+	$(BIN)/python -m pytest -q -rs --durations=10
+
+lint: $(READY)
+	$(BIN)/ruff check
+	$(BIN)/mypy
+
+bench: $(READY)
+	$(BIN)/python -m benchmarks
+
+lock:
+	@command -v uv >/dev/null || { echo "make lock needs uv (pip install uv)."; exit 1; }
+	uv pip compile pyproject.toml --extra dev --output-file requirements.lock --universal --python-version 3.11 \
+		--generate-hashes --no-emit-index-url --no-emit-find-links --no-annotate --custom-compile-command "make lock" --quiet
+
+clean:
+	rm -rf .venv build dist .pytest_cache .ruff_cache .mypy_cache src/*.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The environment is made again only when what it is made from has changed.
+$(READY): requirements.lock pyproject.toml
+	@test -n "$(PYTHON)" || { echo "frugalseg needs Python 3.11 or newer; found: $$(python3 --version 2>&1)." \
+		"Install one, or name it: make $(MAKECMDGOALS) PYTHON=/path/to/python3.12"; exit 1; }
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "$(PYTHON) is $$("$(PYTHON)" --version 2>&1)," \
+		"frugalseg needs 3.11 or newer. Name one: make $(MAKECMDGOALS) PYTHON=/path/to/python3.12"; exit 1; }
+	@echo "Setting up .venv with $$("$(PYTHON)" --version) and $(if $(UV),uv,pip): some minutes the first time, mostly PyTorch."
+	@$(VENV) || { echo "Python could not make a virtual environment; on Debian and Ubuntu: apt install python3-venv"; exit 1; }
+	$(INSTALL) --require-hashes -r requirements.lock
+	$(INSTALL) --no-deps --no-build-isolation -e .
+	@touch $@
