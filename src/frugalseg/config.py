@@ -1,0 +1,171 @@
+"""Settings: the defaults of dataclasses, then a YAML file, then the command line; strict, and without torch.
+
+A recipe (`frugalseg.recipes`) is a frozen dataclass whose docstring explains each field. Several dataclasses together make one
+flat set of options: `--save-every 50` on the command line, `save_every: 50` in YAML, `save_every=50` in Python. Types, parsing
+and help text are jsonargparse's; what is added here is that nothing unknown passes and that all faults are named together.
+"""
+
+from __future__ import annotations
+
+import re
+import typing
+from argparse import ArgumentError
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from docstring_parser import parse as parse_docstring
+from jsonargparse import ActionYesNo, ArgumentParser
+
+Kind = TypeVar("Kind")
+
+
+class UsageError(ValueError):
+    """What was typed cannot be meant; the message says what to type instead."""
+
+
+@dataclass(frozen=True)
+class Option:
+    """One setting: `hint` is its type, `help` its meaning, `title` the first line of the docstring it stands in."""
+
+    name: str
+    hint: Any
+    default: Any
+    help: str
+    title: str
+
+    @property
+    def flag(self) -> str:
+        return "--" + self.name.replace("_", "-")
+
+    @property
+    def expected(self) -> str:
+        if typing.get_origin(self.hint) is typing.Literal:
+            return "one of " + ", ".join(map(str, typing.get_args(self.hint)))
+        words = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
+        return words.get(self.hint) or str(self.hint).replace("typing.", "")
+
+
+def options(*kinds: type) -> dict[str, Option]:
+    """The flat options of several dataclasses, by name. Raises ValueError where two of them define the same name."""
+    found: dict[str, Option] = {}
+    for kind in kinds:
+        doc, hints = parse_docstring(kind.__doc__ or ""), typing.get_type_hints(kind)
+        texts = {parameter.arg_name: " ".join((parameter.description or "").split()) for parameter in doc.params}
+        for field in fields(kind):
+            if field.name in found:
+                raise ValueError(f"{kind.__name__}.{field.name} is an option of {found[field.name].title!r} too")
+            default = field.default if field.default_factory is MISSING else field.default_factory()
+            found[field.name] = Option(field.name, hints[field.name], default, texts.get(field.name, ""), doc.short_description or kind.__name__)
+    return found
+
+
+def parser(*kinds: type, **keywords: Any) -> ArgumentParser:
+    """A jsonargparse parser with one help group per dataclass; `keywords` (prog, usage, …) go to its constructor."""
+    made = ArgumentParser(exit_on_error=False, allow_abbrev=False, **keywords)
+    groups: dict[str, Any] = {}
+    for option in options(*kinds).values():
+        if option.title not in groups:
+            groups[option.title] = made.add_argument_group(option.title.rstrip("."))
+        kind = {"action": ActionYesNo(no_prefix="no-")} if option.hint is bool else {"type": option.hint}
+        groups[option.title].add_argument(option.flag, default=option.default, help=option.help.replace("%", "%%"), **kind)
+    return made
+
+
+def parse(kinds: Sequence[type], arguments: Sequence[str]) -> dict[str, Any]:
+    """What the options of a command line say, and nothing that they do not say. Raises UsageError."""
+    known = options(*kinds)
+    flags = {option.flag for option in known.values()} | {"--no-" + option.flag[2:] for option in known.values() if option.hint is bool}
+    words = [re.sub(r"^--[\w-]+", lambda found: found[0].replace("_", "-"), word) for word in arguments]
+    given = [re.split(r"[=.]", word)[0] for word in words if word.startswith("--")]
+    faults = [f"there is no option {word}{did_you_mean(word, flags)}" for word in given if word not in flags]
+    if faults:
+        raise UsageError("\n".join(faults))
+    try:
+        return parser(*kinds).parse_args(words, defaults=False).as_dict()
+    except ArgumentError as error:
+        raise UsageError(_explain(error, known)) from None
+
+
+def resolve(kinds: Sequence[type], *layers: Mapping[str, Any]) -> dict[str, Any]:
+    """Every option's value: the dataclasses' defaults, overridden by each layer in turn. Raises UsageError with all faults."""
+    known, check = options(*kinds), parser(*kinds)
+    given: dict[str, Any] = {}
+    faults: list[str] = []
+    for name, value in ((key.replace("-", "_"), value) for layer in layers for key, value in layer.items()):
+        if name not in known:
+            faults.append(f"there is no setting {name!r}{did_you_mean(name, known)}")
+        elif value is None and type(None) not in typing.get_args(known[name].hint):
+            faults.append(f"{known[name].flag}: got nothing, expected {known[name].expected}")
+        else:
+            given[name] = asdict(value) if is_dataclass(value) and not isinstance(value, type) else value
+            faults += _faults(check, name, given[name], known)
+    if faults:
+        raise UsageError("\n".join(faults))
+    return check.instantiate_classes(check.parse_object(given)).as_dict()
+
+
+def _faults(check: ArgumentParser, name: str, value: Any, known: Mapping[str, Option]) -> list[str]:
+    hint = known[name].hint
+    if is_dataclass(hint) and isinstance(value, Mapping):
+        inner = options(typing.cast(type, hint))
+        strange = [f"there is no setting {name}.{key}{did_you_mean(key, inner)}" for key in value if key not in inner]
+        if strange:
+            return strange
+    try:
+        check.parse_object({name: value}, defaults=False)
+    except ArgumentError as error:
+        return [_explain(error, known)]
+    return []
+
+
+def _explain(error: ArgumentError, known: Mapping[str, Option]) -> str:
+    """jsonargparse's message in our words where it is about a value, else as it stands."""
+    found = re.search(r'key "(\w+)".*(?:Got value|Given value): ?(.*)', error.message or "", re.DOTALL)
+    if not found or found[1] not in known:
+        return str(error.message)
+    return f"{known[found[1]].flag}: got {found[2].strip()!r}, expected {known[found[1]].expected}"
+
+
+def build(kind: type[Kind], settings: Mapping[str, Any]) -> Kind:
+    """The dataclass `kind` from those of the settings that are its fields. Its own ValueErrors become UsageErrors."""
+    try:
+        return kind(**{field.name: settings[field.name] for field in fields(typing.cast(Any, kind))})
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+
+
+def read(path: str | Path) -> dict[str, Any]:
+    """The settings in a YAML file. Raises UsageError when it is absent, broken or no flat mapping."""
+    try:
+        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UsageError(f"{path} cannot be read as YAML settings: {error}") from None
+    if values is not None and not isinstance(values, dict):
+        raise UsageError(f"{path}: got a {type(values).__name__}, expected lines such as 'rounds: 3'")
+    return {str(key): value for key, value in (values or {}).items()}
+
+
+def save(path: str | Path, settings: Mapping[str, Any]) -> None:
+    """Write settings as YAML that `read` reads back to the same values."""
+    Path(path).write_text(yaml.safe_dump(_plain(settings), sort_keys=False, allow_unicode=True), encoding="utf-8")
+
+
+def _plain(value: Any) -> Any:
+    """Dataclasses, tuples and paths as what YAML's safe subset has."""
+    if is_dataclass(value) and not isinstance(value, type):
+        value = asdict(value)
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return str(value) if isinstance(value, Path) else value
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """" – did you mean X?" for the known word nearest to `word`, or nothing where none is near."""
+    near = get_close_matches(word, list(known), n=1, cutoff=0.5)
+    return f" – did you mean {near[0]}?" if near else ""
