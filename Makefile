@@ -31,10 +31,11 @@ lint: $(READY)
 bench: $(READY)
 	$(BIN)/python -m benchmarks
 
+# Versions already locked stay; `make lock UPGRADE=--upgrade` takes the newest. torch and torchvision must agree on CUDA's version.
 lock:
 	@command -v uv >/dev/null || { echo "make lock needs uv (pip install uv)."; exit 1; }
 	uv pip compile pyproject.toml --extra dev --output-file requirements.lock --universal --python-version 3.11 \
-		--generate-hashes --no-emit-index-url --no-emit-find-links --no-annotate --custom-compile-command "make lock" --quiet
+		--generate-hashes --no-emit-index-url --no-emit-find-links --no-annotate --custom-compile-command "make lock" --quiet $(UPGRADE)
 
 clean:
 	rm -rf .venv build dist .pytest_cache .ruff_cache .mypy_cache src/*.egg-info
