@@ -7,6 +7,7 @@ and help text are jsonargparse's; what is added here is that nothing unknown pas
 
 from __future__ import annotations
 
+import os
 import re
 import typing
 from argparse import ArgumentError
@@ -75,17 +76,36 @@ def parser(*kinds: type, **keywords: Any) -> ArgumentParser:
     return made
 
 
-def parse(kinds: Sequence[type], arguments: Sequence[str]) -> dict[str, Any]:
-    """What the options of a command line say, and nothing that they do not say. Raises UsageError."""
+def split(known: Mapping[str, Option], words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Part a command line into its free words and its options with their values, in whatever order they were typed."""
+    free, rest, left = [], [], list(words)
+    while left:
+        word = left.pop(0)
+        if word == "--":
+            return free + left, rest
+        if not word.startswith("--"):
+            free.append(word)
+            continue
+        flag, equals, value = word.partition("=")
+        name = flag[2:].replace("-", "_")
+        rest.append("--" + name.replace("_", "-") + equals + value)
+        switch = name.removeprefix("no_") in known and known[name.removeprefix("no_")].hint is bool
+        if not equals and not switch and left:
+            rest.append(left.pop(0))
+    return free, rest
+
+
+def parse(kinds: Sequence[type], words: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
+    """The free words of a command line, and what its options say, without what they leave to the defaults. Raises UsageError."""
     known = options(*kinds)
+    free, rest = split(known, words)
     flags = {option.flag for option in known.values()} | {"--no-" + option.flag[2:] for option in known.values() if option.hint is bool}
-    words = [re.sub(r"^--[\w-]+", lambda found: found[0].replace("_", "-"), word) for word in arguments]
-    given = [re.split(r"[=.]", word)[0] for word in words if word.startswith("--")]
+    given = [re.split(r"[=.]", word)[0] for word in rest if word.startswith("--")]
     faults = [f"there is no option {word}{did_you_mean(word, flags)}" for word in given if word not in flags]
     if faults:
         raise UsageError("\n".join(faults))
     try:
-        return parser(*kinds).parse_args(words, defaults=False).as_dict()
+        return free, parser(*kinds).parse_args(rest, defaults=False).as_dict()
     except ArgumentError as error:
         raise UsageError(_explain(error, known)) from None
 
@@ -150,8 +170,10 @@ def read(path: str | Path) -> dict[str, Any]:
 
 
 def save(path: str | Path, settings: Mapping[str, Any]) -> None:
-    """Write settings as YAML that `read` reads back to the same values."""
-    Path(path).write_text(yaml.safe_dump(_plain(settings), sort_keys=False, allow_unicode=True), encoding="utf-8")
+    """Write settings as YAML that `read` reads back to the same values; a reader never sees half of it."""
+    temporary = Path(path).with_name(f".{Path(path).name}.{os.getpid()}")
+    temporary.write_text(yaml.safe_dump(_plain(settings), sort_keys=False, allow_unicode=True), encoding="utf-8")
+    temporary.replace(path)
 
 
 def _plain(value: Any) -> Any:

@@ -1,0 +1,52 @@
+"""The methods, one file per paper. This list is free of torch; a method's code is imported when it is used."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Method:
+    """What is known of a method before its code is loaded.
+
+    name: as typed. summary: one line with the source. needs: the `Sample` fields it learns from. makes: what it predicts.
+    module: its code, with `train(config, data, run)` and `load(weights)`. recipe: the module of its settings, `Config`.
+    """
+
+    name: str
+    summary: str
+    needs: frozenset[str]
+    makes: str
+    module: str
+    recipe: str
+
+    @property
+    def config(self) -> type[Any]:
+        """The dataclass of its settings; imports no torch."""
+        return import_module(self.recipe).Config
+
+    @property
+    def code(self) -> Any:
+        """Its module; imports torch."""
+        return import_module(self.module)
+
+
+# In the order of preference: `train` without a method takes the first whose labels are there.
+METHODS: dict[str, Method] = {
+    "aepsl": Method(
+        name="aepsl",
+        summary="AE-PSL: adversarial erasing and prohibitive learning (Wei et al., CVPR 2017)",
+        needs=frozenset({"image", "tags"}),
+        makes="semantic masks",
+        module="frugalseg.methods.aepsl",
+        recipe="frugalseg.recipes.aepsl",
+    ),
+}
+
+
+def choose(offers: Collection[str]) -> Method | None:
+    """The first method that can learn from these labels (names of `Sample` fields), or None."""
+    return next((method for method in METHODS.values() if method.needs <= set(offers)), None)

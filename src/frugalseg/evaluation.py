@@ -1,0 +1,99 @@
+"""Score a trained model on pictures with masks, and keep what a report needs: numbers, masks, and some telling pictures."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from PIL import Image
+from rich.progress import track
+
+from frugalseg import draw
+from frugalseg.data import Data, read
+from frugalseg.data.problems import DataError
+from frugalseg.export import png
+from frugalseg.metrics.semantic import SemanticScores, class_iou
+from frugalseg.predictor import Predictor
+
+SHOWN = 2  # pictures that are drawn of the best, the median and the worst
+
+
+def evaluate(
+    predictor: Predictor,
+    data: str | Path | Data,
+    split: str = "val",
+    tags: Literal["predicted", "ground-truth"] = "predicted",
+    quiet: bool = False,
+) -> SemanticScores:
+    """Mean IoU of the model's class masks on pictures with masks; the run folder keeps metrics, masks and overlays.
+
+    data: a folder, of which the list `split` is read, or what `frugalseg.read` returned. tags: "ground-truth" tells the model
+    which classes are in the picture, an upper bound that has its own protocol id. Raises DataError for data that cannot score it.
+    """
+    data = read(data, split=split or None) if isinstance(data, (str, Path)) else data
+    _check(predictor, data)
+    told = tags == "ground-truth"
+    list_name = (data.split or "all") + ("+ground-truth-tags" if told else "")
+    scores = SemanticScores(predictor.classes, data=data.root.name, split=list_name)
+    masked = data.select([index for index, record in enumerate(data.records) if record.semantic is not None])
+    given = masked.only("image", "tags") if told else masked.only("image")
+    folder = predictor.folder / "predictions" / list_name.replace("/", "_") if predictor.folder else None
+    for index, (sample, prediction) in track(enumerate(predictor.stream(given)), "evaluate", len(given), disable=quiet):
+        scores.update(sample.name, prediction.semantic, masked[index].semantic)
+        if folder:
+            png.write(png.inside(folder, sample.name, ".png"), prediction.semantic)
+    if predictor.folder and folder:
+        record(predictor.folder, scores)
+        illustrate(folder, masked, scores)
+    return scores
+
+
+def _check(predictor: Predictor, data: Data) -> None:
+    if "semantic" not in data.offers:
+        raise DataError(f"{data.root}: the pictures have no masks, so nothing can be scored; give another --split, or see `frugalseg check`")
+    if tuple(data.classes) != predictor.classes:
+        raise DataError(f"{data.root} has the classes {', '.join(data.classes)}; the model knows {', '.join(predictor.classes)}, in this order")
+
+
+def record(folder: Path, scores: SemanticScores) -> None:
+    """Put the scores into the run's metrics.json under their protocol id, beside those of other protocols."""
+    path = folder / "metrics.json"
+    known: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    temporary = path.with_name(f".metrics.{os.getpid()}")
+    temporary.write_text(json.dumps(known | {scores.protocol: scores.to_json()}), encoding="utf-8")
+    temporary.replace(path)
+
+
+def ranked(scores: SemanticScores) -> dict[str, float]:
+    """Mean IoU of each picture by itself over the classes it shows, best first."""
+    values = np.nanmean(class_iou(scores.stacked()), axis=-1)
+    return dict(sorted(zip(scores.names, values.tolist(), strict=True), key=lambda item: -item[1]))
+
+
+def telling(names: list[str]) -> dict[str, str]:
+    """Of names sorted from best to worst: the few to look at, with why. Short lists give each picture once."""
+    middle = max(0, (len(names) - SHOWN) // 2)
+    groups: Mapping[str, list[str]] = {"best": names[:SHOWN], "median": names[middle : middle + SHOWN], "worst": names[-SHOWN:]}
+    chosen: dict[str, str] = {}
+    for why, group in groups.items():
+        for name in group:
+            chosen.setdefault(name, why)
+    return chosen
+
+
+def illustrate(folder: Path, data: Data, scores: SemanticScores) -> None:
+    """Draw image, truth and prediction of the telling pictures into `folder`/shown, with shown.json that says what they are."""
+    values = ranked(scores)
+    places = {name: index for index, name in enumerate(data.names)}
+    entries = []
+    for number, (name, why) in enumerate(telling(list(values)).items()):
+        sample = data[places[name]]
+        predicted = np.asarray(Image.open(png.inside(folder, name, ".png")))
+        pictures = draw.row(sample.image, sample.semantic, predicted, data.classes)
+        draw.save(folder / "shown" / f"{number}.png", draw.sheet([pictures]))
+        entries.append({"name": name, "why": why, "iou": values[name], "picture": f"{number}.png"})
+    (folder / "shown" / "shown.json").write_text(json.dumps({"protocol": scores.protocol, "pictures": entries}), encoding="utf-8")

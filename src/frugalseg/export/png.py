@@ -1,0 +1,38 @@
+"""Semantic masks as indexed PNGs with VOC's palette: the pixel value is the class id, and any viewer shows colours."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from torch import Tensor
+
+
+def palette() -> np.ndarray:
+    """VOC's 256 colours, (256, 3) uint8: the bits of the id, three at a time, are the high bits of red, green and blue."""
+    ids = np.arange(256)
+    colours = np.zeros((256, 3), np.uint8)
+    for place in range(8):
+        for channel in range(3):
+            colours[:, channel] |= (((ids >> (3 * place + channel)) & 1) << (7 - place)).astype(np.uint8)
+    return colours
+
+
+def write(path: str | Path, semantic: Tensor | np.ndarray) -> None:
+    """Write a mask, (H, W) of ids 0..255, creating folders on the way. Raises ValueError for other shapes and ids."""
+    ids = np.asarray(semantic)
+    if ids.ndim != 2 or ids.min(initial=0) < 0 or ids.max(initial=0) > 255:
+        raise ValueError(f"mask for {path}: got {ids.shape} of {ids.min(initial=0)}..{ids.max(initial=0)}, expected (H, W) of 0..255")
+    image = Image.fromarray(ids.astype(np.uint8), mode=None)
+    image.putpalette(palette().tobytes())
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    image.save(path, format="PNG")
+
+
+def inside(folder: str | Path, name: str, suffix: str) -> Path:
+    """The file for a picture's name below `folder`. Raises ValueError for a name that would leave it."""
+    path = Path(folder) / f"{name}{suffix}"
+    if not path.resolve().is_relative_to(Path(folder).resolve()):
+        raise ValueError(f"the picture name {name!r} leaves the folder {folder}; rename the picture")
+    return path

@@ -1,0 +1,93 @@
+"""A trained model, ready for pictures: from a run folder or a weights file to predictions, one picture at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from frugalseg.config import UsageError
+from frugalseg.data import Data, read
+from frugalseg.data.images import BadImage
+from frugalseg.methods import Method
+from frugalseg.training import find
+from frugalseg.types import Prediction, Sample
+
+Pictures = str | Path | Data | Sample | Tensor | Iterable["Pictures"]
+
+
+@dataclass
+class Predictor:
+    """A trained network with what it needs to be used.
+
+    method: what it is. network: with `predict(list of Samples)`. classes: names of the ids 1..C. folder: its run, if it has one.
+    main: whether this is the process that writes (others of a parallel training stay silent).
+    """
+
+    method: Method
+    network: nn.Module
+    classes: tuple[str, ...]
+    folder: Path | None = None
+    main: bool = field(default=True, repr=False)
+
+    def predict(self, pictures: Pictures) -> list[Prediction]:
+        """Predictions for a file, a folder, a `Data`, a `Sample`, an image tensor, or a list of such. Raises BadImage."""
+        return [prediction for _, prediction in self.stream(pictures)]
+
+    def stream(self, pictures: Pictures, skipped: list[BadImage] | None = None) -> Iterator[tuple[Sample, Prediction]]:
+        """`predict` picture by picture, so that memory does not grow with their number.
+
+        skipped: where broken files are listed; without it the first one raises BadImage.
+        """
+        self.network.eval()
+        for sample in samples(pictures, skipped):
+            with torch.inference_mode():
+                (prediction,) = self.network.predict([sample])  # type: ignore[operator]
+            yield sample, prediction
+
+
+def samples(pictures: Pictures, skipped: list[BadImage] | None = None) -> Iterator[Sample]:
+    """The pictures one by one; broken ones go to `skipped` or raise BadImage."""
+    if isinstance(pictures, Sample):
+        yield pictures
+    elif isinstance(pictures, Tensor):
+        yield Sample("picture", pictures)
+    elif isinstance(pictures, (str, Path)):
+        yield from samples(read(pictures, layout="images", verify=False, skip_limit=1.0), skipped)
+    elif isinstance(pictures, Data):
+        for index in range(len(pictures)):
+            try:
+                yield pictures[index]
+            except BadImage as error:
+                if skipped is None:
+                    raise
+                skipped.append(error)
+    else:
+        for item in pictures:
+            yield from samples(item, skipped)
+
+
+def load(path: str | Path, device: str | torch.device = "auto") -> Predictor:
+    """The model in a run folder or a .safetensors file.
+
+    device: "auto" takes a GPU where there is one. Raises UsageError when nothing trained is there.
+    """
+    from frugalseg.nets.weights import read_metadata
+
+    given = Path(path)
+    weights = given / "weights" / "last.safetensors" if given.is_dir() else given
+    if not weights.is_file():
+        hint = "its training is not finished; give the train command again" if (given / "config.yaml").is_file() else "no run folder or weights file"
+        raise UsageError(f"{given}: {hint} (expected {weights})")
+    metadata: dict[str, Any] = read_metadata(weights)
+    if "method" not in metadata:
+        raise UsageError(f"{weights} holds weights that no training of frugalseg wrote; give them to a training as --weights")
+    method = find(metadata["method"])
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    network = method.code.load(weights).to(device)
+    return Predictor(method, network, tuple(metadata["classes"]), given if given.is_dir() else None)

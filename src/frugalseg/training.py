@@ -1,0 +1,158 @@
+"""From settings to a trained model: what to learn from, which folder, which method. Free of torch until `train` is called."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import os
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from frugalseg import config
+from frugalseg.config import UsageError
+from frugalseg.methods import METHODS, Method, choose
+from frugalseg.recipes.runtime import Runtime
+
+if TYPE_CHECKING:
+    from frugalseg.data import Data
+    from frugalseg.predictor import Predictor
+
+LIBRARIES = ("frugalseg", "torch", "torchvision", "lightning-fabric", "timm", "numpy", "scikit-image", "pillow")
+DRY_PICTURES = 8  # pictures of a --dry-run
+# Settings that change where and how fast a run goes, not what comes out: another value of them is still the same run.
+CIRCUMSTANCES = frozenset({"out", "name", "quiet", "workers", "log_every", "save_every", "accelerator", "devices", "nodes"})
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which pictures.
+
+    Args:
+        split: the list of pictures to learn from; empty takes them all.
+        val: the list to score on when training is over, if it exists and has masks; empty scores nothing.
+        limit: learn from the first N pictures only; 0 takes all.
+        skip_limit: share of pictures that may be left out as broken before that is an error.
+        dry_run: two steps for each stage on eight pictures, to see that everything works.
+    """
+
+    split: str = "train"
+    val: str = "val"
+    limit: int = 0
+    skip_limit: float = 0.05
+    dry_run: bool = False
+
+
+def kinds(method: Method) -> tuple[type, ...]:
+    """The dataclasses whose fields are the flat settings of a training."""
+    return Selection, method.config, Runtime
+
+
+def find(name: str) -> Method:
+    """The method of this name. Raises UsageError that names the nearest."""
+    if name not in METHODS:
+        raise UsageError(f"there is no method {name!r}{config.did_you_mean(name, METHODS)} `frugalseg methods` lists them")
+    return METHODS[name]
+
+
+def suggest(data: Data) -> Method:
+    """The method that learns from the labels this data has. Raises UsageError when none can."""
+    method = choose(data.offers)
+    if method is None:
+        needs = "; ".join(f"{method.name} needs {_words(method.needs)}" for method in METHODS.values())
+        raise UsageError(f"no method can learn from {data.root}, which has {_words(data.offers)}: {needs}. `frugalseg check` says what is missing")
+    return method
+
+
+def train(method: str, data: str | Path | Data, **settings: Any) -> Predictor:
+    """Train a method on data and return the model; the same call again goes on where it was stopped, or only loads the result.
+
+    method: a name in `METHODS`. data: a folder, or what `frugalseg.read` returns. settings: fields of `Selection`, of the
+    method's recipe and of `Runtime`. Labels that the method does not need are withheld from it.
+    Raises UsageError (a setting), DataError (the data), Diverged (a loss is not finite).
+    """
+    chosen = find(method)
+    return fit(chosen, data, config.resolve(kinds(chosen), settings))
+
+
+def fit(method: Method, data: str | Path | Data, settings: Mapping[str, Any], folder: Path | None = None) -> Predictor:
+    """`train` with settings that are already resolved; `folder` is that of a run to go on with."""
+    from frugalseg.data import read
+    from frugalseg.predictor import Predictor
+    from frugalseg.run import Run
+
+    recipe, runtime = config.build(method.config, settings), config.build(Runtime, settings)
+    if isinstance(data, (str, Path)):
+        data = read(data, split=settings["split"] or None, skip_limit=settings["skip_limit"])
+    limit = DRY_PICTURES if settings["dry_run"] else settings["limit"]
+    chosen = data.select(range(min(limit, len(data)))) if limit else data
+    needs = frozenset(getattr(recipe, "needs", method.needs))
+    if not needs <= data.offers:
+        raise UsageError(f"{method.name} needs {_words(needs)}, but {data.root} has {_words(data.offers)}; `frugalseg check` says why")
+    described = {"method": method.name, "data": str(data.root), **settings}
+    folder = folder or run_folder(method, data, described)
+    run = Run(folder, runtime, dry=settings["dry_run"])
+    if run.main:
+        config.save(folder / "config.yaml", described)
+        remember(folder, **_facts(chosen, needs, recipe))
+    network = method.code.train(recipe, chosen.only(*needs), run)
+    return Predictor(method, network, data.classes, folder, run.main)
+
+
+def run_folder(method: Method, data: Data, settings: Mapping[str, Any]) -> Path:
+    """out/<method>/<name>. Without a name it is a function of data and settings: the same command finds its run again, and all
+    processes agree. Raises UsageError when the folder of a given name holds a run with other settings.
+    """
+    telling = {key: value for key, value in settings.items() if key not in CIRCUMSTANCES}
+    digest = hashlib.blake2b(json.dumps([telling, data.fingerprint], sort_keys=True, default=str).encode(), digest_size=4).hexdigest()
+    folder = Path(settings["out"]) / method.name / (settings["name"] or f"{data.root.name or 'data'}-{digest}")
+    if not folder.resolve().is_relative_to(Path(settings["out"]).resolve()):
+        raise UsageError(f"--name: got {settings['name']!r}, expected a plain name; --out says in which folder")
+    if (folder / "config.yaml").exists():
+        earlier = config.read(folder / "config.yaml")
+        plain = json.loads(json.dumps(telling, default=list))
+        other = [f"  {key}: {earlier.get(key)!r} there, {value!r} now" for key, value in plain.items() if earlier.get(key) != value]
+        if other:
+            raise UsageError(f"{folder} holds a run with other settings; choose another --name, or --resume it as it was:\n" + "\n".join(other))
+    return folder
+
+
+def _words(names: frozenset[str]) -> str:
+    return " and ".join(sorted(names - {"image"})) or "pictures without labels"
+
+
+def _facts(data: Data, needs: frozenset[str], recipe: Any) -> dict[str, Any]:
+    """What a reader of the result must know: pictures, labels, what else was put in, what was left out, on what machine."""
+    import torch
+
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{len(os.sched_getaffinity(0))} CPU cores"
+    return {
+        "images": len(data),
+        "classes": list(data.classes),
+        "labels": sorted(needs - {"image"}),
+        "extra_supervision": list(getattr(recipe, "extra_supervision", ())),
+        "fingerprint": data.fingerprint,
+        "problems": [str(problem) for problem in data.problems],
+        "machine": f"{platform.system()} {platform.machine()}, {device}",
+        "versions": {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in LIBRARIES},
+    }
+
+
+def remember(folder: Path, **facts: Any) -> None:
+    """Add facts to the run's about.json; a list of `commands` is added to the commands already there."""
+    path = folder / "about.json"
+    known = recall(folder)
+    earlier = known.get("commands", [])
+    facts["commands"] = earlier + [command for command in facts.get("commands", []) if command not in earlier]
+    temporary = path.with_name(f".about.{os.getpid()}")
+    temporary.write_text(json.dumps(known | facts, indent=1), encoding="utf-8")
+    temporary.replace(path)
+
+
+def recall(folder: Path) -> dict[str, Any]:
+    """The facts in a run's about.json, or none."""
+    path = folder / "about.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
