@@ -1,0 +1,101 @@
+"""How sure a score is: intervals over images, and whether one run beats another (Efron's percentile bootstrap).
+
+A score is a function of how often each image counts. Drawing images with replacement is the same as drawing those counts
+from a multinomial, so a metric only has to say what it is under given counts: no image is looked at twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+CELLS = 2**22  # numbers per chunk of draws: 2,000 draws of 10,000 images at once would take 160 MB
+
+
+@dataclass(frozen=True)
+class Interval:
+    """The middle `level` of the resampled scores, as fractions; NaN where one image alone says nothing of the spread."""
+
+    low: float
+    high: float
+    level: float = 0.95
+
+    def __str__(self) -> str:
+        return "–" if np.isnan(self.low) else f"[{100 * self.low:.2f}, {100 * self.high:.2f}]"
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Score of run a minus score of run b on the same images, with its interval, all as fractions."""
+
+    mean: float
+    low: float
+    high: float
+    level: float = 0.95
+
+    @property
+    def decided(self) -> str:
+        """"better" or "worse" (a than b) only when the interval excludes 0, else "undecided"."""
+        return "better" if self.low > 0 else "worse" if self.high < 0 else "undecided"
+
+    def __str__(self) -> str:
+        return f"{100 * self.mean:+.2f} [{100 * self.low:+.2f}, {100 * self.high:+.2f}] {self.decided}"
+
+
+class Scores(Protocol):
+    """What `paired` asks of a metric."""
+
+    @property
+    def classes(self) -> tuple[str, ...]: ...
+    @property
+    def names(self) -> list[str]: ...
+    @property
+    def value(self) -> float: ...
+    def truth(self) -> np.ndarray: ...
+    def resampled(self, samples: int, seed: int) -> np.ndarray: ...
+
+
+def draws(images: int, samples: int, seed: int) -> Iterator[np.ndarray]:
+    """How often each image is drawn: chunks of (s, images) int64, `samples` rows in all, each row with the sum `images`."""
+    generator = np.random.default_rng(seed)
+    rows = max(1, CELLS // images)
+    for done in range(0, samples, rows):
+        yield generator.multinomial(images, np.full(images, 1 / images), size=min(rows, samples - done))
+
+
+def interval(values: np.ndarray, level: float = 0.95) -> Interval:
+    """Percentile interval of resampled scores (S,). Draws in which the score does not exist (NaN) are left out."""
+    if not 0 < level < 1:
+        raise ValueError(f"level: got {level}, expected a share between 0 and 1, such as 0.95")
+    values = values[~np.isnan(values)]
+    if not len(values):
+        return Interval(float("nan"), float("nan"), level)
+    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
+    return Interval(float(low), float(high), level)
+
+
+def paired(a: Scores, b: Scores, samples: int = 2000, seed: int = 0, level: float = 0.95) -> Difference:
+    """Is run a better than run b? Both are resampled with the same draws, so what makes an image hard for both cancels.
+
+    ValueError if the two were not scored on the same images against the same ground truth.
+    """
+    _same_images(a, b)
+    spread = interval(a.resampled(samples, seed) - b.resampled(samples, seed), level)
+    return Difference(a.value - b.value, spread.low, spread.high, level)
+
+
+def _same_images(a: Scores, b: Scores) -> None:
+    if a.classes != b.classes:
+        raise ValueError(f"the two runs have different classes: {a.classes} and {b.classes}; compare runs of one data set")
+    alone = {"first": sorted(set(a.names) - set(b.names)), "second": sorted(set(b.names) - set(a.names))}
+    if any(alone.values()):
+        found = "; ".join(f"{len(names)} only in the {run} ({', '.join(names[:5])})" for run, names in alone.items() if names)
+        raise ValueError(f"the two runs were scored on different images: {found}; evaluate both on the same split")
+    same = [np.array_equal(x, y, equal_nan=True) for x, y in zip(a.truth(), b.truth(), strict=True)]
+    changed = [name for name, equal in zip(a.names, same, strict=True) if not equal]
+    if changed:
+        examples = f"{len(changed)} images, such as {', '.join(changed[:5])}"
+        raise ValueError(f"the two runs met different ground truth in {examples}; evaluate both again on the same labels")
