@@ -37,16 +37,12 @@ def dense_crf(
     """
     _check(image, probabilities, iterations, gaussian, bilateral)
     classes, height, width = probabilities.shape
-    beliefs = probabilities.detach().float().flatten(1).T.contiguous()  # (N, C): one pixel's classes lie side by side
-    beliefs = beliefs / beliefs.sum(dim=1, keepdim=True).clamp(min=torch.finfo(torch.float32).tiny)
-    evidence = beliefs.clamp(min=FLOOR).log()
+    total = probabilities.sum(dim=0).clamp(min=torch.finfo(torch.float32).tiny)
+    evidence = (probabilities.float() / total).clamp(min=FLOOR).log().flatten(1).T.contiguous()  # (N, C): a pixel's classes side by side
     kernels = _kernels(image.to(probabilities.device), gaussian, bilateral)
-    beliefs = evidence.softmax(dim=1)
+    beliefs = _softmax(evidence)
     for _ in range(iterations):
-        energy = evidence.clone()
-        for kernel in kernels:
-            energy += kernel(beliefs)
-        beliefs = energy.softmax(dim=1)
+        beliefs = _softmax(sum((kernel(beliefs) for kernel in kernels), start=evidence))
     return beliefs.T.reshape(classes, height, width).contiguous()
 
 
@@ -65,14 +61,18 @@ def _check(image: Tensor, probabilities: Tensor, iterations: int, gaussian: Sequ
         raise ValueError(f"kernels: got {tuple(gaussian)} and {tuple(bilateral)}, expected weights ≥ 0 and deviations > 0")
 
 
+def _softmax(energy: Tensor) -> Tensor:
+    """Over the last dimension; torch's own is four times slower on rows of few classes."""
+    likelihood = (energy - energy.amax(dim=1, keepdim=True)).exp_()
+    return likelihood.div_(likelihood.sum(dim=1, keepdim=True))
+
+
 def _kernels(image: Tensor, gaussian: tuple[float, float], bilateral: tuple[float, float, float]) -> list[Lattice]:
-    height, width = image.shape[1:]
-    rows, columns = torch.meshgrid(*(torch.arange(n, device=image.device, dtype=torch.float32) for n in (height, width)), indexing="ij")
-    position = torch.stack((columns, rows), dim=-1).reshape(-1, 2)
-    colour = image.float().flatten(1).T
-    smooth = [Lattice.build(position / gaussian[1], gaussian[0])] if gaussian[0] else []
-    appearance = torch.cat((position / bilateral[1], colour / bilateral[2]), dim=1)
-    return smooth + ([Lattice.build(appearance, bilateral[0])] if bilateral[0] else [])
+    rows, columns = torch.meshgrid(*(torch.arange(n, device=image.device, dtype=torch.float32) for n in image.shape[1:]), indexing="ij")
+    position = torch.stack((columns, rows)).flatten(1)
+    appearance = torch.cat((position / bilateral[1], image.flatten(1) / bilateral[2]))
+    features = [(gaussian[0], position / gaussian[1]), (bilateral[0], appearance)]
+    return [Lattice.build(feature, weight) for weight, feature in features if weight > 0]
 
 
 def _mix(table: Tensor, indices: Tensor, weights: Tensor, starts: Tensor | None = None) -> Tensor:
@@ -82,86 +82,98 @@ def _mix(table: Tensor, indices: Tensor, weights: Tensor, starts: Tensor | None 
 
 @dataclass
 class Lattice:
-    """A Gaussian filter of unit deviation over given features, built once and applied to any number of channels.
+    """A Gaussian filter of unit deviation over the features of N pixels, built once and applied to any number of channels.
 
-    pixels, pixel_weights, starts: the pixels that surround each lattice point, point by point. neighbours: (F+1, M, 3) the
-    point itself and its two neighbours in each direction. points, point_weights: (N, F+1) the simplex around each pixel.
+    splat: (N·(F+1),) pixels around each lattice point, point by point, where each begins, and their weights.
+    blur: (F+1, M, 3) each point and its two neighbours in each direction, and their weights.
+    slice: (N, F+1) corners of the simplex around each pixel, and their weights.
     """
 
-    pixels: Tensor
-    pixel_weights: Tensor
-    starts: Tensor
-    neighbours: Tensor
-    blur_weights: Tensor
-    points: Tensor
-    point_weights: Tensor
+    splat: tuple[Tensor, Tensor, Tensor]
+    blur: tuple[Tensor, Tensor]
+    slice: tuple[Tensor, Tensor]
 
     @classmethod
     def build(cls, features: Tensor, weight: float = 1.0) -> Lattice:
-        """Lattice of features (N, F) for weight · D^-½ K D^-½, where D holds the row sums of the Gaussian matrix K."""
-        corners, barycentric = simplex(features)
-        order, starts, points, neighbours, blur_weights = _index(corners)
-        # The blur spreads a unit of mass over more than one unit; see the end of section 3 of Adams et al.
-        spread = 1 / (1 + 2.0 ** -features.shape[1])
-        vertices = features.shape[1] + 1
-        pixels = (order // vertices).int()
-        weights = barycentric.flatten()[order]
-        lattice = cls(pixels, weights, starts, neighbours, blur_weights, points, barycentric * spread)
-        scale = (lattice(features.new_ones(len(features), 1)) + 1e-20).rsqrt()
-        lattice.pixel_weights = weights * scale.flatten()[pixels]
-        lattice.point_weights = lattice.point_weights * scale * weight
+        """Lattice of features (F, N) for weight · D^-½ K D^-½, where D holds the row sums of the Gaussian matrix K."""
+        size, count = features.shape
+        keys, jumps, barycentric = simplex(features)
+        keys, order = keys.flatten().sort()
+        points, inverse, sizes = keys.unique_consecutive(return_inverse=True, return_counts=True)
+        pixels, inside = (order % count).int(), barycentric.flatten()[order]
+        corners = torch.empty_like(inverse).scatter_(0, order, inverse).view(size + 1, count).T.int().contiguous()
+        outside = barycentric.T / (1 + 2.0**-size)  # the blur's kernel sums to more than one
+        lattice = cls((pixels, inside, (sizes.cumsum(0) - sizes).int()), _neighbours(points, jumps), (corners, outside.contiguous()))
+        scale = (lattice(features.new_ones(count, 1)) + 1e-20).rsqrt()
+        inside *= scale.flatten()[pixels]
+        lattice.slice[1].mul_(scale * weight)
         return lattice
 
     def __call__(self, values: Tensor) -> Tensor:
         """Filters values (N, C) -> (N, C)."""
-        table = _mix(values, self.pixels, self.pixel_weights, self.starts)
-        for neighbours, weights in zip(self.neighbours, self.blur_weights, strict=True):
+        table = _mix(values, *self.splat)
+        for neighbours, weights in zip(*self.blur, strict=True):
             table = _mix(table, neighbours, weights)
-        return _mix(table, self.points, self.point_weights)
+        return _mix(table, *self.slice)
 
 
-def simplex(features: Tensor) -> tuple[Tensor, Tensor]:
-    """The lattice simplex that encloses each feature, for a blur of unit deviation.
+def simplex(features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The corners of the lattice simplex around each feature vector, at the scale of a blur of unit deviation.
 
-    features: (N, F). Returns the corners' first F coordinates (N, F+1, F) int64 (the last follows: a point's sum is 0)
-    and the barycentric weights (N, F+1), which sum to 1. Section 3 of Adams et al.
+    features: (F, N). Returns the corners' keys (F+1, N) int64, unique to a lattice point; jumps (F+1,), what leads from a
+    point's key to that of its neighbour in each direction; and the barycentric weights (F+1, N). Section 3 of Adams et al.
     """
-    count, size = features.shape
-    axis = torch.arange(1, size + 1, device=features.device)
-    # Rotation into the plane Σx = 0, with lattice steps such that splat + blur + slice have deviation 1.
-    scaled = features * (size + 1) * (2 / 3 / (axis * (axis + 1))).sqrt()
-    later = scaled.flip(1).cumsum(1).flip(1)
-    zero = scaled.new_zeros(count, 1)
-    elevated = torch.cat((later, zero), 1) - torch.cat((zero, axis * scaled), 1)
-    nearest = (elevated / (size + 1)).round()
-    surplus = nearest.sum(1, keepdim=True).long()
-    rank = (elevated - nearest * (size + 1)).argsort(dim=1, descending=True, stable=True).argsort(dim=1) + surplus
-    wrapped = (rank < 0).long() - (rank > size).long()  # back into the plane: the worst rounded coordinates move one step
-    rank += wrapped * (size + 1)
-    origin = (nearest.long() + wrapped) * (size + 1)
-    gaps = ((elevated - origin) / (size + 1)).gather(1, rank.argsort(dim=1))
-    barycentric = torch.cat((1 - gaps[:, :1] + gaps[:, -1:], -gaps.diff(dim=1)), 1)  # corner 0, then corner F, …, 1
-    barycentric = torch.cat((barycentric[:, :1], barycentric[:, 1:].flip(1)), 1)
-    corner = torch.arange(size + 1, device=features.device)[:, None]
-    steps = corner - (size + 1) * (rank[:, None, :size] > size - corner).long()
-    return origin[:, None, :size] + steps, barycentric
+    size = len(features)
+    elevated = _elevate(features) / (size + 1)
+    nearest = elevated.round()
+    # The rounded point may lie off the plane Σx = 0: as many coordinates as its sum says, the worst rounded, move one step back.
+    place = _places(elevated - nearest) - nearest.sum(dim=0).long()
+    nearest += place.div(size + 1, rounding_mode="floor")
+    place %= size + 1
+    ascending = torch.empty_like(elevated).scatter_(0, place, elevated - nearest)
+    barycentric = torch.cat((1 + ascending[:1] - ascending[-1:], ascending.diff(dim=0)))
 
-
-def _index(corners: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Numbers the distinct corners and finds their neighbours. Returns order, starts, points, neighbours, blur weights."""
-    count, vertices, size = corners.shape
-    flat = corners.reshape(-1, size)
-    low = flat.amin(0) - size - 1
-    extent = flat.amax(0) - low + size + 2  # a margin on both sides: a neighbour's key never wraps into another row
+    # A lattice point's coordinates are equal modulo F+1 and sum to 0; the first F, in mixed radix, are its key. The margin
+    # of two steps on each side keeps corners and their neighbours from wrapping into another row.
+    origin = nearest[:size].long() * (size + 1)
+    low = origin.amin(dim=1, keepdim=True) - 2 * (size + 1)
+    extent = (origin.amax(dim=1, keepdim=True) - low + 2 * (size + 1) + 1).flatten()
     if extent.double().prod() >= 2**63:
-        raise ValueError("kernels: a deviation is too small for the image's size; widen it (DeepLab's bilateral kernel is 4, 121, 5)")
-    stride = torch.cat((extent.new_ones(1), extent.cumprod(0)[:-1]))
-    keys, order = ((flat - low) * stride).sum(1).sort()
-    distinct, inverse, sizes = keys.unique_consecutive(return_inverse=True, return_counts=True)
-    points = torch.empty_like(inverse).scatter_(0, order, inverse).view(count, vertices).int()
-    starts = (sizes.cumsum(0) - sizes).int()
-    jumps = torch.cat((stride * vertices, stride.new_zeros(1))) - stride.sum()
-    neighbours = torch.stack([torch.stack((distinct, distinct + jump, distinct - jump), -1) for jump in jumps])
-    found = torch.searchsorted(distinct, neighbours).clamp(max=len(distinct) - 1)
-    weights = (distinct[found] == neighbours) * flat.new_tensor([1, 0.5, 0.5], dtype=torch.float32)
-    return order, starts, points, found.int(), weights
+        raise ValueError("kernels: a deviation is too small for this image; widen it (DeepLab's bilateral kernel is 4, 121, 5)")
+    stride = torch.cat((extent.new_ones(1), extent.cumprod(0)))[: size + 1]
+    stride[size] = 0
+    jumps = stride.sum() - (size + 1) * stride
+    steps = torch.empty_like(place).scatter_(0, place, jumps[:, None].expand_as(place))
+    first = ((origin - low) * stride[:size, None]).sum(dim=0, keepdim=True)
+    return torch.cat((first, first + steps[:size].cumsum(dim=0))), jumps, barycentric
+
+
+def _elevate(features: Tensor) -> Tensor:
+    """Rotates (F, N) into the plane Σx = 0 of F+1 dimensions, scaled so that splat, blur and slice together have deviation 1."""
+    size = len(features)
+    axis = torch.arange(1, size + 1, device=features.device)[:, None]
+    scaled = features * (size + 1) * (2 / 3 / (axis * (axis + 1))).sqrt()
+    later = scaled.flip(0).cumsum(dim=0).flip(0)
+    zero = torch.zeros_like(scaled[:1])
+    return torch.cat((later, zero)) - torch.cat((zero, axis * scaled))
+
+
+def _places(values: Tensor) -> Tensor:
+    """Each value's place, 0 the smallest, in the ascending order of its column; values (F+1, N). Comparing pairs beats sorting six numbers."""
+    places = torch.zeros_like(values, dtype=torch.int8)
+    for i in range(len(values)):
+        for j in range(i):
+            above = values[i] > values[j]
+            places[i] += above
+            places[j] += ~above
+    return places.long()
+
+
+def _neighbours(points: Tensor, jumps: Tensor) -> tuple[Tensor, Tensor]:
+    """Each point itself and its neighbours one step on and back in each direction (F+1, M, 3), weighing 1, ½, ½; 0 if there is none."""
+    here = torch.arange(len(points), device=points.device)
+    wanted = torch.stack([torch.stack((points + jump, points - jump), dim=1) for jump in jumps])
+    found = torch.searchsorted(points, wanted).clamp_(max=len(points) - 1)
+    weights = 0.5 * (points[found] == wanted)
+    rows = here.view(1, -1, 1).expand(len(jumps), -1, 1)
+    return torch.cat((rows, found), dim=2).int(), torch.cat((torch.ones_like(rows), weights), dim=2)
