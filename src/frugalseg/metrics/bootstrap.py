@@ -38,7 +38,7 @@ class Difference:
 
     @property
     def decided(self) -> str:
-        """"better" or "worse" (a than b) only when the interval excludes 0, else "undecided"."""
+        """Of a: "better" or "worse" only when the interval excludes 0, else "undecided"."""
         return "better" if self.low > 0 else "worse" if self.high < 0 else "undecided"
 
     def __str__(self) -> str:

@@ -66,14 +66,17 @@ class PerImage(ABC):
         return np.stack([self.rows[name] for name in self.names])
 
     def resampled(self, samples: int = 2000, seed: int = 0) -> np.ndarray:
-        """(samples,) the metric over images drawn with replacement. Equal seeds draw the same images in every run."""
+        """(samples,) the metric over images drawn with replacement. Equal seeds draw the same images in every run.
+
+        All NaN for a single image: its draws are all the same and say nothing of the spread.
+        """
         self._need_images()
+        if self.images == 1:
+            return np.full(samples, np.nan)
         return np.concatenate([self.score(weights) for weights in bootstrap.draws(self.images, samples, seed)])
 
     def interval(self, samples: int = 2000, seed: int = 0, level: float = 0.95) -> bootstrap.Interval:
-        """Bootstrap interval over images; NaN for a single image, whose draws are all the same."""
-        if self.images == 1:
-            return bootstrap.Interval(float("nan"), float("nan"), level)
+        """Bootstrap interval over images; NaN for a single image."""
         return bootstrap.interval(self.resampled(samples, seed), level)
 
     def merge(self, other: Self) -> Self:

@@ -148,7 +148,7 @@ class SemanticScores(PerImage):
     def _mask(self, name: str, kind: str, values: Any) -> np.ndarray:
         mask = array(values)
         if mask.ndim != 2 or not np.can_cast(mask.dtype, np.int64):
-            raise ValueError(f"image {name!r}: {kind} is {mask.dtype}{mask.shape}, expected (H, W) integers, as argmax gives them")
+            raise ValueError(f"image {name!r}: {kind} is {mask.dtype}{mask.shape}, expected (H, W) integers as of argmax")
         wrong = (mask < 0) | (mask > len(self.classes))
         if kind == "ground truth":
             wrong &= mask != VOID

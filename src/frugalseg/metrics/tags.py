@@ -108,5 +108,6 @@ class TagScores(PerImage):
     def _vector(self, name: str, kind: str, values: Any) -> np.ndarray:
         vector = array(values).astype(np.float64)
         if vector.shape != (len(self.classes),):
-            raise ValueError(f"image {name!r}: {kind} has shape {vector.shape}, expected one number per class: ({len(self.classes)},)")
+            expected = f"({len(self.classes)},), one number per class"
+            raise ValueError(f"image {name!r}: {kind} has shape {vector.shape}, expected {expected}")
         return vector
