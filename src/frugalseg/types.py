@@ -59,7 +59,9 @@ class Instances:
         if self.scores is not None:
             checks.append((self.scores.shape == (count,), f"scores: got {_shape(self.scores)}, expected ({count},)"))
         if self.masks is not None:
-            checks.append((self.masks.ndim == 3 and len(self.masks) == count, f"masks: got {_shape(self.masks)}, expected ({count}, H, W)"))
+            checks.append(
+                (self.masks.ndim == 3 and len(self.masks) == count, f"masks: got {_shape(self.masks)}, expected ({count}, H, W)")
+            )
             checks.append((self.masks.dtype == torch.bool, f"masks: got {self.masks.dtype}, expected bool"))
         _raise("Instances", _faults(checks))
 
@@ -67,7 +69,8 @@ class Instances:
         return len(self.boxes)
 
     def __getitem__(self, index: Tensor | slice) -> Instances:
-        return Instances(*(None if value is None else value[index] for value in _values(self)))
+        kept: list[Any] = [None if value is None else value[index] for value in _values(self)]
+        return Instances(*kept)
 
 
 @dataclass
@@ -94,7 +97,9 @@ class Sample:
         ]
         if self.tags is not None:
             allowed = torch.isnan(self.tags) | (self.tags == 0) | (self.tags == 1)
-            checks.append((self.tags.ndim == 1 and bool(allowed.all()), f"tags: got {_shape(self.tags)}, expected (C,) of 0, 1 or nan"))
+            checks.append(
+                (self.tags.ndim == 1 and bool(allowed.all()), f"tags: got {_shape(self.tags)}, expected (C,) of 0, 1 or nan")
+            )
         for name in ("semantic", "regions"):
             value = getattr(self, name)
             if value is not None:
@@ -104,13 +109,22 @@ class Sample:
             got = tuple(self.instances.masks.shape[-2:])
             checks.append((got == size, f"instances.masks: got size {got}, expected the image's size {size}"))
         if self.proposals is not None:
-            checks.append((self.proposals.ndim == 2 and self.proposals.shape[-1] == 4, f"proposals: got {_shape(self.proposals)}, expected (P, 4)"))
+            checks.append(
+                (
+                    self.proposals.ndim == 2 and self.proposals.shape[-1] == 4,
+                    f"proposals: got {_shape(self.proposals)}, expected (P, 4)",
+                )
+            )
         _raise(f"Sample {self.name!r}", _faults(checks))
         self._wrap(size)
 
     def _wrap(self, size: tuple[int, ...]) -> None:
         """torchvision's transforms tell an image from a mask from a box by the tensor's class."""
-        self.image = tv_tensors.wrap(self.image, like=self.image) if isinstance(self.image, tv_tensors.Image) else tv_tensors.Image(self.image)
+        self.image = (
+            tv_tensors.wrap(self.image, like=self.image)
+            if isinstance(self.image, tv_tensors.Image)
+            else tv_tensors.Image(self.image)
+        )
         for name in ("semantic", "regions"):
             value = getattr(self, name)
             if value is not None:
@@ -135,12 +149,14 @@ def _register(kind: type) -> None:
     """Pytree rebuilds with placeholders that are no tensors, so it goes round `__post_init__` and its checks."""
 
     def unflatten(values: Iterable[Any], context: Any) -> Any:
-        item = object.__new__(kind)
+        item: Any = object.__new__(kind)
         for f, value in zip(fields(kind), values, strict=True):
             setattr(item, f.name, value)
         return item
 
-    pytree.register_pytree_node(kind, lambda item: (_values(item), None), unflatten, serialized_type_name=f"frugalseg.{kind.__name__}")
+    pytree.register_pytree_node(
+        kind, lambda item: (_values(item), None), unflatten, serialized_type_name=f"frugalseg.{kind.__name__}"
+    )
 
 
 _register(Instances)
@@ -149,9 +165,10 @@ _register(Sample)
 
 @dataclass
 class CompactInstances:
-    """Predicted objects of one image with masks as COCO run lengths: a thousand objects on a 12-Mpx photo stay in kilobytes.
+    """Predicted objects of one image, masks as COCO run lengths: a thousand objects on a 12-Mpx photo stay in kilobytes.
 
-    boxes: (N, 4) float32 xyxy. labels: (N,) int64 in 1..C. scores: (N,) float32. rles: N dictionaries {"size": [H, W], "counts": bytes}.
+    boxes: (N, 4) float32 xyxy. labels: (N,) int64 in 1..C. scores: (N,) float32.
+    rles: N dictionaries {"size": [H, W], "counts": bytes}.
     """
 
     boxes: Tensor

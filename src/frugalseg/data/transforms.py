@@ -1,0 +1,53 @@
+"""Augmentation of whole samples: picture, masks and boxes move together (torchvision transforms v2)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torchvision import tv_tensors
+from torchvision.transforms import v2
+from torchvision.transforms.v2 import functional as F
+
+from frugalseg.types import IGNORE
+
+
+def longer_side(size: tuple[int, int], side: int) -> tuple[int, int]:
+    """The (H, W) of a picture whose longer side becomes `side`; 0 keeps it."""
+    scale = side / max(size) if side else 1.0
+    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
+
+
+class ZoomCrop(v2.Transform):
+    """Zoom to a longer side, by a random factor, and cut a random square; outside is `fill` in pictures, ignore in masks.
+
+    Args:
+        crop: side of the square in pixels.
+        resize: longer side before the random zoom; 0 keeps the picture's own.
+        scales: range of the random zoom, drawn uniformly.
+        fill: RGB of the padding.
+    """
+
+    def __init__(
+        self, crop: int, resize: int = 0, scales: tuple[float, float] = (1.0, 1.0), fill: tuple[float, ...] = (0, 0, 0)
+    ) -> None:
+        super().__init__()
+        self.crop, self.resize, self.scales, self.fill = crop, resize, scales, list(fill)
+
+    def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
+        height, width = next(tuple(item.shape[-2:]) for item in flat_inputs if isinstance(item, tv_tensors.Image))
+        zoom = float(torch.empty(()).uniform_(*self.scales))
+        side = round(zoom * (self.resize or max(height, width)))
+        size = longer_side((height, width), side)
+        space = [extent - self.crop for extent in size]
+        # A picture smaller than the crop lands anywhere inside it; a larger one is cut anywhere.
+        top, left = (int(torch.randint(min(0, gap), max(0, gap) + 1, ())) for gap in space)
+        return {"size": size, "top": top, "left": left}
+
+    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
+        (height, width), top, left = params["size"], params["top"], params["left"]
+        fill = {tv_tensors.Image: self.fill, tv_tensors.Mask: IGNORE}.get(type(inpt), 0)
+        inpt = F.resize(inpt, size=[height, width], antialias=True)
+        inpt = F.crop(inpt, max(top, 0), max(left, 0), min(height, self.crop), min(width, self.crop))
+        over = [max(-left, 0), max(-top, 0), max(self.crop - width + min(left, 0), 0), max(self.crop - height + min(top, 0), 0)]
+        return F.pad(inpt, padding=over, fill=fill) if any(over) else inpt

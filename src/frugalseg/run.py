@@ -1,0 +1,409 @@
+"""The engine: processes, resumable steps, checkpoints, logs. The only module that knows Fabric.
+
+Resume is a function of the step: which pictures a step sees, how they are augmented and what dropout drops depend on (seed,
+stage, step, rank) alone, so a run that was killed at any instant and started again ends with the weights it would have had.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import resource
+import signal
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lightning_fabric import Fabric
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from frugalseg.nets.weights import save_weights
+from frugalseg.recipes.runtime import Runtime
+from frugalseg.state import Shelf, Stage, write, write_json
+
+DRY_STEPS = 2  # steps of each stage under --dry-run
+
+
+class Stopped(SystemExit):
+    """The run was asked to stop (SIGTERM); its state is on disk and the same command goes on."""
+
+    def __init__(self) -> None:
+        super().__init__(128 + signal.SIGTERM)
+
+
+class Diverged(RuntimeError):
+    """A loss is NaN or infinite."""
+
+
+def seed_of(*parts: object) -> int:
+    """A 63-bit seed that depends on nothing but its parts (python's own hash() changes from process to process)."""
+    return int.from_bytes(hashlib.blake2b(repr(parts).encode(), digest_size=8).digest(), "big") >> 1
+
+
+class StepSampler(Sampler[list[tuple[int, int]]]):
+    """Batches of (epoch, index): the k-th depends only on (seed, rank, k).
+
+    Every epoch is one permutation of the data; a step takes the next `batch` entries of the endless row of permutations and each
+    of `ranks` processes an equal share of them, so the pictures of a step do not depend on the number of processes.
+    """
+
+    def __init__(
+        self, size: int, batch: int, steps: int, *, start: int = 0, seed: int = 0, rank: int = 0, ranks: int = 1
+    ) -> None:
+        if batch % ranks:
+            raise ValueError(f"batch={batch} does not divide among {ranks} processes: use a multiple of {ranks}")
+        self.size, self.batch, self.steps, self.start = size, batch, steps, start
+        self.seed, self.rank, self.ranks = seed, rank, ranks
+
+    def __len__(self) -> int:
+        return self.steps - self.start
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        share, epoch, order = self.batch // self.ranks, -1, torch.empty(0)
+        for step in range(self.start, self.steps):
+            first, items = step * self.batch + self.rank * share, []
+            for place in range(first, first + share):
+                if place // self.size != epoch:
+                    epoch = place // self.size
+                    order = torch.randperm(self.size, generator=torch.Generator().manual_seed(seed_of(self.seed, epoch)))
+                items.append((epoch, int(order[place % self.size])))
+            yield items
+
+
+class _Seeded(Dataset[Any]):
+    """Draws the same augmentation for (seed, epoch, index), whatever process reads it and whenever."""
+
+    def __init__(self, data: Any, seed: int) -> None:
+        self.data, self.seed = data, seed
+
+    def __getitem__(self, item: tuple[int, int]) -> Any:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed_of(self.seed, *item))
+            return self.data[item[1]]
+
+
+class Run:
+    """One training run and its folder.
+
+    Args:
+        folder: where everything about the run lives; a folder with earlier state goes on from it.
+        runtime: see `Runtime`.
+        dry: two steps for each stage, to try a recipe.
+    """
+
+    def __init__(self, folder: str | Path, runtime: Runtime | None = None, *, dry: bool = False) -> None:
+        self.folder, self.runtime, self.dry = Path(folder), runtime or Runtime(), dry
+        ranks = self.runtime.devices * self.runtime.nodes
+        self.fabric = Fabric(
+            accelerator=self.runtime.accelerator,
+            devices=self.runtime.devices,
+            num_nodes=self.runtime.nodes,
+            precision=self.runtime.precision,  # type: ignore[arg-type]
+            strategy="ddp" if ranks > 1 else "auto",
+        )
+        self.fabric.launch()
+        self._stopping = False
+        self._losses: dict[str, Tensor] = {}
+        self._scale = 1.0
+        (self.folder / "state").mkdir(parents=True, exist_ok=True)
+
+    # -- processes ---------------------------------------------------------------------------------------------------
+
+    @property
+    def main(self) -> bool:
+        """Whether this process is the one that writes."""
+        return self.fabric.is_global_zero
+
+    @property
+    def device(self) -> torch.device:
+        return self.fabric.device
+
+    @property
+    def _workers(self) -> int:
+        if self.runtime.workers >= 0:
+            return self.runtime.workers
+        return min(8, max(1, len(os.sched_getaffinity(0)) // self.runtime.devices - 1))
+
+    def setup(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[nn.Module, torch.optim.Optimizer]:
+        """Model and optimiser on the device, wrapped for the processes and the precision of the run."""
+        for group in optimizer.param_groups:
+            group.setdefault("initial_lr", group["lr"])
+        return self.fabric.setup(model, optimizer)
+
+    @contextmanager
+    def _stoppable(self) -> Iterator[None]:
+        """SIGTERM, as schedulers send it, is remembered and obeyed between two steps, when the state is whole."""
+
+        def remember(*_: object) -> None:
+            self._stopping = True
+
+        try:
+            before = signal.signal(signal.SIGTERM, remember)
+        except ValueError:  # not the main thread of the process: signals stay as they are
+            yield
+            return
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGTERM, before)
+
+    def _asked_to_stop(self) -> bool:
+        if self.fabric.world_size == 1:
+            return self._stopping
+        # One process may have got the signal alone; all must leave at the same step.
+        asked: Any = self.fabric.all_reduce(torch.tensor(float(self._stopping), device=self.device), reduce_op="sum")
+        return bool(asked > 0)
+
+    # -- training steps ----------------------------------------------------------------------------------------------
+
+    def steps(
+        self,
+        stage: str,
+        data: Any,
+        steps: int,
+        batch: int,
+        *,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        collate: Callable[[list[Any]], Any] | None = None,
+        **others: nn.Module,
+    ) -> Iterator[tuple[int, Any]]:
+        """Yield (step, batch) for the steps this stage still owes; afterwards model and `others` hold the stage's final weights.
+
+        A finished stage yields nothing. `others` are further modules whose weights belong to the state (an EMA teacher).
+        """
+        modules = {"model": model, **others}
+        steps = min(steps, DRY_STEPS) if self.dry else steps
+        state = Stage(self.folder / "state" / stage)
+        start, seconds, done = state.restore(modules, optimizer)
+        if done:
+            return
+        self._cut_log(stage, start)
+        loader = self._loader(stage, data, steps, batch, start, collate)
+        clock = Clock(seconds, start)
+        with self._stoppable(), self._bar(stage, steps, start) as advance:
+            for step, items in enumerate(loader, start):
+                torch.manual_seed(seed_of(self.runtime.seed, stage, step, self.fabric.global_rank))
+                yield step, self.fabric.to_device(items)
+                advance(self._log_step(stage, step + 1, steps, batch, clock))
+                stop = self._asked_to_stop()
+                if step + 1 < steps and (stop or (step + 1) % self.runtime.save_every == 0):
+                    self._save(state, step + 1, clock, modules, optimizer)
+                if stop and step + 1 < steps:
+                    raise Stopped
+        self._save(state, steps, clock, modules, optimizer, done=True)
+        state.restore(modules, None)  # every process holds the first one's batch-norm statistics from here on
+        self.log(stage=stage, event="done", seconds=round(clock.seconds, 2), peak_memory=peak_memory())
+
+    def _loader(
+        self, stage: str, data: Any, steps: int, batch: int, start: int, collate: Callable[[list[Any]], Any] | None
+    ) -> Any:
+        if len(data) == 0:
+            raise ValueError(f"stage {stage}: the data set is empty; `frugalseg check DATA` says why")
+        seed = seed_of(self.runtime.seed, stage)
+        sampler = StepSampler(
+            len(data), batch, steps, start=start, seed=seed, rank=self.fabric.global_rank, ranks=self.fabric.world_size
+        )
+        return DataLoader(
+            _Seeded(data, seed),
+            batch_sampler=sampler,
+            collate_fn=collate or _as_list,
+            num_workers=self._workers,
+            generator=torch.Generator().manual_seed(0),
+            pin_memory=self.device.type == "cuda",
+            persistent_workers=False,
+        )
+
+    def update(self, losses: dict[str, Tensor], optimizer: torch.optim.Optimizer, scale: float = 1.0) -> None:
+        """One optimiser step on the sum of the losses, with every learning rate at `scale` times its first value.
+
+        Raises:
+            Diverged: a loss is not finite; the state on disk is the last good one.
+        """
+        total = torch.stack([*losses.values()]).sum()
+        self._losses, self._scale = {name: value.detach() for name, value in losses.items()}, scale
+        if not torch.isfinite(total):
+            values = ", ".join(f"{name}={value.item():.4g}" for name, value in self._losses.items())
+            raise Diverged(
+                f"the loss is not a number: {values}. Try a lower learning rate (lr, head_lr); the last checkpoint is kept."
+            )
+        for group in optimizer.param_groups:
+            group["lr"] = group["initial_lr"] * scale
+        self.fabric.backward(total)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+
+    # -- work between the stages -------------------------------------------------------------------------------------
+
+    def once(self, name: str, compute: Callable[[], Any]) -> Any:
+        """A JSON value that is computed once in the life of a run, by the first process, and read from disk ever after."""
+        path = self.folder / "state" / f"{name}.json"
+        if self.main and not path.exists():
+            write_json(path, compute())
+        self.fabric.barrier()
+        return json.loads(path.read_text())
+
+    def expect(self, name: str, value: Any) -> None:
+        """Hold the run to what it was started with.
+
+        Raises:
+            ValueError: the folder's run was started with another value.
+        """
+        before = self.once(name, lambda: value)
+        if before != value:
+            raise ValueError(
+                f"{self.folder} belongs to another run: its {name} is {before}, now it is {value}. Give the run another --name."
+            )
+
+    def seed(self, *parts: object) -> None:
+        """Seed torch for something that happens once, such as drawing a network's first weights."""
+        torch.manual_seed(seed_of(self.runtime.seed, *parts))
+
+    def each(self, name: str, data: Any, compute: Callable[[int, Any], dict[str, np.ndarray]]) -> Shelf:
+        """Arrays for every item of `data`, one file each, computed once, shared among the processes, resumable between items."""
+        shelf = Shelf(self.folder / "state" / name)
+        todo = [index for index in range(len(data)) if index not in shelf]
+        self.fabric.barrier()  # every process has listed the same work before any does a part of it
+        mine = todo[self.fabric.global_rank :: self.fabric.world_size]
+        begin = time.perf_counter()
+        with self._stoppable(), self._bar(name, len(mine)) as advance:
+            for index, item in DataLoader(_Indexed(data, mine), batch_size=None, num_workers=self._workers if mine else 0):
+                shelf.write(index, compute(index, item))
+                advance({})
+                if self._stopping:
+                    raise Stopped
+        self.fabric.barrier()
+        if todo:
+            self.log(
+                stage=name,
+                event="done",
+                seconds=round(time.perf_counter() - begin, 2),
+                items=len(todo),
+                peak_memory=peak_memory(),
+            )
+        return shelf
+
+    def save_model(self, model: nn.Module, metadata: dict[str, Any], name: str = "last") -> Path:
+        """Write weights/<name>.safetensors with what is needed to load it again in its header."""
+        path = self.folder / "weights" / f"{name}.safetensors"
+        if self.main:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            save_weights(path, model.state_dict(), metadata)
+        self.fabric.barrier()
+        return path
+
+    # -- logs --------------------------------------------------------------------------------------------------------
+
+    def log(self, **fields: Any) -> None:
+        """Append one JSON line to log.jsonl."""
+        if self.main:
+            with (self.folder / "log.jsonl").open("a") as file:
+                file.write(json.dumps(fields) + "\n")
+
+    def logged(self, stage: str) -> list[dict[str, Any]]:
+        """The lines of one stage, oldest first."""
+        return [line for line in read_log(self.folder) if line.get("stage") == stage]
+
+    def _cut_log(self, stage: str, start: int) -> None:
+        """Steps after the checkpoint will be run, and logged, again."""
+        path = self.folder / "log.jsonl"
+        if not self.main or not path.exists():
+            return
+        kept = [line for line in read_log(self.folder) if line.get("stage") != stage or line.get("step", 0) <= start]
+        write(path, lambda file: file.write("".join(json.dumps(line) + "\n" for line in kept).encode()))
+
+    def _log_step(self, stage: str, step: int, steps: int, batch: int, clock: Clock) -> dict[str, float]:
+        if step % self.runtime.log_every and step != steps:
+            return {}
+        losses = {name: float(value) for name, value in self._losses.items()}
+        speed = round(batch * clock.lap(step), 2)
+        self.log(
+            stage=stage,
+            step=step,
+            steps=steps,
+            time=round(time.time(), 2),
+            images_per_second=speed,
+            losses=losses,
+            lr=self._scale,
+        )
+        return losses
+
+    @contextmanager
+    def _bar(self, name: str, total: int, done: int = 0) -> Iterator[Callable[[dict[str, float]], None]]:
+        columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn()
+        hidden = not self.main or self.runtime.quiet or total == done
+        with Progress(*columns, TextColumn("{task.fields[losses]}"), disable=hidden) as progress:
+            task = progress.add_task(name, total=total, completed=done, losses="")
+
+            def advance(losses: dict[str, float]) -> None:
+                progress.advance(task)
+                if losses:
+                    progress.update(task, losses=" ".join(f"{key} {value:.3f}" for key, value in losses.items()))
+
+            yield advance
+
+    # -- checkpoints -------------------------------------------------------------------------------------------------
+
+    def _save(
+        self, state: Stage, step: int, clock: Clock, modules: dict[str, nn.Module], optimizer: Any, done: bool = False
+    ) -> None:
+        if self.main:
+            state.save(step, clock.seconds, modules, None if done else optimizer, done)
+        self.fabric.barrier()
+
+
+class Clock:
+    """Seconds a stage has trained, counted over all its sittings, and steps a second since the last log line."""
+
+    def __init__(self, seconds: float, step: int) -> None:
+        self.earlier, self.begin = seconds, time.perf_counter()
+        self._lap = (self.begin, step)
+
+    @property
+    def seconds(self) -> float:
+        return self.earlier + time.perf_counter() - self.begin
+
+    def lap(self, step: int) -> float:
+        (before, first), now = self._lap, time.perf_counter()
+        self._lap = (now, step)
+        return (step - first) / max(now - before, 1e-9)
+
+
+class _Indexed(Dataset[Any]):
+    """(index, item) for the chosen indices, so that worker processes read while the main one computes."""
+
+    def __init__(self, data: Any, indices: Sequence[int]) -> None:
+        self.data, self.indices = data, indices
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, place: int) -> tuple[int, Any]:
+        return self.indices[place], self.data[self.indices[place]]
+
+
+def _as_list(items: list[Any]) -> list[Any]:
+    return items
+
+
+def peak_memory() -> int:
+    """Highest resident memory of this process so far, in MB (its reader processes, which share most of it, apart)."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+
+
+def read_log(folder: Path) -> list[dict[str, Any]]:
+    """The lines of a run's log.jsonl; a last line cut short by a crash is left out."""
+    lines = []
+    for text in (folder / "log.jsonl").read_text().splitlines() if (folder / "log.jsonl").exists() else []:
+        try:
+            lines.append(json.loads(text))
+        except json.JSONDecodeError:
+            continue
+    return lines
