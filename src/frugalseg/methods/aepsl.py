@@ -101,7 +101,8 @@ class Classifier(nn.Module):
             frozen=config.frozen,
             freeze_norm=config.freeze_norm,
         )
-        self.head = heads.LargeFOV(self.backbone.channels, config.channels, config.dilation, config.dropout)
+        average = config.backbone == "vgg16"  # pool5a belongs to DeepLab's VGG-16
+        self.head = heads.LargeFOV(self.backbone.channels, config.channels, config.dilation, config.dropout, average)
         self.fc = nn.Linear(config.channels, len(self.classes))
         nn.init.normal_(self.fc.weight, std=0.01)
         nn.init.zeros_(self.fc.bias)
@@ -494,7 +495,7 @@ def fit(config: Config, model: Classifier, data: Any, run: Run, stage: str, epoc
 def rate(config: Config, step: int, steps: int, epochs: float) -> float:
     """Learning rate as a share of its first value."""
     if config.lr_schedule == "poly":
-        return schedule.poly(step, steps)
+        return schedule.poly(step, steps, 1.0)
     return 0.1 if step >= steps * config.drop_epochs / epochs else 1.0
 
 
