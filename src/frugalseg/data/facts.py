@@ -1,0 +1,102 @@
+"""What was found out about a file by reading it whole, remembered until the file changes.
+
+Decoding a data set once to know that all of it can be decoded costs minutes; the second time it must cost nothing. One JSON file per
+data folder and kind in the user's cache folder holds, for each path, size and modification time and the facts. Losing it
+costs time only: it is replaced atomically, an unreadable one is made again, and a folder that cannot be written is no error.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import Progress
+
+Facts = dict[str, Any]
+FORMAT = 1  # raise it when the facts of any kind change their meaning
+CHUNK = 2048
+QUIET_SECONDS = 2.0
+
+
+def of(root: Path, kind: str, paths: Sequence[Path], look: Callable[[Path], Facts]) -> dict[Path, Facts]:
+    """`look(path)` for each path, on all cores, read from the cache where size and modification time have not changed.
+
+    look: returns facts that JSON can hold, and never raises for what is in the file. A bar appears after two seconds.
+    """
+    store = _store(root, kind)
+    known, stamps = _load(store), {str(path): _stamp(path) for path in paths}
+    stale = [path for path in paths if str(path) not in known or known[str(path)][:2] != stamps[str(path)]]
+    try:
+        for path, found in _progress(_parallel(look, stale), len(stale), f"reading {root.name}: {kind}s"):
+            known[str(path)] = [*stamps[str(path)], found]
+    finally:  # an interrupted pass continues where it stopped
+        if stale:
+            _save(store, known)
+    return {path: known[str(path)][2] for path in paths}
+
+
+def cache_folder() -> Path:
+    """$FRUGALSEG_CACHE, else frugalseg in the user's cache folder ($XDG_CACHE_HOME or ~/.cache)."""
+    chosen = os.environ.get("FRUGALSEG_CACHE")
+    return Path(chosen) if chosen else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "frugalseg"
+
+
+def _parallel(look: Callable[[Path], Facts], paths: Sequence[Path]) -> Iterator[tuple[Path, Facts]]:
+    """Threads suffice: PIL decodes without holding the interpreter's lock. In chunks, so that a million files are no million futures."""
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for start in range(0, len(paths), CHUNK):
+            chunk = paths[start : start + CHUNK]
+            yield from zip(chunk, pool.map(look, chunk), strict=True)
+
+
+def _progress(items: Iterable[tuple[Path, Facts]], total: int, label: str) -> Iterator[tuple[Path, Facts]]:
+    """The items as they come; whoever waits longer than QUIET_SECONDS sees a bar on the error stream."""
+    started = time.monotonic()
+    bar = Progress(console=Console(stderr=True), transient=True)
+    task = bar.add_task(label, total=total)
+    try:
+        for item in items:
+            yield item
+            bar.advance(task)
+            if not bar.live.is_started and time.monotonic() - started > QUIET_SECONDS:
+                bar.start()
+    finally:
+        if bar.live.is_started:
+            bar.stop()
+
+
+def _stamp(path: Path) -> list[int]:
+    try:
+        status = path.stat()
+    except OSError:  # a dangling link; `look` says what is wrong with it
+        return [-1, -1]
+    return [status.st_size, status.st_mtime_ns]
+
+
+def _store(root: Path, kind: str) -> Path:
+    key = hashlib.sha256(os.fsencode(root.absolute())).hexdigest()[:16]
+    return cache_folder() / "facts" / f"{root.name}-{key}-{kind}-{FORMAT}.json"
+
+
+def _load(store: Path) -> dict[str, list[Any]]:
+    try:
+        known = json.loads(store.read_bytes())
+        return {path: entry for path, entry in known.items() if len(entry) == 3 and isinstance(entry[2], dict)}
+    except (OSError, ValueError, AttributeError, TypeError):
+        return {}
+
+
+def _save(store: Path, known: dict[str, list[Any]]) -> None:
+    temporary = store.with_name(f"{store.name}.{os.getpid()}")
+    with contextlib.suppress(OSError):
+        store.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_text(json.dumps(known))
+        temporary.replace(store)

@@ -1,0 +1,96 @@
+"""Find files inside the data folder and nowhere else.
+
+Names from lists and tables are only ever looked up in the index made here, never joined to a path and opened: a name such as
+`../../etc/passwd` cannot reach a file, whatever it contains.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Iterator
+from pathlib import Path, PurePosixPath
+
+from frugalseg.data.images import SUFFIXES
+from frugalseg.data.problems import DataError, Problems
+
+EXPECTED_BESIDE = frozenset(
+    {".txt", ".csv", ".json", ".xml", ".md", ".yaml", ".yml", ".html", ".db", ".ini", ".zip"}
+)  # not worth a note
+CLASS_FILE = "classes.txt"
+NO_CLASSES = frozenset({"background", "_background_", "__ignore__"})  # heads of class files that label tools write
+
+
+def pictures(
+    folder: Path, root: Path, problems: Problems, follow_links: bool = False, apart: frozenset[str] = frozenset()
+) -> dict[str, Path]:
+    """Every picture below `folder`, sorted: name (path relative to `folder`, `/` between, without ending) -> file.
+
+    apart: names of direct subfolders that are passed over.
+    Hidden files are passed over; everything else that is left out is counted in `problems`.
+    """
+    found: dict[str, Path] = {}
+    for path in sorted(_files(folder, follow_links, apart)):
+        relative = path.relative_to(folder)
+        if path.suffix.lower() not in SUFFIXES:
+            if path.suffix.lower() not in EXPECTED_BESIDE:
+                problems.add("file-ignored", relative.as_posix())
+        elif not is_plain(relative.as_posix()) or not (follow_links or _stays(path, root)):
+            problems.add("name-outside", relative.as_posix())
+        elif found.setdefault(relative.with_suffix("").as_posix(), path) is not path:
+            problems.add("image-twice", relative.as_posix())
+    return found
+
+
+def look_up(name: str, index: Collection[str], problems: Problems, missing: str = "image-missing") -> str | None:
+    """The key of `index` that a list or table means by `name` (with or without ending), or None and the problem is counted."""
+    if not is_plain(name):
+        problems.add("name-outside", name)
+        return None
+    stem = str(PurePosixPath(name).with_suffix("")) if PurePosixPath(name).suffix.lower() in SUFFIXES else name
+    for key in (name, stem):
+        if key in index:
+            return key
+    problems.add(missing, name)
+    return None
+
+
+def is_plain(name: str) -> bool:
+    """Whether a name is a relative path that cannot climb and that prints as one line."""
+    path = PurePosixPath(name)
+    return bool(name) and name.isprintable() and not path.is_absolute() and ".." not in path.parts and "\\" not in name
+
+
+def class_names(root: Path) -> tuple[str, ...] | None:
+    """The names in classes.txt, line i for id i, or None without that file. A first line `background` is taken as id 0."""
+    path = root / CLASS_FILE
+    if not path.is_file():
+        return None
+    names = [line.strip() for line in read_text(path).splitlines() if line.strip()]
+    names = [name for name in names if name.lower() not in NO_CLASSES]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice or not names:
+        fault = f"names twice: {', '.join(twice)}" if twice else "no name at all"
+        raise DataError(f"{path}: got {fault}; expected one class name per line, each once. Correct the file.")
+    return tuple(names)
+
+
+def read_text(path: Path) -> str:
+    """A text file as UTF-8, with or without byte-order mark; other encodings are refused by name."""
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: byte {error.start} is not UTF-8. Save the file as UTF-8.") from error
+
+
+def _files(folder: Path, follow_links: bool, apart: frozenset[str]) -> Iterator[Path]:
+    for parent, folders, files in os.walk(folder, followlinks=follow_links):
+        passed = apart if Path(parent) == folder else frozenset()
+        folders[:] = [name for name in folders if not name.startswith(".") and name not in passed]
+        links = [] if follow_links else [name for name in folders if (Path(parent) / name).is_symlink()]
+        for name in [*files, *links]:
+            if not name.startswith("."):
+                yield Path(parent) / name
+
+
+def _stays(path: Path, root: Path) -> bool:
+    return not path.is_symlink() or path.resolve().is_relative_to(root.resolve())

@@ -1,0 +1,158 @@
+"""Decode pictures and masks from files that nobody checked.
+
+Whatever is in the file, `load` gives uint8 RGB as a viewer shows it, or raises `BadImage` that names the file:
+EXIF orientation is applied, CMYK, palette and grey become RGB, 16-bit values are scaled by their full range, transparency
+is laid on white, the first frame of an animation is taken, and a size limit is enforced before a pixel is decoded.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+
+MAX_PIXELS = 100_000_000
+SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".pbm"})
+FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM")  # no EPS and the like: PIL would start other programs for them
+ORIENTATION = 0x0112  # the EXIF tag; 1 = as stored
+
+_open_lock = threading.Lock()
+
+
+class BadImage(ValueError):
+    """A file that cannot be used as a picture or mask. code: its entry in the table of problems."""
+
+    def __init__(self, path: Path | str, reason: str, code: str = "image-broken") -> None:
+        super().__init__(f"{path}: {reason}")
+        self.path, self.reason, self.code = str(path), reason, code
+
+    def __reduce__(self) -> tuple[type[BadImage], tuple[str, str, str]]:
+        return BadImage, (self.path, self.reason, self.code)  # it crosses from data-loader workers to the main process
+
+
+def load(path: Path | str, max_pixels: int = MAX_PIXELS) -> Tensor:
+    """The picture as (3, H, W) uint8 RGB, turned as its EXIF entry says.
+
+    Raises BadImage if the file is missing, broken, no picture, larger than `max_pixels`, or has values of no known range.
+    """
+    with _opened(path, max_pixels) as image:
+        pixels = np.array(_rgb(_upright(image), path))
+    return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
+
+
+def load_mask(path: Path | str, picture: Path | str | None = None, max_pixels: int = MAX_PIXELS) -> Tensor:
+    """The ids of a label mask as (H, W) int64: palette indices or grey values of 1, 8 or 16 bits, never colours.
+
+    picture: the file the mask belongs to. The mask must have the size of the upright picture; if it has the size of the stored,
+    unturned one instead, it was drawn on that and is turned along.
+    Raises BadImage for what `load` refuses, for colour masks, for JPEG masks, and for a wrong size.
+    """
+    with _opened(path, max_pixels, code="mask-broken") as image:
+        if image.format == "JPEG":
+            raise BadImage(path, "a mask stored as JPEG has wrong ids at borders; export it as PNG", "mask-lossy")
+        if image.mode not in ("1", "L", "P", "I") and not image.mode.startswith("I;16"):
+            raise BadImage(path, f"a mask of mode {image.mode} stores colours; expected one channel of class ids", "mask-rgb")
+        upright = _upright(image)
+        if picture is not None:
+            upright = _turned_like(upright, picture, path, max_pixels)
+        return torch.from_numpy(np.array(upright).astype(np.int64))
+
+
+def header(path: Path | str, max_pixels: int = MAX_PIXELS) -> tuple[tuple[int, int], int, str, bool]:
+    """((H, W) of the upright picture, EXIF orientation 1…8, PIL mode, whether transparent) without decoding a pixel."""
+    with _opened(path, max_pixels) as image:
+        orientation = _orientation(image)
+        width, height = image.size
+        return ((width, height) if orientation >= 5 else (height, width)), orientation, image.mode, image.has_transparency_data
+
+
+def verify(path: Path | str, max_pixels: int = MAX_PIXELS) -> None:
+    """Decode the whole file as cheaply as possible; raises BadImage if `load` would."""
+    with _opened(path, max_pixels) as image:
+        if image.format == "JPEG":
+            image.draft(None, (1, 1))  # reads every byte but computes an eighth of the size: 3 to 5 times faster
+        image.load()
+        if image.mode in ("I", "F"):
+            _rgb(image, path)
+
+
+@contextmanager
+def _opened(path: Path | str, max_pixels: int, code: str = "image-broken") -> Iterator[Image.Image]:
+    """The PIL image with its header read and its size judged; whatever a decoder raises inside becomes BadImage."""
+    if not Path(path).is_file():
+        raise BadImage(path, "is a folder" if Path(path).is_dir() else "there is no such file", code)
+    try:
+        with _open_unlimited(path) as image:
+            width, height = image.size
+            if width * height > max_pixels:
+                reason = f"{width} x {height} pixels, the limit is {max_pixels:,}; shrink it or raise max_pixels"
+                raise BadImage(path, reason, "image-too-large")
+            yield image
+    except BadImage:
+        raise
+    except Exception as error:  # decoders meet hostile bytes with all kinds of exceptions; there is no closed list
+        reason = "the file is empty" if Path(path).stat().st_size == 0 else f"cannot be decoded ({error or type(error).__name__})"
+        raise BadImage(path, reason.replace(f" '{path}'", ""), code) from error
+
+
+def _open_unlimited(path: Path | str) -> Image.Image:
+    """PIL's own limit is a global that warns, then raises; ours is exact, so PIL's is lifted while the header is read."""
+    with _open_lock:
+        limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+        try:
+            return Image.open(path, formats=FORMATS)
+        finally:
+            Image.MAX_IMAGE_PIXELS = limit
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        value = image.getexif().get(ORIENTATION, 1)
+    except Exception:  # a broken EXIF block does not make the picture unreadable
+        return 1
+    return value if value in range(1, 9) else 1
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    return ImageOps.exif_transpose(image) if _orientation(image) != 1 else image
+
+
+def _turned_like(mask: Image.Image, picture: Path | str, path: Path | str, max_pixels: int) -> Image.Image:
+    (height, width), orientation, *_ = header(picture, max_pixels)
+    if mask.size == (width, height):
+        return mask
+    if mask.size == (height, width) and orientation >= 5:
+        mask.getexif()[ORIENTATION] = orientation
+        return ImageOps.exif_transpose(mask)
+    got = f"{mask.width} x {mask.height}"
+    raise BadImage(path, f"the mask has {got} pixels, its picture {width} x {height}", "mask-size")
+
+
+def _rgb(image: Image.Image, path: Path | str) -> Image.Image:
+    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+        return Image.fromarray(_scaled(np.asarray(image), path)).convert("RGB")
+    if image.has_transparency_data:
+        solid = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", solid.size, "white"), solid).convert("RGB")
+    return image.convert("RGB")
+
+
+def _scaled(values: np.ndarray, path: Path | str) -> np.ndarray:
+    """Wide values to uint8 by the range of their type: 0…65535 for integers; for floats the first of 1, 255, 65535 that holds them.
+
+    A picture is not stretched by its own extremes: two photos of one camera would no longer be comparable.
+    """
+    low, high = float(values.min()), float(values.max())
+    ranges = (1, 255, 65535) if values.dtype.kind == "f" else (65535,)
+    top = next((top for top in ranges if low >= 0 and high <= top), None)
+    if top is None:
+        raise BadImage(
+            path, f"values {low:g} to {high:g} fit none of the ranges 0 to {', '.join(map(str, ranges))}", "image-range"
+        )
+    return (values * (255.0 / top) + 0.5).astype(np.uint8)

@@ -1,0 +1,219 @@
+"""Everything that can be wrong with a data set: one table of stable codes, and the counting of what was met.
+
+Nothing is dropped silently: a reader that leaves a picture or a label out says so here, and `check` prints it.
+The table in docs/check.md is generated from `CODES`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+EXAMPLES = 5
+
+
+class Code(NamedTuple):
+    """severity: error (training should not start), warning or note. effect: what the reader does about it."""
+
+    severity: str
+    effect: str
+    message: str
+    fix: str
+
+
+PICTURE, LABEL, ROW = "picture left out", "label withheld", "row left out"  # the effects that `skip_limit` limits
+CLAIM = "claim left out"
+NONE = ""
+
+CODES: dict[str, Code] = {
+    "unreadable": Code("error", NONE, "The data set cannot be read at all.", "Follow the message; `frugalseg check` again."),
+    "image-broken": Code(
+        "warning",
+        PICTURE,
+        "Pictures that cannot be decoded: truncated, empty or no picture at all.",
+        "Copy the files again from their source, or delete them.",
+    ),
+    "image-too-large": Code(
+        "warning", PICTURE, "Pictures with more pixels than the limit.", "Shrink them, or raise the limit with max_pixels=…"
+    ),
+    "image-range": Code(
+        "warning",
+        PICTURE,
+        "Float or 32-bit pictures whose values fit none of the ranges 0…1, 0…255, 0…65535.",
+        "Scale the values to 0…1 or save as 16-bit grey.",
+    ),
+    "image-missing": Code(
+        "warning", PICTURE, "A list names pictures that are not there.", "Add the files, or remove the names from the list."
+    ),
+    "image-twice": Code(
+        "warning", PICTURE, "Two files have the same name apart from the ending; the first is used.", "Rename one of the two."
+    ),
+    "list-duplicate": Code("note", NONE, "Names that stand twice in one list; used once.", "Delete the second line."),
+    "name-outside": Code(
+        "warning",
+        PICTURE,
+        "Names that are no plain path inside the data folder: absolute, with `..`, with control "
+        "characters, or links that lead outside.",
+        "Correct the names; for links you trust, follow_links=True.",
+    ),
+    "file-ignored": Code(
+        "note",
+        NONE,
+        "Files with an ending that is no known picture format.",
+        "Convert them to JPEG or PNG if they are pictures (HEIC, RAW, …).",
+    ),
+    "image-16-bit": Code(
+        "note",
+        NONE,
+        "Pictures with 16 or 32 bits; they are scaled by their full range (65535 becomes 255).",
+        "If they look dark (12 used bits of 16), stretch them before.",
+    ),
+    "image-alpha": Code(
+        "note", NONE, "Pictures with transparency; they are laid on white.", "Flatten them yourself if white is wrong."
+    ),
+    "exif-rotated": Code(
+        "warning",
+        NONE,
+        "Pictures that their EXIF entry turns; they are read turned. A mask of the unturned size is "
+        "turned along; boxes, and masks of square or upside-down pictures, are taken as drawn on the turned picture.",
+        "Look at one overlay; or turn the pixels for good: `exiftran -ai FILE` or `mogrify -auto-orient FILE`.",
+    ),
+    "mask-broken": Code("error", LABEL, "Masks that cannot be decoded.", "Export the masks again."),
+    "mask-0-255": Code(
+        "error",
+        LABEL,
+        "Masks with no value but 0 and 255; 255 means `ignore`, so no class is there.",
+        'Write class ids: `python -c "import sys; from PIL import Image; '
+        '[Image.open(f).point(lambda v: v and 1).save(f) for f in sys.argv[1:]]" masks/*.png`',
+    ),
+    "mask-rgb": Code(
+        "error",
+        LABEL,
+        "Masks that store colours, not class ids.",
+        "Export as single-channel (or palette) PNG: 0 background, 1…C classes, 255 ignore.",
+    ),
+    "mask-lossy": Code("error", LABEL, "Masks stored as JPEG, which changes ids at borders.", "Export the masks as PNG."),
+    "mask-unknown-id": Code(
+        "error",
+        LABEL,
+        "Masks with ids beyond the class list.",
+        "Add the missing names to classes.txt (line i = id i), or correct the masks.",
+    ),
+    "mask-size": Code("error", LABEL, "Masks whose size differs from their picture's.", "Export them at the picture's size."),
+    "mask-missing": Code(
+        "note", NONE, "Pictures without a mask, though others have one.", "Nothing, if only some pictures were to be labelled."
+    ),
+    "mask-orphan": Code("warning", NONE, "Masks without a picture.", "Give the picture the mask's name, or delete the mask."),
+    "annotation-broken": Code(
+        "error",
+        LABEL,
+        "Annotation files that cannot be read, or that hold a DOCTYPE or ENTITY (refused: they can fill the memory).",
+        "Export the annotations again.",
+    ),
+    "annotation-missing": Code(
+        "note",
+        NONE,
+        "Pictures without an annotation file; their tags are unknown, not absent.",
+        "Nothing, if only some pictures were to be tagged.",
+    ),
+    "box-outside": Code(
+        "warning",
+        NONE,
+        "Boxes that leave their picture or are empty.",
+        "Correct the boxes; they may belong to a resized picture.",
+    ),
+    "tag-unknown-file": Code(
+        "warning",
+        ROW,
+        "Rows of a CSV file that name no picture.",
+        "Correct the name: path relative to the data folder, with or without the ending.",
+    ),
+    "tag-duplicate-row": Code(
+        "warning", NONE, "Pictures with several rows in tags.csv; their tags are united.", "Merge the rows."
+    ),
+    "tag-unknown-class": Code(
+        "warning",
+        CLAIM,
+        "Class names that are not in the class list; that claim is not used.",
+        "Add the name to classes.txt, or correct the spelling.",
+    ),
+    "tag-missing": Code(
+        "note", NONE, "Pictures without known tags, though others have them.", "Nothing, if only some were to be tagged."
+    ),
+    "no-tags": Code("note", NONE, "Pictures that have none of the classes.", "Nothing: they teach the background."),
+    "all-tags": Code("note", NONE, "Pictures that have every class.", "Look at them: they tell a tag classifier nothing."),
+    "class-absent": Code(
+        "warning", NONE, "Classes without a single example in a split.", "Move pictures between splits, or leave the class out."
+    ),
+    "class-everywhere": Code(
+        "warning",
+        NONE,
+        "Classes that every tagged picture of a split has; tags alone cannot say where they are.",
+        "Add pictures without the class.",
+    ),
+    "class-similar": Code("warning", NONE, "Class names that differ only in case, spaces or punctuation.", "Use one spelling."),
+    "class-guessed": Code(
+        "note", NONE, "Class names that nobody gave.", "Write classes.txt in the data folder: line i names id i."
+    ),
+    "duplicate-across-splits": Code(
+        "warning",
+        NONE,
+        "The same picture in two splits that are scored against each other; scores come out too high.",
+        "Remove it from one of the two.",
+    ),
+    "duplicate-in-split": Code("note", NONE, "The same picture twice in one split under different names.", "Delete one."),
+    "split-empty": Code("warning", NONE, "Splits without a picture.", "Fill or delete the list."),
+}
+
+
+class DataError(ValueError):
+    """The data set cannot be used as asked. The message says what, got, expected and what to type."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One kind of fault and how often it was met. items: the first few examples. count: all of them."""
+
+    code: str
+    count: int
+    items: list[str] = field(default_factory=list)
+
+    @property
+    def severity(self) -> str:
+        return CODES[self.code].severity
+
+    @property
+    def effect(self) -> str:
+        return CODES[self.code].effect
+
+    @property
+    def message(self) -> str:
+        return CODES[self.code].message
+
+    @property
+    def fix(self) -> str:
+        return CODES[self.code].fix
+
+    def __str__(self) -> str:
+        effect = f" ({self.effect})" if self.effect else ""
+        more = ", …" if self.count > len(self.items) else ""
+        return f"{self.severity} {self.code}: {self.count}{effect}. {self.message} E.g. {', '.join(self.items)}{more}. {self.fix}"
+
+
+class Problems:
+    """Counts faults by code while a data set is read; keeps the first `EXAMPLES` of each."""
+
+    def __init__(self) -> None:
+        self._items: dict[str, list[str]] = {}
+        self._counts: dict[str, int] = {}
+
+    def add(self, code: str, item: str) -> None:
+        assert code in CODES, code
+        self._counts[code] = self._counts.get(code, 0) + 1
+        examples = self._items.setdefault(code, [])
+        if len(examples) < EXAMPLES:
+            examples.append(item if item.isprintable() else ascii(item)[1:-1])
+
+    def list(self) -> list[Problem]:
+        """All problems met, in the order of the table of codes."""
+        return [Problem(code, self._counts[code], self._items[code]) for code in CODES if code in self._counts]

@@ -1,0 +1,73 @@
+"""Tables that people write by hand: tags.csv (`image,tag;tag`) and splits.csv (`image,split`)."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from frugalseg.data import files
+from frugalseg.data.problems import DataError, Problems
+
+HEADERS = frozenset({"image", "images", "file", "filename", "file_name", "name", "picture", "path"})
+UNKNOWN_MARK = "?"  # `?dog` says that nobody knows whether there is a dog
+
+
+def rows(path: Path) -> list[tuple[str, list[str]]]:
+    """(first cell, other cells) of each row that is not blank, without the header. Cells may be quoted."""
+    try:
+        table = [
+            [cell.strip() for cell in row] for row in csv.reader(io.StringIO(files.read_text(path), newline=""), strict=True)
+        ]
+    except csv.Error as error:
+        raise DataError(f"{path}: not a readable CSV table ({error}). Expected rows such as: photo.jpg,dog;cat") from error
+    table = [row for row in table if any(row)]
+    if table and table[0][0].lower() in HEADERS:
+        table = table[1:]
+    return [(row[0], row[1:]) for row in table]
+
+
+def read_tags(path: Path, index: Mapping[str, str], problems: Problems) -> dict[str, list[str]]:
+    """The tags of each picture in a table; rows of the same picture are united, an empty cell gives an empty list.
+
+    index: what the table may call a picture -> its name.
+    """
+    found: dict[str, list[str]] = {}
+    for image, cells in rows(path):
+        name = files.look_up(image, index, problems, missing="tag-unknown-file")
+        if name is None:
+            continue
+        if name in found:
+            problems.add("tag-duplicate-row", name)
+        tags = [tag.strip() for cell in cells for tag in cell.split(";")]
+        found.setdefault(name, []).extend(filter(None, tags))
+    return found
+
+
+def read_splits(path: Path, index: Mapping[str, str], problems: Problems) -> dict[str, str]:
+    """The split of each picture in a table; the last row of a picture counts."""
+    found: dict[str, str] = {}
+    for image, cells in rows(path):
+        name = files.look_up(image, index, problems, missing="tag-unknown-file")
+        if name is not None and cells and cells[0]:
+            found[name] = cells[0]
+    return found
+
+
+def vector(name: str, tags: Iterable[str], classes: tuple[str, ...], problems: Problems) -> tuple[float, ...]:
+    """Tags as one of {0, 1, nan} per class: what is not named is absent, `?name` is unknown."""
+    values = [0.0] * len(classes)
+    for tag in tags:
+        known = tag.removeprefix(UNKNOWN_MARK)
+        if known not in classes:
+            problems.add("tag-unknown-class", f"{known} in {name}")
+        elif values[classes.index(known)] != 1.0:
+            values[classes.index(known)] = 1.0 if known == tag else math.nan
+    return tuple(values)
+
+
+def vocabulary(tagged: Iterable[Iterable[str]]) -> tuple[str, ...]:
+    """All names in some tables of tags, sorted."""
+    return tuple(sorted({tag.removeprefix(UNKNOWN_MARK) for tags in tagged for tag in tags} - {""}))
