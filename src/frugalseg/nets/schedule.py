@@ -1,0 +1,46 @@
+"""What changes over training, as pure functions of the step: a resumed run needs no scheduler's state.
+
+`step` counts from 0; `steps` is the length of training. After the end every schedule stays at its last value.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+
+def constant(step: int, value: float) -> float:
+    return value
+
+
+def warmup(step: int, steps: int, start: float = 0.0) -> float:
+    """Linear ramp from `start` at step 0 to 1 at step `steps`; multiply another schedule with it. No steps: 1."""
+    return start + (1.0 - start) * _progress(step, steps)
+
+
+def step_decay(step: int, value: float, drops: Sequence[int], factor: float = 0.1) -> float:
+    """`value` times `factor` for each of the steps `drops` that has been reached."""
+    return value * factor ** sum(step >= drop for drop in drops)
+
+
+def poly(step: int, steps: int, value: float, power: float = 0.9, end: float = 0.0) -> float:
+    """end + (value − end)·(1 − step/steps)^power, DeepLab's schedule (Chen et al., TPAMI 2018, section 4)."""
+    return end + (value - end) * (1.0 - _progress(step, steps)) ** power
+
+
+def cosine(step: int, steps: int, start: float, end: float) -> float:
+    """Half a cosine wave from `start` to `end`: flat at both (Loshchilov and Hutter, ICLR 2017, equation 5, one cycle)."""
+    return end + (start - end) * (1.0 + math.cos(math.pi * _progress(step, steps))) / 2.0
+
+
+def quarter_cosine(step: int, steps: int, start: int, end: int, hold: int = 0) -> int:
+    """R2O's number of regions: `start` up to step `hold`, then a quarter of a cosine wave down to `end`, rounded down.
+
+    K(t) = ⌊K_f + (K_0 − K_f)·cos(π/2·(t − t_α)/(T − t_α))⌋. The paper's equation A1 is misprinted; this form gives its figures.
+    """
+    return int(end + (start - end) * math.cos(math.pi / 2.0 * _progress(step - hold, steps - hold)))
+
+
+def _progress(step: int, steps: int) -> float:
+    """Share of `steps` that lies behind, in [0, 1]; a schedule of no steps is over before it starts."""
+    return min(max(step / steps, 0.0), 1.0) if steps > 0 else 1.0
