@@ -31,7 +31,10 @@ def imagenet(images: Tensor) -> Tensor:
 
 
 def lively(net: nn.Module) -> nn.Module:
-    """For evaluation, with batch norms that do something, so that a mix-up of layers shows."""
+    """For evaluation, with batch norms and layer scales that do something, so that a mix-up of layers shows."""
+    for name, parameter in net.named_parameters():
+        if name.endswith("gamma"):  # ConvNeXt starts its blocks at 1e-6
+            nn.init.uniform_(parameter, 0.5, 1.5)
     for module in net.modules():
         if isinstance(module, nn.BatchNorm2d):
             nn.init.uniform_(module.running_mean, -0.1, 0.1)
