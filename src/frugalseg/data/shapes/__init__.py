@@ -1,0 +1,17 @@
+"""The built-in picture set: toy objects that are hard for the reasons that weak supervision is hard.
+
+Every class is a large body, whose silhouette is typical and whose texture is anything, and a small badge, whose bright pattern
+gives the class away: a classifier latches on to the badge, and a method that wants the whole object must find the body. Objects
+overlap, hide each other and differ threefold in size; companions keep each other company; boats imply water; backgrounds are
+textured like bodies, and clutter shares the badges' colours.
+
+`draw` makes one picture, a function of (seed, split, index) alone; `write` makes a data set in VOC and COCO layout.
+"""
+
+from __future__ import annotations
+
+from .drawing import badges, draw
+from .kinds import CLASSES
+from .writing import write
+
+__all__ = ["CLASSES", "badges", "draw", "write"]

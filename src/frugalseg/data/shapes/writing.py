@@ -1,0 +1,172 @@
+"""The built-in picture set on disk, in VOC layout with COCO annotations beside it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import numpy as np
+import torch
+from faster_coco_eval.core import mask as rle_codec
+from PIL import Image
+from rich.progress import track
+
+from ...export import png
+from ...types import IGNORE, Instances, Sample
+from .drawing import draw, ring
+from .kinds import CLASSES
+
+VERSION = 1  # of the drawing: raised when the same arguments draw other pixels
+
+
+def write(
+    folder: str | Path,
+    train: int = 500,
+    val: int = 100,
+    test: int = 100,
+    seed: int = 0,
+    size: int = 128,
+    void: bool = False,
+    quiet: bool = False,
+) -> Path:
+    """Write a data set of pictures with all their labels, in VOC layout with COCO annotations beside it; returns the folder.
+
+    It holds JPEGImages, Annotations, SegmentationClass, SegmentationObject, ImageSets/{Main,Segmentation}/<split>.txt with a
+    trainval.txt, classes.txt, and annotations/instances_<split>.json, whose file names begin at the folder. What was drawn stands
+    in shapes.json: the same call again does nothing, or finishes what was interrupted.
+
+    Args:
+        train, val, test: numbers of pictures.
+        void: mark a line of one pixel round things as 255 in both kinds of VOC mask.
+        quiet: no progress bar.
+
+    Raises:
+        FileExistsError: the folder holds anything but this very set; nothing was touched.
+        ValueError: no picture was asked for, or `draw` cannot draw the size or the seed.
+    """
+    counts = {"train": train, "val": val, "test": test}
+    if min(counts.values()) < 0 or sum(counts.values()) == 0:
+        raise ValueError(f"got train={train}, val={val}, test={test} pictures; expected numbers from 0, and at least one picture")
+    recipe = {"made_by": "frugalseg shapes", "version": VERSION, "seed": seed, "size": size, "void": void, **counts}
+    root = Path(folder)
+    if not _finished(root, recipe):
+        _write_json(root / "shapes.json", recipe | {"finished": False})
+        _write_all(root, counts, seed, size, void, quiet)
+        _write_json(root / "shapes.json", recipe | {"finished": True})
+    return root
+
+
+def _finished(root: Path, recipe: dict[str, Any]) -> bool:
+    """Whether the folder holds this very set already; False if it holds a part of it, or nothing at all."""
+    if not root.exists() or (root.is_dir() and not any(root.iterdir())):
+        return False
+    try:
+        found = json.loads((root / "shapes.json").read_text())
+        finished = found.pop("finished")
+    except (OSError, ValueError, LookupError, AttributeError, TypeError):
+        raise FileExistsError(f"{root} holds something that frugalseg did not draw; name a new or an empty folder") from None
+    if found != recipe:
+        faults = [key for key in recipe if found.get(key) != recipe[key]]
+        differs = ", ".join(f"{key}={found.get(key)} (asked for: {recipe[key]})" for key in faults)
+        raise FileExistsError(f"{root} holds another picture set: {differs}; name another folder, or delete this one first")
+    return bool(finished)
+
+
+def _write_all(root: Path, counts: dict[str, int], seed: int, size: int, void: bool, quiet: bool) -> None:
+    names: dict[str, list[str]] = {split: [] for split in counts}
+    objects: dict[str, list[list[dict[str, Any]]]] = {split: [] for split in counts}
+    jobs = [(split, index) for split, count in counts.items() for index in range(count)]
+    for split, index in track(jobs, description="drawing", disable=quiet):
+        sample = draw(index, seed, size, split)
+        assert sample.instances is not None
+        names[split].append(sample.name)
+        objects[split].append(_coco_objects(sample.instances))
+        _write_voc(root, sample, sample.instances, void)
+    _write_lists(root, names)
+    for split in counts:
+        _write_json(root / "annotations" / f"instances_{split}.json", _coco(names[split], objects[split], size))
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(content) + "\n")
+    partial.replace(path)
+
+
+# VOC
+
+
+def _write_voc(root: Path, sample: Sample, objects: Instances, void: bool) -> None:
+    assert sample.semantic is not None
+    assert objects.masks is not None
+    for folder in ("JPEGImages", "Annotations"):
+        (root / folder).mkdir(exist_ok=True)
+    image = Image.fromarray(sample.image.permute(1, 2, 0).numpy())
+    image.save(root / "JPEGImages" / f"{sample.name}.jpg", quality=95, subsampling=0)  # subsampled, the badges' colours run
+    _voc_annotation(sample, objects).write(root / "Annotations" / f"{sample.name}.xml")
+    owner = (objects.masks * torch.arange(1, len(objects) + 1)[:, None, None]).sum(0)
+    for folder, mask in (("SegmentationClass", sample.semantic), ("SegmentationObject", owner)):
+        png.write(root / folder / f"{sample.name}.png", np.where(ring(owner) & void, IGNORE, mask))
+
+
+def _voc_annotation(sample: Sample, objects: Instances) -> ElementTree.ElementTree:
+    """VOC's XML: the first pixel is 1, and xmax, ymax lie inside. An object that touches the border counts as truncated."""
+    root = ElementTree.Element("annotation")
+    height, width = sample.image.shape[1:]
+    _add(root, folder="shapes", filename=f"{sample.name}.jpg", segmented=1)
+    _add(ElementTree.SubElement(root, "size"), width=width, height=height, depth=3)
+    for (left, top, right, bottom), label in zip(objects.boxes.int().tolist(), objects.labels.tolist(), strict=True):
+        truncated = int(min(left, top) == 0 or right == width or bottom == height)
+        entry = ElementTree.SubElement(root, "object")
+        _add(entry, name=CLASSES[label - 1], pose="Unspecified", truncated=truncated, difficult=0)
+        _add(ElementTree.SubElement(entry, "bndbox"), xmin=left + 1, ymin=top + 1, xmax=right, ymax=bottom)
+    ElementTree.indent(root)
+    return ElementTree.ElementTree(root)
+
+
+def _add(parent: ElementTree.Element, **children: object) -> None:
+    for name, value in children.items():
+        ElementTree.SubElement(parent, name).text = str(value)
+
+
+def _write_lists(root: Path, names: dict[str, list[str]]) -> None:
+    (root / "classes.txt").write_text("".join(f"{name}\n" for name in CLASSES))
+    for folder in (root / "ImageSets" / "Main", root / "ImageSets" / "Segmentation"):
+        folder.mkdir(parents=True, exist_ok=True)
+        for split, lines in (names | {"trainval": names["train"] + names["val"]}).items():
+            (folder / f"{split}.txt").write_text("".join(f"{name}\n" for name in lines))
+
+
+# COCO
+
+
+def _coco_objects(objects: Instances) -> list[dict[str, Any]]:
+    """COCO's annotations of one picture, without the ids that number them through a file."""
+    assert objects.masks is not None
+    masks = objects.masks.numpy().astype(np.uint8)
+    rles = rle_codec.encode(np.asfortranarray(masks.transpose(1, 2, 0)))
+    columns = zip(objects.labels.tolist(), objects.boxes.tolist(), masks, rles, strict=True)
+    return [
+        {
+            "category_id": label,
+            "bbox": [x1, y1, x2 - x1, y2 - y1],
+            "area": int(mask.sum()),
+            "iscrowd": 0,
+            "segmentation": {"size": list(rle["size"]), "counts": rle["counts"].decode("ascii")},
+        }
+        for label, (x1, y1, x2, y2), mask, rle in columns
+    ]
+
+
+def _coco(names: list[str], objects: list[list[dict[str, Any]]], size: int) -> dict[str, Any]:
+    images = [{"id": i, "file_name": f"JPEGImages/{name}.jpg", "width": size, "height": size} for i, name in enumerate(names, start=1)]
+    numbered = [{"image_id": image, **entry} for image, entries in enumerate(objects, start=1) for entry in entries]
+    return {
+        "info": {"description": "the built-in picture set of frugalseg"},
+        "categories": [{"id": i, "name": name} for i, name in enumerate(CLASSES, start=1)],
+        "images": images,
+        "annotations": [{"id": i, **entry} for i, entry in enumerate(numbered, start=1)],
+    }
