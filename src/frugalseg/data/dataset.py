@@ -1,4 +1,4 @@
-"""A data set as a list of records: what is known about each picture and in which file; nothing is loaded before it is asked for."""
+"""A data set as a list of records: what is known about each picture, and in which file. Nothing is loaded before it is needed."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ class Box(NamedTuple):
 class Record:
     """What is known about one picture; None = unknown.
 
-    name: unique in the data set. tags: one of {0, 1, nan} per class. semantic: mask of class ids. objects: mask of object ids, whose
-    classes are read from `object_classes` at the same pixels (None: all are of class 1). boxes: the annotated objects.
+    name: unique in the data set. tags: one of {0, 1, nan} per class. semantic: mask of class ids. objects: mask of object ids,
+    whose classes are read from `object_classes` at the same pixels (None: all are of class 1). boxes: the annotated objects.
     """
 
     name: str
@@ -74,8 +74,10 @@ class Data(Dataset[Sample]):
     def __getitem__(self, index: int) -> Sample:
         record = self.records[index]
         tags = None if record.tags is None else torch.tensor(record.tags, dtype=torch.float32)
-        semantic = None if record.semantic is None else self._mask(record, record.semantic)
-        return Sample(record.name, self.image(index), tags, semantic, self._instances(record))
+        image = self.image(index)
+        height, width = image.shape[-2:]
+        semantic = None if record.semantic is None else self._mask(record, record.semantic, (height, width))
+        return Sample(record.name, image, tags, semantic, self._instances(record, (height, width)))
 
     def image(self, index: int) -> Tensor:
         """The picture alone, (3, H, W) uint8 RGB; raises images.BadImage if it cannot be read."""
@@ -127,25 +129,25 @@ class Data(Dataset[Sample]):
     def __repr__(self) -> str:
         dropped = sum(problem.count for problem in self.problems if problem.effect == PICTURE)
         offers = " ".join(field for field in FIELDS if field in self.offers)
-        left_out = f", {dropped} left out" if dropped else ""
+        pictures = f"{len(self)} pictures" + (f", {dropped} left out" if dropped else "")
         classes = ", ".join(self.classes[:3]) + (", …" if len(self.classes) > 3 else "")
-        return f"Data({self.root.name}/{self.split}: {len(self)} pictures{left_out}, {len(self.classes)} classes ({classes}), offers {offers})"
+        return f"Data({self.root.name}/{self.split}: {pictures}, {len(self.classes)} classes ({classes}), offers {offers})"
 
     def _with(self, records: list[Record]) -> Data:
         return Data(self.root, self.layout, self.split, self.classes, records, self.problems, self.max_pixels)
 
-    def _mask(self, record: Record, path: Path) -> Tensor:
-        mask = images.load_mask(path, record.image, self.max_pixels)
+    def _mask(self, record: Record, path: Path, size: tuple[int, int]) -> Tensor:
+        mask = images.load_mask(path, record.image, size, self.max_pixels)
         wrong = (mask > len(self.classes)) & (mask != IGNORE)
         if wrong.any():
             reason = f"holds id {int(mask[wrong].max())}, the class list ends at {len(self.classes)}"
             raise images.BadImage(path, reason, "mask-unknown-id")
         return mask
 
-    def _instances(self, record: Record) -> Instances | None:
+    def _instances(self, record: Record, size: tuple[int, int]) -> Instances | None:
         if record.objects is not None:
-            ids = images.load_mask(record.objects, record.image, self.max_pixels)
-            return objects(ids, None if record.object_classes is None else self._mask(record, record.object_classes))
+            ids = images.load_mask(record.objects, record.image, size, self.max_pixels)
+            return objects(ids, None if record.object_classes is None else self._mask(record, record.object_classes, size))
         if record.boxes is not None:
             corners = torch.tensor([box[:4] for box in record.boxes], dtype=torch.float32).reshape(-1, 4)
             return Instances(corners, torch.tensor([box.label for box in record.boxes], dtype=torch.int64))

@@ -1,8 +1,8 @@
 """What was found out about a file by reading it whole, remembered until the file changes.
 
-Decoding a data set once to know that all of it can be decoded costs minutes; the second time it must cost nothing. One JSON file per
-data folder and kind in the user's cache folder holds, for each path, size and modification time and the facts. Losing it
-costs time only: it is replaced atomically, an unreadable one is made again, and a folder that cannot be written is no error.
+Decoding a data set once to know that all of it can be decoded costs minutes; the second time it must cost nothing. One JSON file
+per data folder and kind in the user's cache folder holds, for each path, size, modification time and the facts. Losing it costs
+time only: it is replaced atomically, an unreadable one is made again, and a folder that cannot be written is no error.
 """
 
 from __future__ import annotations
@@ -29,13 +29,14 @@ QUIET_SECONDS = 2.0
 def of(root: Path, kind: str, paths: Sequence[Path], look: Callable[[Path], Facts]) -> dict[Path, Facts]:
     """`look(path)` for each path, on all cores, read from the cache where size and modification time have not changed.
 
-    look: returns facts that JSON can hold, and never raises for what is in the file. A bar appears after two seconds.
+    kind: names what `look` finds out; with a dash and a setting if the facts depend on one. look: returns facts that JSON can
+    hold, and never raises for what is in the file. A bar appears after two seconds.
     """
     store = _store(root, kind)
     known, stamps = _load(store), {str(path): _stamp(path) for path in paths}
     stale = [path for path in paths if str(path) not in known or known[str(path)][:2] != stamps[str(path)]]
     try:
-        for path, found in _progress(_parallel(look, stale), len(stale), f"reading {root.name}: {kind}s"):
+        for path, found in _progress(_parallel(look, stale), len(stale), f"reading {root.name}: {kind.partition('-')[0]}s"):
             known[str(path)] = [*stamps[str(path)], found]
     finally:  # an interrupted pass continues where it stopped
         if stale:
@@ -50,7 +51,7 @@ def cache_folder() -> Path:
 
 
 def _parallel(look: Callable[[Path], Facts], paths: Sequence[Path]) -> Iterator[tuple[Path, Facts]]:
-    """Threads suffice: PIL decodes without holding the interpreter's lock. In chunks, so that a million files are no million futures."""
+    """Threads suffice: PIL decodes without the interpreter's lock. In chunks: a million files shall not be a million futures."""
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for start in range(0, len(paths), CHUNK):
             chunk = paths[start : start + CHUNK]

@@ -8,16 +8,26 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Iterator
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from frugalseg.data.images import SUFFIXES
+from frugalseg.data.images import MAX_PIXELS, SUFFIXES
 from frugalseg.data.problems import DataError, Problems
 
 EXPECTED_BESIDE = frozenset(
     {".txt", ".csv", ".json", ".xml", ".md", ".yaml", ".yml", ".html", ".db", ".ini", ".zip"}
 )  # not worth a note
 CLASS_FILE = "classes.txt"
-NO_CLASSES = frozenset({"background", "_background_", "__ignore__"})  # heads of class files that label tools write
+NO_CLASSES = frozenset({"background", "_background_", "__ignore__"})  # what people and label tools call id 0
+
+
+@dataclass(frozen=True)
+class Options:
+    """How tolerant a reader is; explained at `frugalseg.data.read`."""
+
+    difficult: str = "present"
+    max_pixels: int = MAX_PIXELS
+    follow_links: bool = False
 
 
 def pictures(
@@ -46,8 +56,9 @@ def look_up(name: str, index: Collection[str], problems: Problems, missing: str 
     if not is_plain(name):
         problems.add("name-outside", name)
         return None
-    stem = str(PurePosixPath(name).with_suffix("")) if PurePosixPath(name).suffix.lower() in SUFFIXES else name
-    for key in (name, stem):
+    path = PurePosixPath(name)
+    stem = path.with_suffix("") if path.suffix.lower() in SUFFIXES else path
+    for key in (name, str(stem)):
         if key in index:
             return key
     problems.add(missing, name)
@@ -66,7 +77,8 @@ def class_names(root: Path) -> tuple[str, ...] | None:
     if not path.is_file():
         return None
     names = [line.strip() for line in read_text(path).splitlines() if line.strip()]
-    names = [name for name in names if name.lower() not in NO_CLASSES]
+    while names and names[0].lower() in NO_CLASSES:
+        names.pop(0)
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice or not names:
         fault = f"names twice: {', '.join(twice)}" if twice else "no name at all"

@@ -15,7 +15,7 @@ import difflib
 from collections.abc import Mapping
 from pathlib import Path
 
-from frugalseg.data import facts, files, tags, verify
+from frugalseg.data import files, tags, verify
 from frugalseg.data.dataset import Record
 from frugalseg.data.images import SUFFIXES
 from frugalseg.data.problems import DataError, Problems
@@ -38,7 +38,7 @@ def sniff(root: Path) -> str:
     below = sorted([*root.glob("*/JPEGImages"), *root.glob("*/*/JPEGImages")])
     if below:
         raise DataError(f"{root}: the VOC data set lies deeper; type {below[0].parent}")
-    shelves = _shelves(root)
+    shelves = _shelves(root).values()
     if any((shelf / name).is_dir() for shelf in shelves for name in MASK_FOLDERS):
         return "masks"
     if any((shelf / TAG_TABLE).is_file() for shelf in shelves):
@@ -47,17 +47,16 @@ def sniff(root: Path) -> str:
 
 
 def read(
-    root: Path, split: str | None, layout: str, problems: Problems, follow_links: bool
+    root: Path, split: str | None, layout: str, options: files.Options, problems: Problems
 ) -> tuple[tuple[str, ...], list[Record]]:
     """Classes (of the whole data set, so that ids agree between splits) and the records of one split, None for all."""
     if root.is_file():
         return (), [_single(root)]
-    pictures = _pictures(root, problems, follow_links)
-    masks = _masks(root, problems, follow_links)
+    pictures, masks = _pictures(root, options, problems), _masks(root, options, problems)
+    own = members(root, pictures, problems)
     tagged = _tagged(root, layout, pictures, problems)
-    classes = files.class_names(root) or _guessed_classes(root, layout, masks, tagged, problems)
-    own = _members(root, pictures, problems)
-    for name in sorted(set(masks) - set(pictures)):
+    classes = files.class_names(root) or _guessed_classes(root, masks, tagged, options, problems)
+    for name in set(masks) - set(pictures):
         problems.add("mask-orphan", name)
     records = []
     for name in _chosen(split, own, root):
@@ -70,80 +69,72 @@ def read(
     return classes, records
 
 
-def splits(root: Path) -> list[str]:
-    """The names of the splits of a folder; "train" alone if it is not split."""
-    return [] if root.is_file() else sorted(set(members(root, Problems()).values()) - {""})
+def index(root: Path, options: files.Options, problems: Problems) -> dict[str, Path]:
+    """Every picture of the folder by name."""
+    return {root.stem: root} if root.is_file() else _pictures(root, options, problems)
 
 
-def members(root: Path, problems: Problems, follow_links: bool = False) -> dict[str, str]:
+def members(root: Path, pictures: Mapping[str, Path], problems: Problems) -> dict[str, str]:
     """The split of each picture of a folder; "" for one that splits.csv does not name."""
-    pictures = _pictures(root, problems, follow_links)
-    return _members(root, pictures, problems)
-
-
-def _members(root: Path, pictures: Mapping[str, Path], problems: Problems) -> dict[str, str]:
     if (root / SPLIT_TABLE).is_file():
         named = tags.read_splits(root / SPLIT_TABLE, _aliases(root, pictures), problems)
         return {name: named.get(name, "") for name in pictures}
     heads = {name: name.partition("/")[0] for name in pictures}
-    return {name: head if head in SPLITS and head != name else "train" for name, head in heads.items()}
+    parted = _split_folders(root) or _split_folders(root / "images")
+    return {name: head if head in parted else "train" for name, head in heads.items()}
 
 
 def _chosen(split: str | None, own: Mapping[str, str], root: Path) -> list[str]:
     there = sorted(set(own.values()) - {""})
     if split is not None and split not in there:
-        raise DataError(
-            f"split: got {split!r}, {root} has {', '.join(there) or 'no pictures'}. Name one of them, or none for all pictures."
-        )
+        raise DataError(f"split: got {split!r}, expected one that {root} has: {', '.join(there) or 'there are no pictures'}.")
     return [name for name in own if split in (None, own[name])]
 
 
-def _shelves(root: Path) -> list[Path]:
-    """The folder and its split folders: the places where images/, masks/ and tags.csv may lie."""
-    return [root, *(root / name for name in SPLITS if (root / name).is_dir())]
+def _split_folders(folder: Path) -> list[str]:
+    """train, val, … in a folder, unless folders of pictures with other names lie beside them: then `train` runs on rails."""
+    if not folder.is_dir():
+        return []
+    inner = [path for path in folder.iterdir() if path.is_dir() and path.name not in ("images", *MASK_FOLDERS)]
+    others = [path for path in inner if path.name not in SPLITS and _holds_pictures(path)]
+    return [] if others else sorted(path.name for path in inner if path.name in SPLITS)
 
 
-def _prefix(shelf: Path, root: Path) -> str:
-    return "" if shelf == root else f"{shelf.name}/"
+def _shelves(root: Path) -> dict[str, Path]:
+    """The places where images/, masks/ and tags.csv may lie, by what they put before a picture's name."""
+    return {"": root} | {f"{name}/": root / name for name in _split_folders(root)}
 
 
-def _pictures(root: Path, problems: Problems, follow_links: bool) -> dict[str, Path]:
+def _pictures(root: Path, options: files.Options, problems: Problems) -> dict[str, Path]:
     found: dict[str, Path] = {}
-    for shelf in _shelves(root):
-        home = shelf / "images" if (shelf / "images").is_dir() else shelf
-        if home == root or shelf != root or home.name == "images":
-            inner = files.pictures(
-                home, root, problems, follow_links, apart=_apart(shelf, root) if home == shelf else frozenset()
-            )
-            found.update({_prefix(shelf, root) + name: path for name, path in inner.items()})
+    shelves = _shelves(root)
+    for prefix, shelf in shelves.items():
+        home, apart = shelf / "images", frozenset[str]()
+        if not home.is_dir():  # then they lie in the shelf itself, beside masks and, at the root, beside the other shelves
+            home, apart = shelf, frozenset(MASK_FOLDERS) | {name.rstrip("/") for name in shelves if not prefix}
+        inner = files.pictures(home, root, problems, options.follow_links, apart)
+        found.update({prefix + name: path for name, path in inner.items()})
     return found
 
 
-def _apart(shelf: Path, root: Path) -> frozenset[str]:
-    """Subfolders whose pictures are not this shelf's: masks, and the splits, which are shelves themselves."""
-    return frozenset(MASK_FOLDERS) | (frozenset(SPLITS) if shelf == root else frozenset())
-
-
-def _masks(root: Path, problems: Problems, follow_links: bool) -> dict[str, Path]:
+def _masks(root: Path, options: files.Options, problems: Problems) -> dict[str, Path]:
     found: dict[str, Path] = {}
-    for shelf in _shelves(root):
+    for prefix, shelf in _shelves(root).items():
         home = next((shelf / name for name in MASK_FOLDERS if (shelf / name).is_dir()), None)
-        if home is not None:
-            inner = files.pictures(home, root, problems, follow_links)
-            found.update({_prefix(shelf, root) + name: path for name, path in inner.items()})
+        inner = files.pictures(home, root, problems, options.follow_links) if home else {}
+        found.update({prefix + name: path for name, path in inner.items()})
     return found
 
 
 def _tagged(root: Path, layout: str, pictures: Mapping[str, Path], problems: Problems) -> dict[str, list[str]]:
     """The tags that tables or class folders give; pictures that are not in it have unknown tags."""
     found: dict[str, list[str]] = {}
-    for shelf in _shelves(root):
+    for prefix, shelf in _shelves(root).items():
         if (shelf / TAG_TABLE).is_file():
-            found.update(tags.read_tags(shelf / TAG_TABLE, _aliases(shelf, pictures, _prefix(shelf, root)), problems))
-    if layout == "classes":
-        folders = {name: name.split("/")[1 if name.partition("/")[0] in SPLITS else 0 : -1] for name in pictures}
-        found |= {name: [path[0]] for name, path in folders.items() if path}
-        found |= {name: [] for name, path in folders.items() if path and path[0].lower() in files.NO_CLASSES}
+            found |= tags.read_tags(shelf / TAG_TABLE, _aliases(shelf, pictures, prefix), problems)
+        if layout == "classes":
+            own = {name: name.removeprefix(prefix) for name in pictures if name.startswith(prefix)}
+            found |= {name: [inner.split("/")[0]] for name, inner in own.items() if "/" in inner}
     return found
 
 
@@ -157,7 +148,7 @@ def _aliases(shelf: Path, pictures: Mapping[str, Path], prefix: str = "") -> dic
 
 
 def _guessed_classes(
-    root: Path, layout: str, masks: Mapping[str, Path], tagged: Mapping[str, list[str]], problems: Problems
+    root: Path, masks: Mapping[str, Path], tagged: Mapping[str, list[str]], options: files.Options, problems: Problems
 ) -> tuple[str, ...]:
     """The class list of a folder without classes.txt: the tags found, or `class 1`… for the ids found in masks."""
     if masks and tagged:
@@ -168,7 +159,7 @@ def _guessed_classes(
     if not masks:
         return tags.vocabulary(tagged.values())
     problems.add("class-guessed", "class 1, class 2, …")
-    known = facts.of(root, "mask", sorted(masks.values()), verify.mask_facts)
+    known = verify.mask_facts(root, sorted(masks.values()), options)
     ids = {number for found in known.values() for number in found.get("ids", ()) if number <= LARGEST_ID}
     return tuple(f"class {number}" for number in range(1, max(ids | {1}) + 1))
 
@@ -183,8 +174,8 @@ def _single(path: Path) -> Record:
 
 def _is_sorted_by_class(shelf: Path) -> bool:
     """Two subfolders or more that hold pictures, none of them the folder of all pictures, and no picture beside them."""
-    folders = [path for path in shelf.iterdir() if path.is_dir() and path.name not in SPLITS and not path.name.startswith(".")]
-    if any(path.name == "images" for path in folders) or _holds_pictures(shelf):
+    folders = [path for path in shelf.iterdir() if path.is_dir() and not path.name.startswith(".")]
+    if (shelf / "images").is_dir() or _split_folders(shelf) or _holds_pictures(shelf):
         return False
     return sum(map(_holds_pictures, folders)) >= 2
 

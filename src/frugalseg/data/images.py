@@ -14,13 +14,22 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 
 MAX_PIXELS = 100_000_000
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".pbm"})
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM")  # no EPS and the like: PIL would start other programs for them
-ORIENTATION = 0x0112  # the EXIF tag; 1 = as stored
+ORIENTATION = 0x0112  # the EXIF tag; 1 = as stored, the others are how to turn the stored pixels:
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 _open_lock = threading.Lock()
 
@@ -46,11 +55,13 @@ def load(path: Path | str, max_pixels: int = MAX_PIXELS) -> Tensor:
     return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
 
 
-def load_mask(path: Path | str, picture: Path | str | None = None, max_pixels: int = MAX_PIXELS) -> Tensor:
+def load_mask(
+    path: Path | str, picture: Path | str | None = None, size: tuple[int, int] | None = None, max_pixels: int = MAX_PIXELS
+) -> Tensor:
     """The ids of a label mask as (H, W) int64: palette indices or grey values of 1, 8 or 16 bits, never colours.
 
     picture: the file the mask belongs to. The mask must have the size of the upright picture; if it has the size of the stored,
-    unturned one instead, it was drawn on that and is turned along.
+    unturned one instead, it was drawn on that and is turned along. size: (H, W) of the upright picture, if it is known already.
     Raises BadImage for what `load` refuses, for colour masks, for JPEG masks, and for a wrong size.
     """
     with _opened(path, max_pixels, code="mask-broken") as image:
@@ -59,7 +70,7 @@ def load_mask(path: Path | str, picture: Path | str | None = None, max_pixels: i
         if image.mode not in ("1", "L", "P", "I") and not image.mode.startswith("I;16"):
             raise BadImage(path, f"a mask of mode {image.mode} stores colours; expected one channel of class ids", "mask-rgb")
         upright = _upright(image)
-        if picture is not None:
+        if picture is not None and (upright.height, upright.width) != size:
             upright = _turned_like(upright, picture, path, max_pixels)
         return torch.from_numpy(np.array(upright).astype(np.int64))
 
@@ -116,11 +127,12 @@ def _orientation(image: Image.Image) -> int:
         value = image.getexif().get(ORIENTATION, 1)
     except Exception:  # a broken EXIF block does not make the picture unreadable
         return 1
-    return value if value in range(1, 9) else 1
+    return value if value in TURNS else 1
 
 
 def _upright(image: Image.Image) -> Image.Image:
-    return ImageOps.exif_transpose(image) if _orientation(image) != 1 else image
+    orientation = _orientation(image)
+    return image.transpose(TURNS[orientation]) if orientation in TURNS else image
 
 
 def _turned_like(mask: Image.Image, picture: Path | str, path: Path | str, max_pixels: int) -> Image.Image:
@@ -128,10 +140,8 @@ def _turned_like(mask: Image.Image, picture: Path | str, path: Path | str, max_p
     if mask.size == (width, height):
         return mask
     if mask.size == (height, width) and orientation >= 5:
-        mask.getexif()[ORIENTATION] = orientation
-        return ImageOps.exif_transpose(mask)
-    got = f"{mask.width} x {mask.height}"
-    raise BadImage(path, f"the mask has {got} pixels, its picture {width} x {height}", "mask-size")
+        return mask.transpose(TURNS[orientation])
+    raise BadImage(path, f"the mask has {mask.width} x {mask.height} pixels, its picture {width} x {height}", "mask-size")
 
 
 def _rgb(image: Image.Image, path: Path | str) -> Image.Image:
@@ -144,7 +154,7 @@ def _rgb(image: Image.Image, path: Path | str) -> Image.Image:
 
 
 def _scaled(values: np.ndarray, path: Path | str) -> np.ndarray:
-    """Wide values to uint8 by the range of their type: 0…65535 for integers; for floats the first of 1, 255, 65535 that holds them.
+    """Wide values to uint8 by the range of their type: 65535 for integers; for floats the first of 1, 255, 65535 that holds them.
 
     A picture is not stretched by its own extremes: two photos of one camera would no longer be comparable.
     """

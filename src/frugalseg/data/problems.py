@@ -6,6 +6,7 @@ The table in docs/check.md is generated from `CODES`.
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -27,6 +28,15 @@ NONE = ""
 
 CODES: dict[str, Code] = {
     "unreadable": Code("error", NONE, "The data set cannot be read at all.", "Follow the message; `frugalseg check` again."),
+    "too-many-left-out": Code(
+        "error",
+        NONE,
+        "More pictures, labels or rows cannot be used than skip_limit allows.",
+        "Correct what the other lines name, or accept it with skip_limit=1.0.",
+    ),
+    "nothing-to-train": Code(
+        "error", NONE, "No method can learn from the labels that are there.", "Add the labels that the list of methods asks for."
+    ),
     "image-broken": Code(
         "warning",
         PICTURE,
@@ -78,7 +88,7 @@ CODES: dict[str, Code] = {
         "turned along; boxes, and masks of square or upside-down pictures, are taken as drawn on the turned picture.",
         "Look at one overlay; or turn the pixels for good: `exiftran -ai FILE` or `mogrify -auto-orient FILE`.",
     ),
-    "mask-broken": Code("error", LABEL, "Masks that cannot be decoded.", "Export the masks again."),
+    "mask-broken": Code("warning", LABEL, "Masks that cannot be decoded.", "Export the masks again."),
     "mask-0-255": Code(
         "error",
         LABEL,
@@ -99,13 +109,13 @@ CODES: dict[str, Code] = {
         "Masks with ids beyond the class list.",
         "Add the missing names to classes.txt (line i = id i), or correct the masks.",
     ),
-    "mask-size": Code("error", LABEL, "Masks whose size differs from their picture's.", "Export them at the picture's size."),
+    "mask-size": Code("warning", LABEL, "Masks whose size differs from their picture's.", "Export them at the picture's size."),
     "mask-missing": Code(
         "note", NONE, "Pictures without a mask, though others have one.", "Nothing, if only some pictures were to be labelled."
     ),
     "mask-orphan": Code("warning", NONE, "Masks without a picture.", "Give the picture the mask's name, or delete the mask."),
     "annotation-broken": Code(
-        "error",
+        "warning",
         LABEL,
         "Annotation files that cannot be read, or that hold a DOCTYPE or ENTITY (refused: they can fill the memory).",
         "Export the annotations again.",
@@ -153,7 +163,10 @@ CODES: dict[str, Code] = {
     ),
     "class-similar": Code("warning", NONE, "Class names that differ only in case, spaces or punctuation.", "Use one spelling."),
     "class-guessed": Code(
-        "note", NONE, "Class names that nobody gave.", "Write classes.txt in the data folder: line i names id i."
+        "warning",
+        NONE,
+        "Nobody says which id of the masks is which class; numbers, or the alphabetical order of the names found, stand in.",
+        "Write classes.txt in the data folder: line i names id i.",
     ),
     "duplicate-across-splits": Code(
         "warning",
@@ -201,19 +214,31 @@ class Problem:
 
 
 class Problems:
-    """Counts faults by code while a data set is read; keeps the first `EXAMPLES` of each."""
+    """Gathers faults by code while a data set is read; the same fault of the same item counts once.
+
+    seen: how many things were looked at, by the effect that a fault in them has; what a share is a share of.
+    """
 
     def __init__(self) -> None:
-        self._items: dict[str, list[str]] = {}
-        self._counts: dict[str, int] = {}
+        self._items: dict[str, dict[str, None]] = {code: {} for code in CODES}
+        self.seen: Counter[str] = Counter()
 
     def add(self, code: str, item: str) -> None:
-        assert code in CODES, code
-        self._counts[code] = self._counts.get(code, 0) + 1
-        examples = self._items.setdefault(code, [])
-        if len(examples) < EXAMPLES:
-            examples.append(item if item.isprintable() else ascii(item)[1:-1])
+        self._items[code][item if item.isprintable() else ascii(item)[1:-1]] = None
+
+    def counts(self) -> Counter[str]:
+        """How often each effect was met."""
+        met: Counter[str] = Counter()
+        for code, items in self._items.items():
+            met[CODES[code].effect] += len(items)
+        return met
 
     def list(self) -> list[Problem]:
         """All problems met, in the order of the table of codes."""
-        return [Problem(code, self._counts[code], self._items[code]) for code in CODES if code in self._counts]
+        return [Problem(code, len(items), [*items][:EXAMPLES]) for code, items in self._items.items() if items]
+
+
+def markdown() -> str:
+    """The table of codes as it stands in docs/check.md."""
+    rows = [f"| `{code}` | {known.severity} | {known.effect} | {known.message} | {known.fix} |" for code, known in CODES.items()]
+    return "\n".join(["| code | severity | effect | meaning | what to do |", "|---|---|---|---|---|", *rows])

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from pathlib import Path
 
-from frugalseg.data import folder, images, voc
+from frugalseg.data import files, folder, images, voc
 from frugalseg.data.dataset import Data
-from frugalseg.data.folder import sniff
 from frugalseg.data.problems import LABEL, PICTURE, ROW, DataError, Problems
-from frugalseg.data.verify import usable
+from frugalseg.data.verify import Looked, usable
 
 LAYOUTS = ("voc", "masks", "tags", "classes", "images")
 
@@ -35,36 +33,41 @@ def read(
 
     Raises DataError if nothing can be read, too much would be left out, or an argument names something that is not there.
     """
-    root = Path(path).expanduser()
-    layout = layout or sniff(root)
-    if layout not in LAYOUTS or difficult not in voc.DIFFICULT:
-        raise DataError(
-            f"read(): got layout={layout!r} and difficult={difficult!r}; expected one of {LAYOUTS} and {tuple(voc.DIFFICULT)}"
-        )
+    options = files.Options(difficult, max_pixels, follow_links)
     problems = Problems()
-    if layout == "voc":
-        classes, records = voc.read(root, split, problems, follow_links, difficult)
-    else:
-        classes, records = folder.read(root, split, layout, problems, follow_links)
-    if verify:
-        records = usable(root, records, len(classes), problems, max_pixels)
-    data = Data(root, layout, split, classes, records, problems.list(), max_pixels)
-    return _within_limit(data, skip_limit)
-
-
-def _within_limit(data: Data, skip_limit: float) -> Data:
-    dropped = Counter[str]()
-    for problem in data.problems:
-        dropped[problem.effect] += problem.count
-    pictures = len(data) + dropped[PICTURE]
-    over = [effect for effect in (PICTURE, LABEL, ROW) if dropped[effect] > skip_limit * pictures]
-    faults = "\n".join(f"  - {problem}" for problem in data.problems if problem.effect in over or not len(data))
+    data, _ = gather(Path(path).expanduser(), split, layout, options, problems, verify)
+    over = excess(data, problems, skip_limit)
     if over:
-        shares = ", ".join(f"{effect}: {dropped[effect]}" for effect in over)
+        faults = "\n".join(f"  - {problem}" for problem in data.problems if problem.effect in over)
         raise DataError(
-            f"{data.root}: of {pictures} pictures ({shares}) more than skip_limit={skip_limit:g} cannot be used:\n{faults}\n"
+            f"{data.root}: more than skip_limit={skip_limit:g} cannot be used ({', '.join(over.values())}):\n{faults}\n"
             "Correct them, or accept it with skip_limit=1.0"
         )
     if not len(data):
-        raise DataError(f"{data.root}: no picture found in split {data.split!r} (layout {data.layout!r}).\n{faults}".rstrip())
+        raise DataError(f"{data.root}: no picture found (split {data.split!r}, layout {data.layout!r}).")
     return data
+
+
+def gather(
+    root: Path, split: str | None, layout: str | None, options: files.Options, problems: Problems, verify: bool = True
+) -> tuple[Data, dict[str, Looked]]:
+    """What `read` reads, however much of it is left out, and what was found out about each picture."""
+    layout = layout or folder.sniff(root)
+    if layout not in LAYOUTS or options.difficult not in voc.DIFFICULT:
+        got = f"layout={layout!r} and difficult={options.difficult!r}"
+        raise DataError(f"read(): got {got}; expected one of {', '.join(LAYOUTS)} and one of {', '.join(voc.DIFFICULT)}")
+    if layout == "voc":
+        classes, records = voc.read(root, split, options, problems)
+    else:
+        classes, records = folder.read(root, split, layout, options, problems)
+    looked: dict[str, Looked] = {}
+    if verify:
+        records, looked = usable(root, records, len(classes), options, problems)
+    return Data(root, layout, split, classes, records, problems.list(), options.max_pixels), looked
+
+
+def excess(data: Data, problems: Problems, skip_limit: float) -> dict[str, str]:
+    """The effects that were met more often than the limit allows, each with its numbers in words."""
+    met = problems.counts()
+    seen = {PICTURE: len(data) + met[PICTURE], LABEL: problems.seen[LABEL], ROW: problems.seen[ROW]}
+    return {effect: f"{effect}: {met[effect]} of {seen[effect]}" for effect in seen if met[effect] > skip_limit * seen[effect]}

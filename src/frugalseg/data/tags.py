@@ -5,11 +5,11 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from frugalseg.data import files
-from frugalseg.data.problems import DataError, Problems
+from frugalseg.data.problems import ROW, DataError, Problems
 
 HEADERS = frozenset({"image", "images", "file", "filename", "file_name", "name", "picture", "path"})
 UNKNOWN_MARK = "?"  # `?dog` says that nobody knows whether there is a dog
@@ -35,10 +35,7 @@ def read_tags(path: Path, index: Mapping[str, str], problems: Problems) -> dict[
     index: what the table may call a picture -> its name.
     """
     found: dict[str, list[str]] = {}
-    for image, cells in rows(path):
-        name = files.look_up(image, index, problems, missing="tag-unknown-file")
-        if name is None:
-            continue
+    for name, cells in _known_rows(path, index, problems):
         if name in found:
             problems.add("tag-duplicate-row", name)
         tags = [tag.strip() for cell in cells for tag in cell.split(";")]
@@ -48,26 +45,32 @@ def read_tags(path: Path, index: Mapping[str, str], problems: Problems) -> dict[
 
 def read_splits(path: Path, index: Mapping[str, str], problems: Problems) -> dict[str, str]:
     """The split of each picture in a table; the last row of a picture counts."""
-    found: dict[str, str] = {}
+    return {name: cells[0] for name, cells in _known_rows(path, index, problems) if cells and cells[0]}
+
+
+def _known_rows(path: Path, index: Mapping[str, str], problems: Problems) -> Iterator[tuple[str, list[str]]]:
     for image, cells in rows(path):
-        name = files.look_up(image, index, problems, missing="tag-unknown-file")
-        if name is not None and cells and cells[0]:
-            found[name] = cells[0]
-    return found
+        problems.seen[ROW] += 1
+        key = files.look_up(image, index, problems, missing="tag-unknown-file")
+        if key is not None:
+            yield index[key], cells
 
 
 def vector(name: str, tags: Iterable[str], classes: tuple[str, ...], problems: Problems) -> tuple[float, ...]:
-    """Tags as one of {0, 1, nan} per class: what is not named is absent, `?name` is unknown."""
+    """Tags as one of {0, 1, nan} per class: what is not named is absent, `?name` is unknown, `background` says nothing."""
     values = [0.0] * len(classes)
     for tag in tags:
-        known = tag.removeprefix(UNKNOWN_MARK)
+        known = tag.removeprefix(UNKNOWN_MARK).strip()
+        if known not in classes and known.lower() in files.NO_CLASSES:
+            continue
         if known not in classes:
             problems.add("tag-unknown-class", f"{known} in {name}")
         elif values[classes.index(known)] != 1.0:
-            values[classes.index(known)] = 1.0 if known == tag else math.nan
+            values[classes.index(known)] = math.nan if tag.startswith(UNKNOWN_MARK) else 1.0
     return tuple(values)
 
 
 def vocabulary(tagged: Iterable[Iterable[str]]) -> tuple[str, ...]:
     """All names in some tables of tags, sorted."""
-    return tuple(sorted({tag.removeprefix(UNKNOWN_MARK) for tags in tagged for tag in tags} - {""}))
+    found = {tag.removeprefix(UNKNOWN_MARK).strip() for tags in tagged for tag in tags}
+    return tuple(sorted(name for name in found if name and name.lower() not in files.NO_CLASSES))

@@ -3,40 +3,62 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
-from frugalseg.data import facts, images
+from frugalseg.data import facts, files, images
 from frugalseg.data.dataset import Record
-from frugalseg.data.problems import Problems
+from frugalseg.data.problems import LABEL, Problems
 from frugalseg.types import IGNORE
 
 
-def usable(root: Path, records: list[Record], classes: int, problems: Problems, max_pixels: int) -> list[Record]:
-    """The records whose picture decodes. A mask that cannot be used is withheld, its picture stays.
+class Looked(NamedTuple):
+    """The facts of a usable picture, and of its class mask if it has one."""
 
-    So the masks of a data set never decide which pictures a method trains on that is not allowed to see masks.
+    picture: facts.Facts
+    mask: facts.Facts | None
+
+
+def usable(
+    root: Path, records: list[Record], classes: int, options: files.Options, problems: Problems
+) -> tuple[list[Record], dict[str, Looked]]:
+    """The records whose picture decodes, and by name what was found out about each of them.
+
+    A mask that cannot be used is withheld, its picture stays: the masks of a data set never decide which pictures a method
+    trains on that is not allowed to see masks.
     """
-    seen = facts.of(
-        root, f"picture-{max_pixels}", [record.image for record in records], partial(picture_facts, max_pixels=max_pixels)
-    )
+    pictures = picture_facts(root, [record.image for record in records], options)
     kept = []
     for record in records:
-        known = seen[record.image]
+        known = pictures[record.image]
         if "code" in known:
             problems.add(known["code"], f"{record.name} ({known['reason']})")
-            continue
-        _note_picture(record, known, problems)
-        kept.append(record)
-    paths = {path for record in kept for path in (record.semantic, record.object_classes) if path is not None}
-    masks = facts.of(root, "mask", sorted(paths), mask_facts)
-    ids = facts.of(root, "objects", sorted({record.objects for record in kept if record.objects is not None}), mask_facts)
-    return [_with_sound_masks(record, seen[record.image], masks, ids, classes, problems) for record in kept]
+        else:
+            _note_picture(record, known, problems)
+            kept.append(record)
+    paths = {path for record in kept for path in (record.semantic, record.objects, record.object_classes) if path is not None}
+    masks = mask_facts(root, sorted(paths), options)
+    binary = _is_binary(masks[record.semantic] for record in kept if record.semantic is not None)
+    sound = [_with_sound_masks(record, pictures[record.image], masks, classes, binary, problems) for record in kept]
+    looked = {
+        record.name: Looked(pictures[record.image], masks[record.semantic] if record.semantic else None) for record in sound
+    }
+    return sound, looked
 
 
-def picture_facts(path: Path, max_pixels: int) -> facts.Facts:
-    """Upright height and width, EXIF orientation, PIL mode and a hash of the file's bytes; or code and reason why it cannot be used."""
+def picture_facts(root: Path, paths: list[Path], options: files.Options) -> dict[Path, facts.Facts]:
+    return facts.of(root, f"picture-{options.max_pixels}", paths, partial(look_at_picture, max_pixels=options.max_pixels))
+
+
+def mask_facts(root: Path, paths: list[Path], options: files.Options) -> dict[Path, facts.Facts]:
+    return facts.of(root, f"mask-{options.max_pixels}", paths, partial(look_at_mask, max_pixels=options.max_pixels))
+
+
+def look_at_picture(path: Path, max_pixels: int) -> facts.Facts:
+    """Upright height and width, EXIF orientation, PIL mode, hash of the bytes; or code and reason why it cannot be used."""
     try:
         (height, width), orientation, mode, alpha = images.header(path, max_pixels)
         images.verify(path, max_pixels)
@@ -47,45 +69,50 @@ def picture_facts(path: Path, max_pixels: int) -> facts.Facts:
     return {"height": height, "width": width, "orientation": orientation, "mode": mode, "alpha": alpha, "hash": digest}
 
 
-def mask_facts(path: Path) -> facts.Facts:
+def look_at_mask(path: Path, max_pixels: int) -> facts.Facts:
     """Height, width and the ids that occur; or code and reason why it cannot be used."""
     try:
-        mask = images.load_mask(path)
+        mask = images.load_mask(path, max_pixels=max_pixels)
     except images.BadImage as error:
         return {"code": error.code, "reason": error.reason}
     return {"height": mask.shape[0], "width": mask.shape[1], "ids": mask.unique().tolist()}
 
 
-def mask_fault(known: facts.Facts, picture: facts.Facts, classes: int | None) -> tuple[str, str] | None:
-    """Code and reason why a decoded mask does not fit its picture and the class list (None: ids are free), or None if it does."""
-    if "code" in known:
-        return known["code"], known["reason"]
-    size, wanted = (known["height"], known["width"]), (picture["height"], picture["width"])
+def fault(mask: facts.Facts, picture: facts.Facts, classes: int | None, binary: bool) -> tuple[str, str] | None:
+    """Code and reason why a mask does not fit its picture and the class list, or None if it does. classes=None: ids are free."""
+    if "code" in mask:
+        return mask["code"], mask["reason"]
+    size, wanted = (mask["height"], mask["width"]), (picture["height"], picture["width"])
     turned = picture["orientation"] >= 5 and size == wanted[::-1]
     if size != wanted and not turned:
         return "mask-size", f"{size[1]} x {size[0]}, picture {wanted[1]} x {wanted[0]}"
-    unknown = [] if classes is None else [number for number in known["ids"] if number > classes and number != IGNORE]
-    return ("mask-unknown-id", f"id {max(unknown)}") if unknown else None
+    if classes is None:
+        return None
+    if binary:
+        return ("mask-0-255", "0 and 255 only") if IGNORE in mask["ids"] else None
+    unknown = [number for number in mask["ids"] if number > classes and number != IGNORE]
+    return ("mask-unknown-id", f"id {max(unknown)} of {classes}") if unknown else None
+
+
+def _is_binary(masks: Iterable[facts.Facts]) -> bool:
+    """Whether 255 must mean "object": it occurs, and no class id does in any mask. One mask alone may well hold only ignore."""
+    found = {number for known in masks for number in known.get("ids", ())}
+    return IGNORE in found and found <= {0, IGNORE}
 
 
 def _with_sound_masks(
-    record: Record,
-    picture: facts.Facts,
-    masks: dict[Path, facts.Facts],
-    ids: dict[Path, facts.Facts],
-    classes: int,
-    problems: Problems,
+    record: Record, picture: facts.Facts, masks: dict[Path, facts.Facts], classes: int, binary: bool, problems: Problems
 ) -> Record:
-    def fault(path: Path | None, known: dict[Path, facts.Facts], classes: int | None) -> bool:
-        found = mask_fault(known[path], picture, classes) if path is not None else None
+    """The record without the masks that do not fit; object masks go with the class masks that explain them."""
+    for path, limit in ((record.semantic or record.object_classes, classes), (record.objects, None)):
+        if path is None:
+            continue
+        problems.seen[LABEL] += 1
+        found = fault(masks[path], picture, limit, binary)
         if found is not None:
             problems.add(found[0], f"{record.name} ({found[1]})")
-        return found is not None
-
-    if fault(record.semantic or record.object_classes, masks, classes):
-        record = replace(record, semantic=None, objects=None, object_classes=None)
-    if fault(record.objects, ids, None):
-        record = replace(record, objects=None, object_classes=None)
+            semantic = record.semantic if path == record.objects else None
+            return replace(record, semantic=semantic, objects=None, object_classes=None)
     return record
 
 

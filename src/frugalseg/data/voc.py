@@ -16,7 +16,7 @@ from xml.etree import ElementTree
 
 from frugalseg.data import facts, files
 from frugalseg.data.dataset import Box, Record
-from frugalseg.data.problems import DataError, Problems
+from frugalseg.data.problems import LABEL, DataError, Problems
 
 CLASSES = (
     "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow",
@@ -27,29 +27,32 @@ DIFFICULT = {"present": 1.0, "unknown": math.nan, "absent": 0.0}
 NAN = math.nan
 
 
-def read(
-    root: Path, split: str | None, problems: Problems, follow_links: bool, difficult: str
-) -> tuple[tuple[str, ...], list[Record]]:
-    """Classes and records of a list in ImageSets (None: of every picture).
-
-    difficult: what a class is whose only objects in a picture are marked difficult: "present", "unknown" or "absent".
-    """
-    pictures = files.pictures(root / "JPEGImages", root, problems, follow_links)
+def read(root: Path, split: str | None, options: files.Options, problems: Problems) -> tuple[tuple[str, ...], list[Record]]:
+    """Classes and records of a list in ImageSets (None: of every picture)."""
+    pictures = index(root, options, problems)
     annotations = facts.of(root, "annotation", sorted((root / "Annotations").glob("**/*.xml")), parse)
-    classes = files.class_names(root) or _found_classes(annotations)
+    semantic = files.pictures(root / "SegmentationClass", root, problems, options.follow_links)
+    objects = files.pictures(root / "SegmentationObject", root, problems, options.follow_links)
+    classes = files.class_names(root) or _found_classes(annotations, bool(semantic), problems)
     listed = dict.fromkeys(pictures) if split is None else members(root, split, pictures, problems)
-    masks = {
-        kind: files.pictures(root / kind, root, problems, follow_links) for kind in ("SegmentationClass", "SegmentationObject")
-    }
     records = []
     for name, value in listed.items():
-        boxes, tags = _labels(name, annotations.get(root / "Annotations" / f"{name}.xml"), classes, problems, difficult)
-        if tags is None and split is not None and value is not None:
+        known = annotations.get(root / "Annotations" / f"{name}.xml")
+        boxes, tags = _labels(name, known, classes, problems, options.difficult)
+        if known is None and annotations:
+            problems.add("annotation-missing", name)
+        if known is None and split is not None and value is not None:
             tags = _listed_tag(split, value, classes)
-        semantic, ids = masks["SegmentationClass"].get(name), masks["SegmentationObject"].get(name)
-        ids = ids if semantic is not None else None  # without the class mask nobody knows what the objects are
-        records.append(Record(name, pictures[name], tags, semantic, ids, semantic if ids else None, boxes))
+        masks = _masks(name, semantic, objects)
+        if masks[0] is None and split is not None and split.startswith("Segmentation/"):
+            problems.add("mask-missing", name)
+        records.append(Record(name, pictures[name], tags, *masks, boxes))
     return classes, records
+
+
+def index(root: Path, options: files.Options, problems: Problems) -> dict[str, Path]:
+    """Every picture of JPEGImages by name."""
+    return files.pictures(root / "JPEGImages", root, problems, options.follow_links)
 
 
 def splits(root: Path) -> list[str]:
@@ -72,7 +75,7 @@ def members(root: Path, split: str, pictures: Mapping[str, Path], problems: Prob
 
 
 def parse(path: Path) -> facts.Facts:
-    """An annotation file as {"objects": [[name, xmin, ymin, xmax, ymax, difficult], …]} or {"code": …, "reason": …}; no box: Nones."""
+    """The objects of a file, each [name, xmin, ymin, xmax, ymax, difficult] (None for no box); or code and reason."""
     try:
         if path.stat().st_size > LARGEST_ANNOTATION:
             raise ValueError(f"larger than {LARGEST_ANNOTATION:,} bytes")
@@ -83,7 +86,7 @@ def parse(path: Path) -> facts.Facts:
 
 
 class _NoDoctype(ElementTree.TreeBuilder):
-    """Entities can only be declared in a DOCTYPE, which no annotation needs; so a bomb of entities is refused before it is lit."""
+    """Entities are declared in a DOCTYPE, which no annotation needs; so a bomb of entities is refused before it is lit."""
 
     def doctype(self, name: str, public: str | None, system: str | None) -> None:
         raise ValueError("holds a DOCTYPE")
@@ -101,18 +104,31 @@ def _object(item: ElementTree.Element) -> list[Any]:
     return [name, *box, (item.findtext("difficult") or "0").strip() == "1"]
 
 
-def _found_classes(annotations: Mapping[Path, facts.Facts]) -> tuple[str, ...]:
+def _found_classes(annotations: Mapping[Path, facts.Facts], masked: bool, problems: Problems) -> tuple[str, ...]:
     """VOC's own list if it covers what was found, so that a part of VOC keeps VOC's ids; else the names found, sorted."""
     found = {item[0] for known in annotations.values() for item in known.get("objects", ())}
-    return CLASSES if found <= set(CLASSES) else tuple(sorted(found))
+    if found <= set(CLASSES):
+        return CLASSES
+    if masked:
+        problems.add("class-guessed", ", ".join(sorted(found)))
+    return tuple(sorted(found))
+
+
+def _masks(name: str, semantic: Mapping[str, Path], objects: Mapping[str, Path]) -> tuple[Path | None, Path | None, Path | None]:
+    """The class mask, the object mask, and the class mask once more, which says what the objects are."""
+    classes = semantic.get(name)
+    return (classes, objects[name], classes) if classes and name in objects else (classes, None, None)
 
 
 def _labels(
     name: str, known: facts.Facts | None, classes: tuple[str, ...], problems: Problems, difficult: str
 ) -> tuple[tuple[Box, ...] | None, tuple[float, ...] | None]:
     """Boxes and tags that an annotation file tells; both None if there is none or it cannot be read."""
-    if known is None or "code" in known:
-        problems.add("annotation-missing", name) if known is None else problems.add(known["code"], f"{name} ({known['reason']})")
+    if known is None:
+        return None, None
+    problems.seen[LABEL] += 1
+    if "code" in known:
+        problems.add(known["code"], f"{name} ({known['reason']})")
         return None, None
     tags, boxes = [0.0] * len(classes), []
     for label_name, x1, y1, x2, y2, hard in known["objects"]:
@@ -145,10 +161,8 @@ def _list_file(root: Path, split: str) -> Path:
     for name in wanted:
         if name in there:
             return root / "ImageSets" / f"{name}.txt"
-    near = difflib.get_close_matches(split, there, cutoff=0.4) or there[:10]
-    raise DataError(
-        f"split: got {split!r}, which is no list in {root / 'ImageSets'}. Expected one of: {', '.join(near) or 'there are none'}."
-    )
+    near = difflib.get_close_matches(split, there, n=10, cutoff=0.4) or there[:10]
+    raise DataError(f"split: got {split!r}, expected a list in {root / 'ImageSets'}: {', '.join(near) or 'there are none'}.")
 
 
 def _entry(line: str, pictures: Mapping[str, Path]) -> tuple[str, str | None]:
