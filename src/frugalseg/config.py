@@ -51,16 +51,15 @@ class Option:
 
 
 def options(*kinds: type) -> dict[str, Option]:
-    """The flat options of several dataclasses, by name. Raises ValueError where two of them define the same name."""
+    """The flat options of several dataclasses, by name; where two define the same name, the first one's."""
     found: dict[str, Option] = {}
     for kind in kinds:
         doc, hints = parse_docstring(kind.__doc__ or ""), typing.get_type_hints(kind)
         texts = {parameter.arg_name: " ".join((parameter.description or "").split()) for parameter in doc.params}
         for field in fields(kind):
-            if field.name in found:
-                raise ValueError(f"{kind.__name__}.{field.name} is an option of {found[field.name].title!r} too")
             default = field.default if field.default_factory is MISSING else field.default_factory()
-            found[field.name] = Option(field.name, hints[field.name], default, texts.get(field.name, ""), doc.short_description or kind.__name__)
+            title = doc.short_description or kind.__name__
+            found.setdefault(field.name, Option(field.name, hints[field.name], default, texts.get(field.name, ""), title))
     return found
 
 
@@ -78,7 +77,9 @@ def parser(*kinds: type, **keywords: Any) -> ArgumentParser:
 
 def split(known: Mapping[str, Option], words: Sequence[str]) -> tuple[list[str], list[str]]:
     """Part a command line into its free words and its options with their values, in whatever order they were typed."""
-    free, rest, left = [], [], list(words)
+    free: list[str] = []
+    rest: list[str] = []
+    left = list(words)
     while left:
         word = left.pop(0)
         if word == "--":
@@ -99,7 +100,8 @@ def parse(kinds: Sequence[type], words: Sequence[str]) -> tuple[list[str], dict[
     """The free words of a command line, and what its options say, without what they leave to the defaults. Raises UsageError."""
     known = options(*kinds)
     free, rest = split(known, words)
-    flags = {option.flag for option in known.values()} | {"--no-" + option.flag[2:] for option in known.values() if option.hint is bool}
+    switches = {"--no-" + option.flag[2:] for option in known.values() if option.hint is bool}
+    flags = {option.flag for option in known.values()} | switches
     given = [re.split(r"[=.]", word)[0] for word in rest if word.startswith("--")]
     faults = [f"there is no option {word}{did_you_mean(word, flags)}" for word in given if word not in flags]
     if faults:
@@ -125,7 +127,8 @@ def resolve(kinds: Sequence[type], *layers: Mapping[str, Any]) -> dict[str, Any]
             faults += _faults(check, name, given[name], known)
     if faults:
         raise UsageError("\n".join(faults))
-    return check.instantiate_classes(check.parse_object(given)).as_dict()
+    values = check.parse_object(given).as_dict()
+    return {name: known[name].hint(**value) if is_dataclass(known[name].hint) else value for name, value in values.items()}
 
 
 def _faults(check: ArgumentParser, name: str, value: Any, known: Mapping[str, Option]) -> list[str]:

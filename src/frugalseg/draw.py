@@ -14,11 +14,12 @@ from torch import Tensor
 from frugalseg.export.png import palette
 from frugalseg.types import IGNORE, Prediction
 
+Pixels = Tensor | np.ndarray
 GAP = 8  # pixels between the pictures of a sheet
 TITLE = 22  # pixels of a sheet's head line
 
 
-def overlay(image: Tensor | np.ndarray, prediction: Prediction, *, alpha: float = 0.5, legend: bool = True) -> np.ndarray:
+def overlay(image: Pixels, prediction: Prediction, *, alpha: float = 0.5, legend: bool = True) -> np.ndarray:
     """The image with what the prediction says of it: (H, W, 3) uint8, same size as the image.
 
     Classes are tinted in VOC's colours with an outline; objects of a prediction without a class mask likewise, each on its own.
@@ -28,14 +29,13 @@ def overlay(image: Tensor | np.ndarray, prediction: Prediction, *, alpha: float 
     if prediction.semantic is not None:
         return paint(picture, prediction.semantic, prediction.classes if legend else (), alpha=alpha)
     objects = prediction.instances
-    for index in range(len(objects) if objects is not None else 0):
-        mask = objects.dense(index).astype(np.uint8) * int(objects.labels[index])  # type: ignore[union-attr]
-        picture = paint(picture, mask, (), alpha=alpha)
+    for index, label in enumerate(objects.labels.tolist() if objects else ()):
+        picture = paint(picture, objects.dense(index) * np.uint8(label), (), alpha=alpha)  # type: ignore[union-attr]
     return picture
 
 
-def paint(image: Tensor | np.ndarray, semantic: Tensor | np.ndarray, classes: Sequence[str] = (), *, alpha: float = 0.5) -> np.ndarray:
-    """The image, (3, H, W) or (H, W, 3), tinted by a class mask (H, W); with `classes` given, a legend. Ignored pixels turn grey."""
+def paint(image: Pixels, semantic: Pixels, classes: Sequence[str] = (), *, alpha: float = 0.5) -> np.ndarray:
+    """The image, (3, H, W) or (H, W, 3), tinted by a class mask (H, W); with `classes`, a legend. Ignored pixels turn grey."""
     picture, ids = _pixels(image), np.asarray(semantic)
     if picture.shape[:2] != ids.shape:
         raise ValueError(f"got a mask of {ids.shape} for an image of {picture.shape[:2]}; they must have one size")
@@ -49,9 +49,10 @@ def paint(image: Tensor | np.ndarray, semantic: Tensor | np.ndarray, classes: Se
     return _legend(mixed, [(classes[value - 1], tuple(int(part) for part in colours[value])) for value in present])
 
 
-def _pixels(image: Tensor | np.ndarray) -> np.ndarray:
+def _pixels(image: Pixels) -> np.ndarray:
     """(H, W, 3) uint8, a copy, from either order of axes."""
-    pixels = np.array(image, np.uint8)
+    pixels = image.numpy(force=True) if isinstance(image, Tensor) else image
+    pixels = pixels.astype(np.uint8)
     return pixels.transpose(1, 2, 0) if pixels.shape[0] == 3 and pixels.shape[2] != 3 else pixels
 
 
@@ -88,7 +89,7 @@ def enlarge(picture: np.ndarray, side: int) -> np.ndarray:
     return picture.repeat(times, 0).repeat(times, 1)
 
 
-def row(image: Tensor, truth: Tensor | None, predicted: Tensor, classes: Sequence[str], side: int = 384) -> dict[str, np.ndarray]:
+def row(image: Pixels, truth: Pixels | None, predicted: Pixels, classes: Sequence[str], side: int = 384) -> dict[str, np.ndarray]:
     """Image, truth and prediction, by title, small ones enlarged so that the legend has room."""
     pixels = _pixels(image)
     times = max(1, side // max(pixels.shape[:2]))
@@ -131,7 +132,7 @@ def save(path: str | Path, picture: np.ndarray) -> None:
 
 
 def curves(stages: Mapping[str, Sequence[Mapping[str, Any]]]) -> bytes:
-    """Loss against step, one panel per training stage, as the text of an SVG picture with a clear ground.
+    """Loss against step, one panel per training stage, as the bytes of a PNG file.
 
     stages: the logged lines of each stage, {"step": …, "losses": {name: value}}.
     """

@@ -38,25 +38,27 @@ def evaluate(
     _check(predictor, data)
     told = tags == "ground-truth"
     list_name = (data.split or "all") + ("+ground-truth-tags" if told else "")
-    scores = SemanticScores(predictor.classes, data=data.root.name, split=list_name)
+    scores = SemanticScores(predictor.classes, data=data.root.resolve().name, split=list_name)
     masked = data.select([index for index, record in enumerate(data.records) if record.semantic is not None])
-    given = masked.only("image", "tags") if told else masked.only("image")
+    truth, given = masked.only("semantic"), masked.only("image", "tags") if told else masked.only("image")
     folder = predictor.folder / "predictions" / list_name.replace("/", "_") if predictor.folder else None
-    for index, (sample, prediction) in track(enumerate(predictor.stream(given)), "evaluate", len(given), disable=quiet):
-        scores.update(sample.name, prediction.semantic, masked[index].semantic)
-        if folder:
+    predictions = predictor.stream(given, tags="given" if told else "predicted")
+    for index, (sample, prediction) in track(enumerate(predictions), "evaluate", len(given), disable=quiet):
+        scores.update(sample.name, prediction.semantic, truth[index].semantic)
+        if folder and prediction.semantic is not None:
             png.write(png.inside(folder, sample.name, ".png"), prediction.semantic)
     if predictor.folder and folder:
         record(predictor.folder, scores)
-        illustrate(folder, masked, scores)
+        illustrate(folder, truth, scores)
     return scores
 
 
 def _check(predictor: Predictor, data: Data) -> None:
     if "semantic" not in data.offers:
-        raise DataError(f"{data.root}: the pictures have no masks, so nothing can be scored; give another --split, or see `frugalseg check`")
+        raise DataError(f"{data.root}, list {data.split!r}: no picture has a mask to score with; give another --split")
     if tuple(data.classes) != predictor.classes:
-        raise DataError(f"{data.root} has the classes {', '.join(data.classes)}; the model knows {', '.join(predictor.classes)}, in this order")
+        got, expected = ", ".join(data.classes), ", ".join(predictor.classes)
+        raise DataError(f"{data.root}: got the classes {got}; expected those of the model, in its order: {expected}")
 
 
 def record(folder: Path, scores: SemanticScores) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -24,7 +24,7 @@ Pictures = str | Path | Data | Sample | Tensor | Iterable["Pictures"]
 class Predictor:
     """A trained network with what it needs to be used.
 
-    method: what it is. network: with `predict(list of Samples)`. classes: names of the ids 1..C. folder: its run, if it has one.
+    method: what it is. network: with `predict(samples, tags=…)`. classes: names of the ids 1..C. folder: its run, if it has one.
     main: whether this is the process that writes (others of a parallel training stay silent).
     """
 
@@ -38,15 +38,18 @@ class Predictor:
         """Predictions for a file, a folder, a `Data`, a `Sample`, an image tensor, or a list of such. Raises BadImage."""
         return [prediction for _, prediction in self.stream(pictures)]
 
-    def stream(self, pictures: Pictures, skipped: list[BadImage] | None = None) -> Iterator[tuple[Sample, Prediction]]:
+    def stream(
+        self, pictures: Pictures, skipped: list[BadImage] | None = None, tags: Literal["predicted", "given"] = "predicted"
+    ) -> Iterator[tuple[Sample, Prediction]]:
         """`predict` picture by picture, so that memory does not grow with their number.
 
-        skipped: where broken files are listed; without it the first one raises BadImage.
+        skipped: where broken files are listed; without it the first one raises BadImage. tags: "given" tells the model which
+        classes are in each picture, for pictures that have tags.
         """
         self.network.eval()
         for sample in samples(pictures, skipped):
             with torch.inference_mode():
-                (prediction,) = self.network.predict([sample])  # type: ignore[operator]
+                (prediction,) = self.network.predict([sample], tags=tags)  # type: ignore[operator]
             yield sample, prediction
 
 
@@ -76,18 +79,19 @@ def load(path: str | Path, device: str | torch.device = "auto") -> Predictor:
 
     device: "auto" takes a GPU where there is one. Raises UsageError when nothing trained is there.
     """
-    from frugalseg.nets.weights import read_metadata
+    from frugalseg.nets.weights import read_weights
 
     given = Path(path)
     weights = given / "weights" / "last.safetensors" if given.is_dir() else given
     if not weights.is_file():
-        hint = "its training is not finished; give the train command again" if (given / "config.yaml").is_file() else "no run folder or weights file"
-        raise UsageError(f"{given}: {hint} (expected {weights})")
-    metadata: dict[str, Any] = read_metadata(weights)
+        if (given / "config.yaml").is_file():
+            raise UsageError(f"{given}: its training is not finished; frugalseg train --resume {given}")
+        raise UsageError(f"{given}: got no run folder and no weights file; expected {weights}")
+    state, metadata = read_weights(weights)
     if "method" not in metadata:
         raise UsageError(f"{weights} holds weights that no training of frugalseg wrote; give them to a training as --weights")
     method = find(metadata["method"])
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    network = method.code.load(weights).to(device)
+    network = method.code.load(state, metadata).to(device)
     return Predictor(method, network, tuple(metadata["classes"]), given if given.is_dir() else None)

@@ -63,7 +63,7 @@ def suggest(data: Data) -> Method:
     method = choose(data.offers)
     if method is None:
         needs = "; ".join(f"{method.name} needs {_words(method.needs)}" for method in METHODS.values())
-        raise UsageError(f"no method can learn from {data.root}, which has {_words(data.offers)}: {needs}. `frugalseg check` says what is missing")
+        raise UsageError(f"no method can learn from {data.root}, which has {_words(data.offers)}: {needs}")
     return method
 
 
@@ -91,14 +91,15 @@ def fit(method: Method, data: str | Path | Data, settings: Mapping[str, Any], fo
     chosen = data.select(range(min(limit, len(data)))) if limit else data
     needs = frozenset(getattr(recipe, "needs", method.needs))
     if not needs <= data.offers:
-        raise UsageError(f"{method.name} needs {_words(needs)}, but {data.root} has {_words(data.offers)}; `frugalseg check` says why")
+        has = _words(data.offers)
+        raise UsageError(f"{method.name} needs {_words(needs)}, but {data.root} has {has}; `frugalseg check` says more")
     described = {"method": method.name, "data": str(data.root), **settings}
     folder = folder or run_folder(method, data, described)
     run = Run(folder, runtime, dry=settings["dry_run"])
     if run.main:
         config.save(folder / "config.yaml", described)
         remember(folder, **_facts(chosen, needs, recipe))
-    network = method.code.train(recipe, chosen.only(*needs), run)
+    network = method.code.train(recipe, chosen, run)
     return Predictor(method, network, data.classes, folder, run.main)
 
 
@@ -107,16 +108,18 @@ def run_folder(method: Method, data: Data, settings: Mapping[str, Any]) -> Path:
     processes agree. Raises UsageError when the folder of a given name holds a run with other settings.
     """
     telling = {key: value for key, value in settings.items() if key not in CIRCUMSTANCES}
-    digest = hashlib.blake2b(json.dumps([telling, data.fingerprint], sort_keys=True, default=str).encode(), digest_size=4).hexdigest()
-    folder = Path(settings["out"]) / method.name / (settings["name"] or f"{data.root.name or 'data'}-{digest}")
+    text = json.dumps([telling, data.fingerprint], sort_keys=True, default=str)
+    digest = hashlib.blake2b(text.encode(), digest_size=4).hexdigest()
+    folder = Path(settings["out"]) / method.name / (settings["name"] or f"{data.root.resolve().name}-{digest}")
     if not folder.resolve().is_relative_to(Path(settings["out"]).resolve()):
         raise UsageError(f"--name: got {settings['name']!r}, expected a plain name; --out says in which folder")
     if (folder / "config.yaml").exists():
         earlier = config.read(folder / "config.yaml")
-        plain = json.loads(json.dumps(telling, default=list))
-        other = [f"  {key}: {earlier.get(key)!r} there, {value!r} now" for key, value in plain.items() if earlier.get(key) != value]
+        now = json.loads(json.dumps(telling, default=str))
+        other = [f"  {key}: {earlier.get(key)!r} there, {now[key]!r} now" for key in now if earlier.get(key) != now[key]]
         if other:
-            raise UsageError(f"{folder} holds a run with other settings; choose another --name, or --resume it as it was:\n" + "\n".join(other))
+            advice = "choose another --name, or --resume it as it was"
+            raise UsageError("\n".join([f"{folder} holds a run with other settings; {advice}:", *other]))
     return folder
 
 

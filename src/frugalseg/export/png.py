@@ -23,8 +23,9 @@ def write(path: str | Path, semantic: Tensor | np.ndarray) -> None:
     """Write a mask, (H, W) of ids 0..255, creating folders on the way. Raises ValueError for other shapes and ids."""
     ids = np.asarray(semantic)
     if ids.ndim != 2 or ids.min(initial=0) < 0 or ids.max(initial=0) > 255:
-        raise ValueError(f"mask for {path}: got {ids.shape} of {ids.min(initial=0)}..{ids.max(initial=0)}, expected (H, W) of 0..255")
-    image = Image.fromarray(ids.astype(np.uint8), mode=None)
+        got = f"{ids.shape} of {ids.min(initial=0)}..{ids.max(initial=0)}"
+        raise ValueError(f"mask for {path}: got {got}, expected (H, W) of 0..255")
+    image = Image.fromarray(ids.astype(np.uint8))
     image.putpalette(palette().tobytes())
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     image.save(path, format="PNG")

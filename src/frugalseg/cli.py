@@ -1,0 +1,428 @@
+"""The command line. `--help` answers at once: nothing heavy is imported before a command really starts."""
+
+from __future__ import annotations
+
+import math
+import os
+import shlex
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from frugalseg import config
+from frugalseg.config import UsageError
+from frugalseg.methods import METHODS, Method
+from frugalseg.recipes.runtime import Runtime
+from frugalseg.training import Selection
+
+if TYPE_CHECKING:
+    from frugalseg.predictor import Predictor
+
+OK, PROBLEM, USAGE, INTERRUPTED = 0, 1, 2, 130
+HEAD = "frugalseg – segment with whatever labels you have"
+FOOT = """\
+`val` and `test` are other names of `evaluate`.
+`frugalseg COMMAND --help` lists a command's options, `frugalseg train METHOD --help` a method's settings.
+--version prints the version; --debug shows where an error comes from.
+Exit status: 0 done, 1 a problem in the data or the work, 2 the command cannot be understood."""
+
+
+# -- options, by command ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Demo:
+    """Options of the demo.
+
+    Args:
+        train: pictures to learn from.
+        val: pictures to score on.
+        size: side of the pictures in pixels.
+        seed: another seed draws other pictures and trains from other random numbers.
+        quiet: no progress bars.
+    """
+
+    train: int = 400
+    val: int = 100
+    size: int = 128
+    seed: int = 0
+    quiet: bool = False
+
+
+@dataclass(frozen=True)
+class Check:
+    """What to check.
+
+    Args:
+        layout: voc, masks, tags, classes or images; empty looks for itself.
+        skip_limit: share of pictures that may be left out as broken before training is refused.
+    """
+
+    layout: str = ""
+    skip_limit: float = 0.05
+
+
+@dataclass(frozen=True)
+class Start:
+    """Where the settings come from.
+
+    Args:
+        config: a YAML file of settings; what the command line says wins.
+        resume: a run folder to go on with, by the settings in it.
+    """
+
+    config: str = ""
+    resume: str = ""
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """How to score.
+
+    Args:
+        split: the list of pictures; empty takes all that have masks.
+        tags: "ground-truth" tells the model which classes are in each picture: an upper bound, with a protocol id of its own.
+        quiet: no progress bars.
+    """
+
+    split: str = "val"
+    tags: Literal["predicted", "ground-truth"] = "predicted"
+    quiet: bool = False
+
+
+@dataclass(frozen=True)
+class Predict:
+    """What to write.
+
+    Args:
+        out: the folder for masks/ (indexed PNG), overlays/ (JPEG), tags.csv and, if need be, skipped.csv.
+        overlays: draw the masks over the pictures too.
+        quiet: no progress bars.
+    """
+
+    out: str = "predictions"
+    overlays: bool = True
+    quiet: bool = False
+
+
+@dataclass(frozen=True)
+class Regions:
+    """How to compute.
+
+    Args:
+        split: the list of pictures; empty takes all.
+        jobs: processes; 0 takes all cores.
+        cache: folder of the cache; empty takes $FRUGALSEG_CACHE, else the user's cache folder.
+        arguments: of the tool, as YAML, such as '{segments 200}' with a colon after the name.
+    """
+
+    split: str = ""
+    jobs: int = 0
+    cache: str = ""
+    arguments: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class Shapes:
+    """What to draw.
+
+    Args:
+        train: pictures of the list train.
+        val: pictures of the list val.
+        test: pictures of the list test.
+        seed: another seed draws other pictures.
+        size: side of the pictures in pixels.
+    """
+
+    train: int = 500
+    val: int = 100
+    test: int = 100
+    seed: int = 0
+    size: int = 128
+
+
+# -- commands: (free words, given options) -> exit status ------------------------------------------------------------------------
+
+
+def demo(words: list[str], given: dict[str, Any]) -> int:
+    from frugalseg.data import shapes
+    from frugalseg.training import fit, kinds
+
+    options, folder = config.resolve([Demo], given), Path(words[0] if words else "demo")
+    method = METHODS["aepsl"]
+    say(f"1/3 Drawing the built-in pictures into {folder / 'data'}")
+    counts = {name: options[name] for name in ("train", "val", "size", "seed", "quiet")}
+    data = shapes.write(folder / "data", test=0, **counts)
+    with resources.as_file(resources.files("frugalseg.recipes") / "demo.yaml") as recipe:
+        own = {"out": str(folder / "runs"), "seed": options["seed"], "quiet": options["quiet"]}
+        settings = config.resolve(kinds(method), config.read(recipe), own)
+    say("2/3 Training AE-PSL on their tags; stopped at any time, the same command goes on from there")
+    predictor = fit(method, data, settings)
+    say("3/3 Scoring on pictures with masks")
+    return finish(predictor, data, "val", options["quiet"])
+
+
+def check(words: list[str], given: dict[str, Any]) -> int:
+    from frugalseg.data.check import check as examine
+
+    options = config.resolve([Check], given)
+    report = examine(Path(words[0]), layout=options["layout"] or None, skip_limit=options["skip_limit"])
+    show(report)
+    return OK if report.ok else PROBLEM
+
+
+def train(words: list[str], given: dict[str, Any]) -> int:
+    from frugalseg.training import find, fit, kinds, suggest
+
+    start = config.resolve([Start], {name: given.pop(name) for name in ("config", "resume") if name in given})
+    folder = Path(start["resume"]) if start["resume"] else None
+    written = config.read(folder / "config.yaml") if folder else {}
+    written |= config.read(start["config"]) if start["config"] else {}
+    named, place = written.pop("method", ""), written.pop("data", "")
+    named = words.pop(0) if words and words[0] in METHODS else named
+    place = words[0] if words else place
+    if not place:
+        raise UsageError("train: got no data, expected frugalseg train [METHOD] DATA")
+    data: Any = place
+    if named:
+        method = find(named)
+    else:
+        from frugalseg.data import read
+
+        known = config.options(Selection)
+        common = config.resolve([Selection], {name: value for name, value in (written | given).items() if name in known})
+        data = read(place, split=common["split"] or None, skip_limit=common["skip_limit"])
+        method = suggest(data)
+        say(f"{place} has {', '.join(sorted(data.offers - {'image'}))}: training {method.name}, {method.summary}")
+    settings = config.resolve(kinds(method), written, given)
+    predictor = fit(method, data, settings, folder)
+    return finish(predictor, place, settings["val"], settings["quiet"])
+
+
+def finish(predictor: Predictor, data: str | Path, split: str, quiet: bool) -> int:
+    """After a training: score it if the data can, write the report, say where everything is."""
+    from frugalseg import report
+    from frugalseg.data.problems import DataError
+    from frugalseg.evaluation import evaluate
+    from frugalseg.training import remember
+
+    if not predictor.main or predictor.folder is None:
+        return OK
+    remember(predictor.folder, commands=[typed()])
+    if split:
+        try:
+            show(evaluate(predictor, data, split, quiet=quiet).table())
+        except DataError as error:
+            say(f"not scored: {error}")
+    say(f"run     {predictor.folder}\nreport  {report.write(predictor.folder)}")
+    return OK
+
+
+def evaluate(words: list[str], given: dict[str, Any]) -> int:
+    from frugalseg import evaluation, report
+    from frugalseg.predictor import load
+    from frugalseg.training import remember
+
+    run, data = words
+    options, predictor = config.resolve([Evaluate], given), load(run)
+    show(evaluation.evaluate(predictor, data, **options).table())
+    if predictor.folder:
+        remember(predictor.folder, commands=[typed()])
+        say(f"report  {report.write(predictor.folder)}")
+    return OK
+
+
+def predict(words: list[str], given: dict[str, Any]) -> int:
+    from frugalseg.export import folder
+    from frugalseg.predictor import load
+
+    options = config.resolve([Predict], given)
+    done, skipped = folder.write(load(words[0]), words[1:], **options)
+    say(f"{done} pictures predicted into {options['out']}")
+    if skipped:
+        say(f"{len(skipped)} skipped as broken, listed in {Path(options['out']) / 'skipped.csv'}:")
+        say("\n".join(f"  {error}" for error in skipped[:10]) + ("\n  …" if len(skipped) > 10 else ""))
+    return OK if done else PROBLEM
+
+
+def regions(words: list[str], given: dict[str, Any]) -> int:
+    import inspect
+
+    from frugalseg.data import read
+    from frugalseg.regions import TOOLS, fill
+    from frugalseg.regions.cache import Cache
+
+    options, (name, place) = config.resolve([Regions], given), words
+    if name not in TOOLS:
+        raise UsageError(f"there is no tool {name!r}{config.did_you_mean(name, TOOLS)} Expected one of {', '.join(TOOLS)}")
+    arguments, known = options["arguments"] or {}, list(inspect.signature(TOOLS[name]).parameters)[1:]
+    strange = [f"{name} has no argument {key!r}{config.did_you_mean(key, known)}" for key in arguments if key not in known]
+    if strange:
+        raise UsageError("\n".join(strange))
+    cache = Cache(options["cache"] or None)
+    fill(read(place, split=options["split"] or None), TOOLS[name], cache, jobs=options["jobs"] or None, **arguments)
+    say(f"regions of {place} are in {cache.folder}")
+    return OK
+
+
+def shapes(words: list[str], given: dict[str, Any]) -> int:
+    from frugalseg.data.shapes import write
+
+    say(f"the built-in pictures are in {write(words[0], **config.resolve([Shapes], given))}")
+    return OK
+
+
+def methods(words: list[str], given: dict[str, Any]) -> int:
+    from rich.table import Table
+
+    table = Table("method", "learns from", "makes", "paper")
+    for method in METHODS.values():
+        table.add_row(method.name, ", ".join(sorted(method.needs)), method.makes, method.summary)
+    show(table)
+    return OK
+
+
+@dataclass(frozen=True)
+class Command:
+    """One sub-command. words: its free words in the usage line. counts: how few and how many of them it takes."""
+
+    run: Callable[[list[str], dict[str, Any]], int]
+    summary: str
+    words: str
+    counts: tuple[int, float]
+    options: tuple[type, ...] = ()
+
+
+_ANY = math.inf
+_EVALUATE = Command(evaluate, "score a trained model on pictures with masks", "RUN DATA", (2, 2), (Evaluate,))
+COMMANDS = {
+    "demo": Command(demo, "draw pictures, learn from their tags, score, report: a few minutes", "[FOLDER]", (0, 1), (Demo,)),
+    "check": Command(check, "what labels there are, what can be trained with them, what is wrong", "DATA", (1, 1), (Check,)),
+    "train": Command(train, "learn from DATA; without METHOD, by what its labels allow", "[METHOD] DATA", (0, 2), (Start,)),
+    "evaluate": _EVALUATE,
+    "val": _EVALUATE,
+    "test": _EVALUATE,
+    "predict": Command(predict, "masks, overlays and tags for pictures and folders", "RUN IMAGES...", (2, _ANY), (Predict,)),
+    "regions": Command(regions, "fill the cache of superpixels, saliency, … on all cores", "TOOL DATA", (2, 2), (Regions,)),
+    "shapes": Command(shapes, "write the built-in picture set in VOC and COCO layout", "OUT", (1, 1), (Shapes,)),
+    "methods": Command(methods, "the methods and the labels they need", "", (0, 0)),
+}
+
+
+# -- from words to a command -----------------------------------------------------------------------------------------------------
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and give its exit status; what a user did wrong is one line, not a traceback."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in words
+    try:
+        return dispatch([word for word in words if word != "--debug"])
+    except KeyboardInterrupt:
+        complain("stopped; the same command goes on where it was")
+        return INTERRUPTED
+    except BrokenPipeError:  # the reader of our output, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return PROBLEM
+    except Exception as error:
+        ours = isinstance(error, (ValueError, OSError)) or type(error).__module__.startswith("frugalseg")
+        if debug or not ours:
+            traceback.print_exc()
+        complain(f"error: {error}")
+        return USAGE if isinstance(error, UsageError) else PROBLEM
+
+
+def dispatch(words: list[str]) -> int:
+    """Find the command, split its words from its options, check both, and run it. Raises UsageError."""
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(overview())
+        return OK if words else USAGE
+    if words[0] == "--version":
+        from importlib.metadata import version
+
+        print(f"frugalseg {version('frugalseg')}")
+        return OK
+    name, rest = words[0], words[1:]
+    if name not in COMMANDS:
+        raise UsageError(f"there is no command {name!r}{config.did_you_mean(name, COMMANDS)}\n`frugalseg --help` lists them")
+    command = COMMANDS[name]
+    kinds = command.options + (_kinds_of_training(rest) if command.run is train else ())
+    if "--help" in rest or "-h" in rest:
+        print_help(name, command, kinds, rest)
+        return OK
+    free, given = config.parse(kinds, rest)
+    low, high = command.counts
+    if not low <= len(free) <= high:
+        raise UsageError(f"{name}: got {' '.join(free) or 'nothing'}, expected frugalseg {name} {command.words}")
+    return command.run(free, given)
+
+
+def _kinds_of_training(words: Sequence[str]) -> tuple[type, ...]:
+    """The settings `train` takes: those of the method named first, or else of all methods; `resolve` is strict later."""
+    free, _ = config.split(config.options(Start, Selection, *_recipes(), Runtime), words)
+    named: list[Method] = [METHODS[word] for word in free[:1] if word in METHODS]
+    if len(free) == 2 and not named:
+        raise UsageError(f"there is no method {free[0]!r}{config.did_you_mean(free[0], METHODS)} `frugalseg methods` lists them")
+    return Selection, *([named[0].config] if named else _recipes()), Runtime
+
+
+def _recipes() -> list[type]:
+    return [method.config for method in METHODS.values()]
+
+
+def overview() -> str:
+    """The text of `frugalseg --help`."""
+    shown = {name: command for name, command in COMMANDS.items() if name not in ("val", "test")}
+    lines = [f"  {f'{name} {command.words}':<24}{command.summary}" for name, command in shown.items()]
+    return "\n".join([HEAD, "", "usage: frugalseg COMMAND …", "", *lines, "", FOOT])
+
+
+def print_help(name: str, command: Command, kinds: tuple[type, ...], words: Sequence[str]) -> None:
+    """Every option of a command with its meaning and default."""
+    method = next((word for word in words if word in METHODS), "") if command.run is train else ""
+    words_shown = command.words.replace("[METHOD]", method) if method else command.words
+    usage = f"frugalseg {name} {words_shown}{' [--option value …]' if kinds else ''}"
+    summary = METHODS[method].summary if method else command.summary
+    config.parser(*kinds, prog=f"frugalseg {name}", usage=usage, description=summary[0].upper() + summary[1:] + ".").print_help()
+
+
+# -- saying things ---------------------------------------------------------------------------------------------------------------
+
+
+def first_process() -> bool:
+    """Whether this is the only or the first process of a parallel training; the others say nothing."""
+    return all(os.environ.get(name, "0") == "0" for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID"))
+
+
+def say(text: str) -> None:
+    """A line for people. File names come from outside: control characters must not reach the terminal."""
+    if first_process():
+        print(printable(text), flush=True)
+
+
+def complain(text: str) -> None:
+    print(printable(text), file=sys.stderr, flush=True)
+
+
+def printable(text: str) -> str:
+    return "".join(letter if letter.isprintable() or letter == "\n" else repr(letter)[1:-1] for letter in text)
+
+
+def show(table: Any) -> None:
+    from rich.console import Console
+
+    if first_process():
+        Console().print(table)
+
+
+def typed() -> str:
+    """The command as it was typed."""
+    return shlex.join(["frugalseg", *sys.argv[1:]])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

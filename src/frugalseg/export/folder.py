@@ -1,0 +1,70 @@
+"""Predictions into a folder, picture by picture: indexed masks, overlays, a table of tags, and a list of what was skipped."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.progress import Progress
+
+from frugalseg import draw
+from frugalseg.config import UsageError
+from frugalseg.data.images import BadImage
+from frugalseg.export import png
+from frugalseg.types import Prediction, Sample
+
+if TYPE_CHECKING:
+    from frugalseg.predictor import Predictor
+
+
+def write(
+    predictor: Predictor, pictures: Sequence[str | Path], out: str | Path, overlays: bool = True, quiet: bool = False
+) -> tuple[int, list[BadImage]]:
+    """Predict files and folders of pictures into `out`; give the number done and the broken files.
+
+    masks/NAME.png holds class ids, overlays/NAME.jpg the picture with them, tags.csv a row of confidences for each picture,
+    skipped.csv the files that could not be read. One picture is in memory at a time. Raises UsageError for two equal names.
+    """
+    folder, done = Path(out), 0
+    skipped: list[BadImage] = []
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "tags.csv").open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
+        table = csv.writer(file)
+        table.writerow(["image", *predictor.classes])
+        for sample, prediction in _predicted(predictor, pictures, skipped, quiet):
+            if prediction.semantic is not None:
+                png.write(png.inside(folder / "masks", sample.name, ".png"), prediction.semantic)
+            if overlays:
+                draw.save(png.inside(folder / "overlays", sample.name, ".jpg"), draw.overlay(sample.image, prediction))
+            if prediction.tags is not None:
+                table.writerow([sample.name, *(f"{value:.4f}" for value in prediction.tags.tolist())])
+            done += 1
+    _list_skipped(folder / "skipped.csv", skipped)
+    return done, skipped
+
+
+def _predicted(
+    predictor: Predictor, pictures: Sequence[str | Path], skipped: list[BadImage], quiet: bool
+) -> Iterator[tuple[Sample, Prediction]]:
+    from frugalseg.data import read
+
+    found = [read(path, layout="images", verify=False, skip_limit=1.0) for path in pictures]
+    names = [name for data in found for name in data.names]
+    twice = next((name for name in names if names.count(name) > 1), None) if len(set(names)) < len(names) else None
+    if twice is not None:
+        raise UsageError(f"two pictures are called {twice!r}; predict their folders one by one, each with an --out of its own")
+    with Progress(disable=quiet) as progress:
+        task = progress.add_task("predict", total=len(names))
+        for item in predictor.stream(found, skipped):
+            progress.update(task, completed=progress.tasks[task].completed + 1)
+            yield item
+
+
+def _list_skipped(path: Path, skipped: Sequence[BadImage]) -> None:
+    """A list of an earlier call must not stay when nothing was skipped now."""
+    path.unlink(missing_ok=True)
+    if skipped:
+        with path.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
+            csv.writer(file).writerows([("file", "reason"), *((error.path, error.reason) for error in skipped)])

@@ -1,0 +1,288 @@
+"""The command line, from words to exit status, on a method whose results are known beforehand."""
+
+from __future__ import annotations
+
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import fakes
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import frugalseg
+from frugalseg import cli, config
+from frugalseg.config import UsageError
+from frugalseg.data.images import BadImage
+from frugalseg.export import png
+
+HEAVY = ("torch", "torchvision", "numpy", "matplotlib", "jinja2", "rich")
+
+
+@pytest.fixture
+def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder to stand in, with the fake method known and bright squares in `data`."""
+    fakes.install(monkeypatch)
+    monkeypatch.chdir(tmp_path)
+    fakes.write_bright(tmp_path / "data")
+    return tmp_path
+
+
+def run(*words: str) -> int:
+    return cli.main([*words])
+
+
+def trained(work: Path) -> Path:
+    assert run("train", "threshold", "data", "--name", "one", "--quiet", "--workers", "0") == 0
+    return work / "runs" / "threshold" / "one"
+
+
+@pytest.mark.parametrize("words", [["--help"], ["--version"], *([name, "--help"] for name in cli.COMMANDS), ["train", "aepsl", "--help"]])
+def test_help_loads_nothing_heavy(words: list[str]) -> None:
+    code = f"import sys; from frugalseg.cli import main; s = main({words!r}); print(s, *({HEAVY!r} & sys.modules.keys()))"
+    code = code.replace(repr(HEAVY), repr(set(HEAVY)))
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.splitlines()[-1] == "0 " or result.stdout.splitlines()[-1] == "0"
+
+
+def test_importing_the_package_loads_nothing_heavy() -> None:
+    code = f"import sys, frugalseg; frugalseg.METHODS; dir(frugalseg); print(*({set(HEAVY)!r} & sys.modules.keys()))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == ""
+
+
+def test_public_names_are_what_they_say() -> None:
+    assert all(getattr(frugalseg, name) is not None for name in frugalseg.__all__)
+    with pytest.raises(AttributeError, match="no attribute 'trian'"):
+        frugalseg.trian  # noqa: B018
+
+
+def test_help_of_a_method_shows_every_setting(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("train", "aepsl", "--help") == 0
+    text = capsys.readouterr().out
+    from frugalseg.methods import METHODS
+    from frugalseg.training import kinds
+
+    for option in config.options(*kinds(METHODS["aepsl"])).values():
+        assert option.flag in text
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["trian", "data"], "no command 'trian' – did you mean train?"),
+        (["train", "treshold", "data"], "no method 'treshold' – did you mean threshold?"),
+        (["train", "threshold", "data", "--levle", "3"], "no option --levle – did you mean --level?"),
+        (["train", "threshold", "data", "--level", "high"], "--level: got 'high', expected a number"),
+        (["train", "threshold", "data", "--rounds", "0"], "rounds=0: expected at least 1"),
+        (["train"], "expected frugalseg train [METHOD] DATA"),
+        (["evaluate", "run"], "expected frugalseg evaluate RUN DATA"),
+        (["methods", "all"], "got all, expected frugalseg methods"),
+        (["evaluate", "data", "data"], "got no run folder and no weights file"),
+        (["train", "threshold", "data", "--config", "none.yaml"], "none.yaml cannot be read"),
+        (["train", "threshold", "data", "--name", "../../escape"], "expected a plain name"),
+    ],
+)
+def test_a_mistake_in_the_command_is_one_message_and_status_2(
+    work: Path, capsys: pytest.CaptureFixture[str], words: list[str], message: str
+) -> None:
+    assert run(*words) == 2
+    captured = capsys.readouterr()
+    assert message in captured.err
+    assert captured.err.startswith("error: ")
+    assert "Traceback" not in captured.err
+
+
+def test_a_fault_in_the_data_is_status_1(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("train", "threshold", "dtaa") == 1
+    assert "no such file" in capsys.readouterr().err
+    assert run("train", "threshold", "dtaa", "--debug") == 1
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_interrupt_is_status_130(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "dispatch", interrupted)
+    assert run("methods") == 130
+
+
+def test_control_characters_do_not_reach_the_terminal(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run("train", "threshold", "\x1b[31mred")
+    assert "\x1b" not in capsys.readouterr().err
+
+
+def test_training_leaves_settings_weights_scores_and_a_report(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = trained(work)
+    settings = config.read(folder / "config.yaml")
+    assert (settings["method"], settings["data"], settings["level"], settings["split"]) == ("threshold", "data", 128.0, "train")
+    (scores,) = json.loads((folder / "metrics.json").read_text()).values()
+    assert scores["miou"] == 1.0
+    assert (folder / "report.html").exists()
+    out = capsys.readouterr().out
+    assert "baseline" in out
+    assert "report.html" in out
+
+
+def test_command_line_beats_yaml_beats_defaults(work: Path) -> None:
+    (work / "own.yaml").write_text("method: threshold\ndata: data\nlevel: 100\nrounds: 9\nmode: fast\nname: a\nworkers: 0\n")
+    assert run("train", "--rounds", "5", "--config", "own.yaml", "--val", "") == 0
+    settings = config.read(work / "runs" / "threshold" / "a" / "config.yaml")
+    assert (settings["level"], settings["rounds"], settings["mode"], settings["seed"]) == (100.0, 5, "fast", 0)
+
+
+def test_unknown_key_in_yaml_is_named(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (work / "own.yaml").write_text("levl: 100\n")
+    assert run("train", "threshold", "data", "--config", "own.yaml") == 2
+    assert "no setting 'levl' – did you mean level?" in capsys.readouterr().err
+
+
+def test_without_a_method_the_labels_choose(work: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    from frugalseg.methods import METHODS
+
+    monkeypatch.delitem(METHODS, "aepsl")
+    assert run("train", "data", "--workers", "0", "--dry-run") == 0
+    assert "semantic, tags: training threshold" in capsys.readouterr().out
+    monkeypatch.setattr(Path, "name", Path.name)
+    assert run("train", "data/images", "--split", "") == 2
+    assert "no method can learn from data/images, which has pictures without labels" in capsys.readouterr().err
+
+
+def test_same_command_finds_its_run_again_and_other_settings_do_not(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["train", "threshold", "data", "--workers", "0", "--val", ""]
+    runs = work / "runs" / "threshold"
+    assert run(*words) == run(*words, "--log-every", "3") == 0
+    assert len(list(runs.iterdir())) == 1
+    assert run(*words, "--level", "90") == 0
+    assert len(list(runs.iterdir())) == 2
+    assert run(*words, "--name", "mine") == 0
+    assert run(*words, "--name", "mine", "--level", "90") == 2
+    assert "level: 128.0 there, 90.0 now" in capsys.readouterr().err
+
+
+def test_resume_takes_the_settings_of_the_run(work: Path) -> None:
+    folder = trained(work)
+    before = config.read(folder / "config.yaml")
+    (folder / "weights" / "last.safetensors").unlink()
+    assert run("train", "--resume", str(folder)) == 0
+    assert (folder / "weights" / "last.safetensors").exists()
+    assert config.read(folder / "config.yaml") == before
+    assert [path.name for path in folder.parent.iterdir()] == ["one"]
+
+
+def test_limit_and_dry_run_select_pictures(work: Path) -> None:
+    for name, extra, images in [("few", ["--limit", "3"], 3), ("dry", ["--dry-run"], 4), ("all", ["--split", ""], 8)]:
+        assert run("train", "threshold", "data", "--name", name, "--workers", "0", "--val", "", *extra) == 0
+        assert json.loads((work / "runs" / "threshold" / name / "about.json").read_text())["images"] == images
+
+
+@pytest.mark.parametrize("alias", ["evaluate", "val", "test"])
+def test_evaluation_equals_a_count_by_hand(work: Path, alias: str) -> None:
+    fakes.write_bright(work / "hard", wrong=2)
+    folder = trained(work)
+    assert run(alias, str(folder), "hard", "--quiet") == 0
+    record = next(value for value in json.loads((folder / "metrics.json").read_text()).values() if value["data"] == "hard")
+    squares = [16 * (8 + index) for index in range(4)]  # the model finds them all; the first two are not in the truth
+    hit, found = sum(squares[2:]), sum(squares)
+    background = 4 * 32 * 40 - found
+    assert record["per_class"]["square"] == pytest.approx(hit / found)
+    assert record["per_class"]["background"] == pytest.approx(background / (background + found - hit))
+    assert record["images"] == 4
+    mask = np.asarray(Image.open(folder / "predictions" / "val" / "val3.png"))
+    assert mask.sum() == squares[3]
+
+
+def test_ground_truth_tags_are_a_protocol_of_their_own(work: Path) -> None:
+    fakes.write_bright(work / "hard", wrong=2)
+    folder = trained(work)
+    assert run("evaluate", str(folder), "hard", "--tags", "ground-truth", "--quiet") == 0
+    found = {record["split"]: record["miou"] for record in json.loads((folder / "metrics.json").read_text()).values()}
+    assert found == {"val": 1.0, "val+ground-truth-tags": 1.0}  # told that the square is not there, the model paints none
+
+
+def test_evaluation_without_masks_or_with_other_classes_is_refused(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = trained(work)
+    assert run("evaluate", str(folder), "data/images", "--split", "") == 1
+    assert "no picture has a mask" in capsys.readouterr().err
+    (work / "data" / "classes.txt").write_text("square\ncircle\n")
+    assert run("evaluate", str(folder), "data") == 1
+    assert "got the classes square, circle; expected those of the model, in its order: square" in capsys.readouterr().err
+
+
+def test_prediction_writes_masks_overlays_tags_and_skips_broken_files(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = trained(work)
+    (work / "data" / "images" / "broken.png").write_bytes(b"no picture")
+    assert run("predict", str(folder), "data/images", "--quiet") == 0
+    rows = list(csv.reader((work / "predictions" / "tags.csv").open()))
+    assert rows[0] == ["image", "square"]
+    assert len(rows) == 9
+    assert len(list((work / "predictions" / "masks").iterdir())) == len(list((work / "predictions" / "overlays").iterdir())) == 8
+    mask = Image.open(work / "predictions" / "masks" / "train2.png")
+    assert mask.mode == "P"
+    assert np.asarray(mask).sum() == 16 * 10
+    out = capsys.readouterr().out
+    assert "8 pictures predicted" in out
+    assert "1 skipped" in out
+    assert "broken.png" in (work / "predictions" / "skipped.csv").read_text()
+    assert run("predict", str(folder), "data/images/train1.png", "--quiet", "--no-overlays", "--out", "p2") == 0
+    assert [path.name for path in sorted((work / "p2").iterdir())] == ["masks", "tags.csv"]
+
+
+def test_prediction_of_nothing_but_broken_files_is_status_1(work: Path) -> None:
+    (work / "broken.png").write_bytes(b"no picture")
+    assert run("predict", str(trained(work)), "broken.png", "--quiet") == 1
+
+
+def test_two_pictures_of_one_name_do_not_overwrite_each_other(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("predict", str(trained(work)), "data/images", "data/images/val1.png", "--quiet") == 2
+    assert "two pictures are called 'val1'" in capsys.readouterr().err
+
+
+def test_python_does_what_the_command_line_does(work: Path) -> None:
+    data = frugalseg.read("data", split="train")
+    model = frugalseg.train("threshold", data, level=90, workers=0, quiet=True)
+    assert model.folder is not None
+    again = frugalseg.load(model.folder)
+    (prediction,) = again.predict("data/images/val0.png")
+    assert prediction.semantic is not None
+    assert int(prediction.semantic.sum()) == 16 * 8
+    image = data[0].image
+    assert torch.equal(again.predict(image)[0].semantic, model.predict([frugalseg.Sample("a", image)])[0].semantic)
+    assert [item.name for item in again.predict(["data/images/val0.png", data])] == ["val0", *data.names]
+    with pytest.raises(UsageError, match="did you mean level"):
+        frugalseg.train("threshold", data, levle=3)
+
+
+def test_broken_files_raise_unless_listed(work: Path) -> None:
+    (work / "broken.png").write_bytes(b"no picture")
+    model = frugalseg.load(trained(work))
+    with pytest.raises(BadImage, match="broken"):
+        model.predict("broken.png")
+    skipped: list[BadImage] = []
+    assert list(model.stream(["broken.png", "data/images/val0.png"], skipped))[0][0].name == "val0"
+    assert [Path(error.path).name for error in skipped] == ["broken.png"]
+
+
+def test_unfinished_run_says_how_to_finish_it(work: Path) -> None:
+    folder = trained(work)
+    (folder / "weights" / "last.safetensors").unlink()
+    with pytest.raises(UsageError, match=r"not finished; frugalseg train --resume .*one"):
+        frugalseg.load(folder)
+
+
+def test_palette_is_the_published_one() -> None:
+    known = {0: (0, 0, 0), 1: (128, 0, 0), 2: (0, 128, 0), 15: (192, 128, 128), 20: (0, 64, 128), 255: (224, 224, 192)}
+    assert {index: tuple(png.palette()[index]) for index in known} == known
+
+
+def test_masks_of_wild_names_stay_in_their_folder(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="leaves the folder"):
+        png.inside(tmp_path / "a", "../b", ".png")
+    png.write(png.inside(tmp_path, "x/y", ".png"), np.arange(256).reshape(16, 16))
+    assert np.array_equal(np.asarray(Image.open(tmp_path / "x" / "y.png")), np.arange(256).reshape(16, 16))
+    with pytest.raises(ValueError, match="expected \\(H, W\\) of 0..255"):
+        png.write(tmp_path / "z.png", np.full((2, 2), 256))
