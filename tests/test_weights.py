@@ -140,7 +140,7 @@ def test_what_is_no_tensor_or_no_json_is_refused_before_anything_is_written(tmp_
     [
         lambda state: state,
         lambda state: {"state_dict": state, "epoch": 3},
-        lambda state: {"model": {f"module.{name}": value for name, value in state.items()}},
+        lambda state: {"model": {"state_dict": {f"module.{name}": value for name, value in state.items()}}},
         lambda state: {"module._orig_mod." + name: value for name, value in state.items()},
     ],
     ids=["plain", "state_dict", "parallel", "compiled"],
