@@ -24,6 +24,7 @@ SPLITS = ("train", "val", "valid", "validation", "test")
 MASK_FOLDERS = ("masks", "labels")
 TAG_TABLE, SPLIT_TABLE = "tags.csv", "splits.csv"
 LARGEST_ID = 254  # of a class; 255 is "ignore"
+MANY = 20  # classes; more than this, numbered 1, 2, … without a gap in every mask, are objects
 
 
 def sniff(root: Path) -> str:
@@ -160,8 +161,11 @@ def _guessed_classes(
         return tags.vocabulary(tagged.values())
     problems.add("class-guessed", "class 1, class 2, …")
     known = verify.mask_facts(root, sorted(masks.values()), options)
-    ids = {number for found in known.values() for number in found.get("ids", ()) if number <= LARGEST_ID}
-    return tuple(f"class {number}" for number in range(1, max(ids | {1}) + 1))
+    found = [[number for number in mask.get("ids", ()) if number] for mask in known.values()]
+    top = max((number for ids in found for number in ids if number <= LARGEST_ID), default=1)
+    if top > MANY and all(ids == list(range(1, len(ids) + 1)) for ids in found):
+        problems.add("mask-object-ids", f"up to {max(map(len, found))} in one mask")
+    return tuple(f"class {number}" for number in range(1, top + 1))
 
 
 def _single(path: Path) -> Record:

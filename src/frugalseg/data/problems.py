@@ -109,6 +109,12 @@ CODES: dict[str, Code] = {
         "Masks with ids beyond the class list.",
         "Add the missing names to classes.txt (line i = id i), or correct the masks.",
     ),
+    "mask-object-ids": Code(
+        "error",
+        NONE,
+        "Masks that seem to number objects (1, 2, 3, … in each mask), not classes.",
+        "Write class ids; or, if they are classes, name them in classes.txt.",
+    ),
     "mask-size": Code("warning", LABEL, "Masks whose size differs from their picture's.", "Export them at the picture's size."),
     "mask-missing": Code(
         "note", NONE, "Pictures without a mask, though others have one.", "Nothing, if only some pictures were to be labelled."

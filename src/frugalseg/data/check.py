@@ -1,0 +1,302 @@
+"""`check`: what labels a data set has, what can be trained with them, and everything that is wrong with it.
+
+    report = check("photos")
+    print(report)            # tables; `rich.print` shows them in colour
+    report.ok                # whether training may start
+
+The reader does the finding; here its problems are joined by those that only show when splits and classes are compared.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from itertools import combinations
+from pathlib import Path
+
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.markup import escape
+from rich.table import Table
+
+from frugalseg.data import files, folder, images, voc
+from frugalseg.data.dataset import Data, Record
+from frugalseg.data.problems import DataError, Problem, Problems
+from frugalseg.data.readers import excess, gather
+from frugalseg.data.verify import Looked
+from frugalseg.methods import METHODS, Method
+from frugalseg.types import IGNORE
+
+HOW = {
+    "image": "add pictures",
+    "tags": "write tags.csv (image,tag;tag), or sort the pictures into a folder per class",
+    "semantic": "add masks of class ids in masks/ beside images/",
+    "instances": "add SegmentationObject masks in VOC layout",
+}
+COLOURS = {"error": "bold red", "warning": "yellow", "note": "dim"}
+LONGEST_TABLE = 100  # rows; the JSON has all
+Lists = dict[str, list[str]]  # the names of the pictures in each split
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Labels of one split, in pictures. tagged: all tags known, partly: only some. tags and shown: per class, pictures whose
+    tags name it and whose masks show it."""
+
+    pictures: int
+    tagged: int
+    partly: int
+    masks: int
+    objects: int
+    boxes: int
+    tags: dict[str, int]
+    shown: dict[str, int]
+
+
+@dataclass(frozen=True)
+class Trainable:
+    """How many pictures of the training split a method can learn from; for none, the labels that are missing."""
+
+    method: str
+    summary: str
+    makes: str
+    pictures: int
+    missing: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Report:
+    """What `check` found. Prints as tables (str, or in colour by rich); `to_json` has all of it."""
+
+    path: Path
+    layout: str = ""
+    classes: tuple[str, ...] = ()
+    splits: dict[str, Counts] = field(default_factory=dict)
+    methods: list[Trainable] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
+
+    @property
+    def ok(self) -> bool:
+        """Whether training may start: there is no error."""
+        return not any(problem.severity == "error" for problem in self.problems)
+
+    def to_json(self) -> str:
+        """Everything, with each problem's severity, message and fix."""
+        described = [
+            {**asdict(item), **{key: getattr(item, key) for key in ("severity", "message", "fix")}} for item in self.problems
+        ]
+        return json.dumps(asdict(self) | {"path": str(self.path), "ok": self.ok, "problems": described}, indent=2)
+
+    def __str__(self) -> str:
+        console = Console(width=130, no_color=True)
+        with console.capture() as capture:
+            console.print(self)
+        return capture.get()
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        if self.splits:
+            yield f"[bold]{escape(str(self.path))}[/]: layout {self.layout}, {len(self.classes)} classes"
+            yield _split_table(self)
+            if self.classes:
+                yield _class_table(self)
+            yield _method_table(self)
+        yield from _problem_lines(self)
+        yield "[green]Training may start.[/]" if self.ok else "[bold red]Training may not start: see the errors above.[/]"
+
+
+def check(
+    path: Path | str,
+    layout: str | None = None,
+    skip_limit: float = 0.05,
+    methods: Mapping[str, Method] | None = None,
+    *,
+    difficult: str = "present",
+    max_pixels: int = images.MAX_PIXELS,
+    follow_links: bool = False,
+) -> Report:
+    """Look at every file of a data set and report; what is wrong with the data is reported, never raised.
+
+    methods: those to consider, by default all. The other arguments are those of `frugalseg.data.read`.
+    """
+    root, problems = Path(path).expanduser(), Problems()
+    options = files.Options(difficult, max_pixels, follow_links)
+    try:
+        data, looked = gather(root, None, layout, options, problems)
+        lists = split_lists(data, options, problems)
+    except DataError as error:
+        problems.add("unreadable", str(error))
+        return Report(root, problems=problems.list())
+    records = {record.name: record for record in data.records}
+    present = {split: [name for name in names if name in records] for split, names in lists.items()}
+    counts = {split: count([records[name] for name in names], data.classes, looked) for split, names in present.items()}
+    training = [records[name] for name in present[training_list(present)]]
+    trainable = [_trainable(method, training) for method in (METHODS if methods is None else methods).values()]
+    for split in lists:
+        if not present[split]:
+            problems.add("split-empty", split)
+    for effect in excess(data, problems, skip_limit).values():
+        problems.add("too-many-left-out", effect)
+    _look_at_tags(data, problems)
+    _look_at_classes(data.classes, counts, problems)
+    _look_at_duplicates(present, looked, problems)
+    if not any(item.pictures for item in trainable):
+        problems.add("nothing-to-train", "; ".join(f"{item.method} needs {', '.join(item.missing)}" for item in trainable))
+    return Report(root, data.layout, data.classes, counts, trainable, problems.list())
+
+
+def split_lists(data: Data, options: files.Options, problems: Problems) -> Lists:
+    """The names in each split, unusable pictures included; VOC's lists of single classes are left aside. Without any: "all"."""
+    if data.layout != "voc":
+        lists: Lists = {}
+        index = folder.index(data.root, options, Problems())
+        for name, split in folder.members(data.root, index, Problems()).items():
+            lists.setdefault(split, []).append(name)
+        return lists
+    index = voc.index(data.root, options, Problems())
+    names = [split for split in voc.splits(data.root) if split.rpartition("/")[2].rpartition("_")[0] not in data.classes]
+    return {split: list(voc.members(data.root, split, index, problems)) for split in names} or {"all": list(index)}
+
+
+def training_list(lists: Lists) -> str:
+    """The split that is trained on when nobody says which."""
+    usual = [name for name in ("train", "Main/train", "Segmentation/train") if name in lists]
+    return usual[0] if usual else max(lists, key=lambda name: len(lists[name]))
+
+
+def count(records: Sequence[Record], classes: tuple[str, ...], looked: Mapping[str, Looked]) -> Counts:
+    known = [[tag == tag for tag in record.tags or ()] for record in records]
+    tags, shown = Counter[str](), Counter[str]()
+    for record in records:
+        tags.update(name for name, tag in zip(classes, record.tags or (), strict=False) if tag == 1)
+        mask = looked[record.name].mask or {}
+        shown.update(classes[number - 1] for number in mask.get("ids", ()) if number not in (0, IGNORE))
+    return Counts(
+        pictures=len(records),
+        tagged=sum(bool(tags) and all(tags) for tags in known),
+        partly=sum(any(tags) and not all(tags) for tags in known),
+        masks=sum(record.semantic is not None for record in records),
+        objects=sum(record.objects is not None for record in records),
+        boxes=sum(record.boxes is not None for record in records),
+        tags={name: tags[name] for name in classes},
+        shown={name: shown[name] for name in classes},
+    )
+
+
+def scored_pairs(lists: Lists) -> Iterator[tuple[tuple[str, str], tuple[str, str]]]:
+    """Lists of which one judges what the other trained, with their last words: Main/x_train and Segmentation/x_val, train and test."""
+    parted = [(name, *_last_word(name)) for name in lists]
+    for (first, kind, word), (second, other_kind, other_word) in combinations(parted, 2):
+        if kind == other_kind and word != other_word and {word, other_word} <= set(folder.SPLITS):
+            yield (first, word), (second, other_word)
+
+
+def _last_word(name: str) -> tuple[str, str]:
+    prefix, _, word = name.rpartition("/")[2].rpartition("_")
+    return prefix, word
+
+
+def _trainable(method: Method, records: Sequence[Record]) -> Trainable:
+    fields = [_known_fields(record) for record in records]
+    there = frozenset().union(*fields)
+    pictures = sum(method.needs <= known for known in fields)
+    return Trainable(method.name, method.summary, method.makes, pictures, tuple(sorted(method.needs - there)))
+
+
+def _known_fields(record: Record) -> frozenset[str]:
+    known = {
+        "image": True,
+        "tags": any(tag == tag for tag in record.tags or ()),
+        "semantic": record.semantic is not None,
+        "instances": record.objects is not None or record.boxes is not None,
+    }
+    return frozenset(name for name, there in known.items() if there)
+
+
+def _look_at_tags(data: Data, problems: Problems) -> None:
+    for record in data.records:
+        if record.tags and not any(record.tags):  # nan counts as true: an unknown tag is not "none"
+            problems.add("no-tags", record.name)
+        if record.tags and len(record.tags) > 1 and all(tag == 1 for tag in record.tags):
+            problems.add("all-tags", record.name)
+
+
+def _look_at_classes(classes: tuple[str, ...], counts: Mapping[str, Counts], problems: Problems) -> None:
+    for one, other in combinations(classes, 2):
+        if _plain(one) == _plain(other):
+            problems.add("class-similar", f"{one} and {other}")
+    for split, known in _main(counts).items():
+        for name in classes:
+            if not known.tags[name] + known.shown[name] and known.tagged + known.partly + known.masks:
+                problems.add("class-absent", f"{name} in {split}")
+            if known.tags[name] == known.tagged + known.partly > 1:
+                problems.add("class-everywhere", f"{name} in {split}")
+
+
+def _look_at_duplicates(lists: Lists, looked: Mapping[str, Looked], problems: Problems) -> None:
+    """Byte-equal files. A picture that was saved anew is not found."""
+    for (first, word), (second, other_word) in scored_pairs(lists):
+        seen = {looked[name].picture["hash"]: name for name in lists[first]}
+        for name in lists[second]:
+            twin = seen.get(looked[name].picture["hash"])
+            if twin is not None:
+                problems.add("duplicate-across-splits", f"{twin} in {word} = {name} in {other_word}")
+    for names in lists.values():
+        seen = {}
+        for name in names:
+            twin = seen.setdefault(looked[name].picture["hash"], name)
+            if twin != name:
+                problems.add("duplicate-in-split", f"{twin} = {name}")
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[\W_]+", "", name).casefold()
+
+
+def _main(counts: Mapping[str, Counts]) -> dict[str, Counts]:
+    """The splits called train, val or test, whatever folder their list is in; the folds of a cross-validation are not meant."""
+    return {name: known for name, known in counts.items() if name.rpartition("/")[2] in (*folder.SPLITS, "all")}
+
+
+# -- printing --
+
+
+def _split_table(report: Report) -> Table:
+    table = Table(title="Labels, in pictures", title_justify="left")
+    for heading in ("split", "pictures", "tags", "some tags", "masks", "object masks", "boxes"):
+        table.add_column(heading, justify="left" if heading == "split" else "right")
+    for name, known in report.splits.items():
+        numbers = (known.pictures, known.tagged, known.partly, known.masks, known.objects, known.boxes)
+        table.add_row(escape(name or "(no split)"), *(f"{number:,}" if number else "–" for number in numbers))
+    return table
+
+
+def _class_table(report: Report) -> Table:
+    table = Table("id", "class", title="Pictures per class: whose tags name it / whose masks show it", title_justify="left")
+    main = _main(report.splits)
+    for split in main:
+        table.add_column(escape(split), justify="right")
+    for number, name in enumerate(report.classes[:LONGEST_TABLE], start=1):
+        table.add_row(str(number), escape(name), *(f"{known.tags[name]} / {known.shown[name]}" for known in main.values()))
+    if len(report.classes) > LONGEST_TABLE:
+        table.add_row("…", f"and {len(report.classes) - LONGEST_TABLE} more")
+    return table
+
+
+def _method_table(report: Report) -> Table:
+    table = Table("method", "makes", "pictures to learn from", "", title="What can be trained", title_justify="left")
+    for item in report.methods:
+        missing = "; ".join(HOW.get(name, name) for name in item.missing)
+        remark = f"needs {', '.join(item.missing)}: {missing}" if missing else item.summary
+        table.add_row(item.method, item.makes, str(item.pictures) if item.pictures else "none", escape(remark))
+    return table
+
+
+def _problem_lines(report: Report) -> Iterator[str]:
+    for problem in sorted(report.problems, key=lambda problem: list(COLOURS).index(problem.severity)):
+        effect = f", {problem.effect}" if problem.effect else ""
+        yield f"[{COLOURS[problem.severity]}]{problem.severity} {problem.code}[/]: {problem.count}{effect}. {escape(problem.message)}"
+        more = ", …" if problem.count > len(problem.items) else ""
+        yield f"    {escape(', '.join(problem.items))}{more}"
+        yield f"    → {escape(problem.fix)}"
