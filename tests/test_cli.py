@@ -19,8 +19,10 @@ from frugalseg import cli, config
 from frugalseg.config import UsageError
 from frugalseg.data.images import BadImage
 from frugalseg.export import png
+from frugalseg.methods import METHODS
+from frugalseg.training import kinds
 
-HEAVY = ("torch", "torchvision", "numpy", "matplotlib", "jinja2", "rich")
+HEAVY = {"torch", "torchvision", "numpy", "matplotlib", "jinja2", "rich"}
 
 
 @pytest.fixture
@@ -41,16 +43,15 @@ def trained(work: Path) -> Path:
     return work / "runs" / "threshold" / "one"
 
 
-@pytest.mark.parametrize("words", [["--help"], ["--version"], *([name, "--help"] for name in cli.COMMANDS), ["train", "aepsl", "--help"]])
+@pytest.mark.parametrize("words", [[], ["train", "aepsl"], *([name] for name in cli.COMMANDS)], ids=" ".join)
 def test_help_loads_nothing_heavy(words: list[str]) -> None:
-    code = f"import sys; from frugalseg.cli import main; s = main({words!r}); print(s, *({HEAVY!r} & sys.modules.keys()))"
-    code = code.replace(repr(HEAVY), repr(set(HEAVY)))
+    code = f"import sys; from frugalseg.cli import main; print(main({[*words, '--help']!r}), *({HEAVY!r} & sys.modules.keys()))"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert result.stdout.splitlines()[-1] == "0 " or result.stdout.splitlines()[-1] == "0"
+    assert result.stdout.splitlines()[-1] == "0"
 
 
 def test_importing_the_package_loads_nothing_heavy() -> None:
-    code = f"import sys, frugalseg; frugalseg.METHODS; dir(frugalseg); print(*({set(HEAVY)!r} & sys.modules.keys()))"
+    code = f"import sys, frugalseg; frugalseg.METHODS; dir(frugalseg); print(*({HEAVY!r} & sys.modules.keys()))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == ""
 
 
@@ -63,9 +64,6 @@ def test_public_names_are_what_they_say() -> None:
 def test_help_of_a_method_shows_every_setting(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("train", "aepsl", "--help") == 0
     text = capsys.readouterr().out
-    from frugalseg.methods import METHODS
-    from frugalseg.training import kinds
-
     for option in config.options(*kinds(METHODS["aepsl"])).values():
         assert option.flag in text
 
@@ -141,18 +139,17 @@ def test_unknown_key_in_yaml_is_named(work: Path, capsys: pytest.CaptureFixture[
     assert "no setting 'levl' – did you mean level?" in capsys.readouterr().err
 
 
-def test_without_a_method_the_labels_choose(work: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    from frugalseg.methods import METHODS
-
+def test_without_a_method_the_labels_choose(
+    work: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delitem(METHODS, "aepsl")
     assert run("train", "data", "--workers", "0", "--dry-run") == 0
     assert "semantic, tags: training threshold" in capsys.readouterr().out
-    monkeypatch.setattr(Path, "name", Path.name)
     assert run("train", "data/images", "--split", "") == 2
     assert "no method can learn from data/images, which has pictures without labels" in capsys.readouterr().err
 
 
-def test_same_command_finds_its_run_again_and_other_settings_do_not(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_same_command_finds_its_run_again_others_do_not(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["train", "threshold", "data", "--workers", "0", "--val", ""]
     runs = work / "runs" / "threshold"
     assert run(*words) == run(*words, "--log-every", "3") == 0
@@ -263,7 +260,7 @@ def test_broken_files_raise_unless_listed(work: Path) -> None:
     with pytest.raises(BadImage, match="broken"):
         model.predict("broken.png")
     skipped: list[BadImage] = []
-    assert list(model.stream(["broken.png", "data/images/val0.png"], skipped))[0][0].name == "val0"
+    assert [sample.name for sample, _ in model.stream(["broken.png", "data/images/val0.png"], skipped)] == ["val0"]
     assert [Path(error.path).name for error in skipped] == ["broken.png"]
 
 
@@ -284,5 +281,5 @@ def test_masks_of_wild_names_stay_in_their_folder(tmp_path: Path) -> None:
         png.inside(tmp_path / "a", "../b", ".png")
     png.write(png.inside(tmp_path, "x/y", ".png"), np.arange(256).reshape(16, 16))
     assert np.array_equal(np.asarray(Image.open(tmp_path / "x" / "y.png")), np.arange(256).reshape(16, 16))
-    with pytest.raises(ValueError, match="expected \\(H, W\\) of 0..255"):
+    with pytest.raises(ValueError, match=r"expected \(H, W\) of 0\.\.255"):
         png.write(tmp_path / "z.png", np.full((2, 2), 256))

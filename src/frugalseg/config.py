@@ -71,7 +71,7 @@ def parser(*kinds: type, **keywords: Any) -> ArgumentParser:
         if option.title not in groups:
             groups[option.title] = made.add_argument_group(option.title.rstrip("."))
         kind = {"action": ActionYesNo(no_prefix="no-")} if option.hint is bool else {"type": option.hint}
-        groups[option.title].add_argument(option.flag, default=option.default, help=option.help.replace("%", "%%"), **kind)
+        groups[option.title].add_argument(option.flag, default=option.default, help=option.help, **kind)
     return made
 
 

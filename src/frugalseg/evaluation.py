@@ -40,10 +40,10 @@ def evaluate(
     list_name = (data.split or "all") + ("+ground-truth-tags" if told else "")
     scores = SemanticScores(predictor.classes, data=data.root.resolve().name, split=list_name)
     masked = data.select([index for index, record in enumerate(data.records) if record.semantic is not None])
-    truth, given = masked.only("semantic"), masked.only("image", "tags") if told else masked.only("image")
+    truth = masked.only("semantic")
     folder = predictor.folder / "predictions" / list_name.replace("/", "_") if predictor.folder else None
-    predictions = predictor.stream(given, tags="given" if told else "predicted")
-    for index, (sample, prediction) in track(enumerate(predictions), "evaluate", len(given), disable=quiet):
+    predictions = predictor.stream(masked, tags="given" if told else "predicted")
+    for index, (sample, prediction) in track(enumerate(predictions), "evaluate", len(masked), disable=quiet):
         scores.update(sample.name, prediction.semantic, truth[index].semantic)
         if folder and prediction.semantic is not None:
             png.write(png.inside(folder, sample.name, ".png"), prediction.semantic)

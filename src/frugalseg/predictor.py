@@ -47,31 +47,33 @@ class Predictor:
         classes are in each picture, for pictures that have tags.
         """
         self.network.eval()
-        for sample in samples(pictures, skipped):
+        labels = ("tags",) if tags == "given" else ()
+        for sample in samples(pictures, skipped, labels):
             with torch.inference_mode():
                 (prediction,) = self.network.predict([sample], tags=tags)  # type: ignore[operator]
             yield sample, prediction
 
 
-def samples(pictures: Pictures, skipped: list[BadImage] | None = None) -> Iterator[Sample]:
-    """The pictures one by one; broken ones go to `skipped` or raise BadImage."""
+def samples(pictures: Pictures, skipped: list[BadImage] | None = None, labels: tuple[str, ...] = ()) -> Iterator[Sample]:
+    """The pictures one by one, a data set's with no other than these labels; broken ones go to `skipped` or raise BadImage."""
     if isinstance(pictures, Sample):
         yield pictures
     elif isinstance(pictures, Tensor):
         yield Sample("picture", pictures)
     elif isinstance(pictures, (str, Path)):
-        yield from samples(read(pictures, layout="images", verify=False, skip_limit=1.0), skipped)
+        yield from samples(read(pictures, layout="images", verify=False, skip_limit=1.0), skipped, labels)
     elif isinstance(pictures, Data):
-        for index in range(len(pictures)):
+        visible = pictures.only("image", *labels)
+        for index in range(len(visible)):
             try:
-                yield pictures[index]
+                yield visible[index]
             except BadImage as error:
                 if skipped is None:
                     raise
                 skipped.append(error)
     else:
         for item in pictures:
-            yield from samples(item, skipped)
+            yield from samples(item, skipped, labels)
 
 
 def load(path: str | Path, device: str | torch.device = "auto") -> Predictor:
