@@ -33,6 +33,8 @@ FORBIDDEN = {
     "metrics": (*UPPER, "frugalseg.nets", "frugalseg.run", "frugalseg.regions"),
     "methods": ("frugalseg.cli",),
 }
+# The one step upwards: `check` says what can be trained, so it reads the list of methods, which holds no method's code.
+GRANTED = {("frugalseg.data.check", "frugalseg.methods.METHODS"), ("frugalseg.data.check", "frugalseg.methods.Method")}
 
 
 def tracked() -> list[Path]:
@@ -141,13 +143,21 @@ def test_lock_satisfies_the_project() -> None:
         assert all(requirement.specifier.contains(version) for version in versions), f"{line}: the lock has {versions}: make lock"
 
 
+def test_package_ships_its_data_files() -> None:
+    """An editable install finds every file; a wheel holds only those that pyproject.toml names."""
+    patterns = tomllib.loads(text_of(ROOT / "pyproject.toml"))["tool"]["setuptools"]["package-data"]["frugalseg"]
+    shipped = {path for pattern in patterns for path in SOURCE.glob(pattern)}
+    assert shipped
+    assert [path.name for path in tracked() if path.is_relative_to(SOURCE) and path.suffix != ".py" and path not in shipped] == []
+
+
 def test_imports_point_down() -> None:
     wrong = []
     for path in python_files("src"):
         name = module_name(path)
         layer = name.split(".")[1] if "." in name else ""
-        wrong += [f"{name} imports {used}" for used in imports(path) if within(used, *FORBIDDEN.get(layer, ()))]
-    assert wrong == []
+        wrong += [(name, used) for used in imports(path) if within(used, *FORBIDDEN.get(layer, ()))]
+    assert set(wrong) - GRANTED == set()
 
 
 def test_methods_do_not_know_each_other() -> None:
@@ -181,8 +191,9 @@ def test_import_without_torch(module: str) -> None:
 
 def trusts_a_pickle(call: ast.Call) -> bool:
     given = {keyword.arg: ast.unparse(keyword.value) for keyword in call.keywords}
-    unsafe = ast.unparse(call.func) == "torch.load" and given.get("weights_only") != "True"
-    return unsafe or given.get("allow_pickle", "False") != "False"
+    name = ast.unparse(call.func)
+    unsafe = re.fullmatch(r"pickle\.(loads?|Unpickler)", name) or (name == "torch.load" and given.get("weights_only") != "True")
+    return bool(unsafe) or given.get("allow_pickle", "False") != "False"
 
 
 def test_no_pickle_is_loaded() -> None:
@@ -191,7 +202,7 @@ def test_no_pickle_is_loaded() -> None:
     for path in python_files("src", "benchmarks"):
         calls = [node for node in ast.walk(ast.parse(text_of(path))) if isinstance(node, ast.Call)]
         wrong += [f"{path.name}:{call.lineno}: {ast.unparse(call)}" for call in calls if trusts_a_pickle(call)]
-        wrong += [f"{path.name} imports {name}" for name in imports(path) if within(name, "pickle", "dill", "cloudpickle")]
+        wrong += [f"{path.name} imports {name}" for name in imports(path) if within(name, "dill", "cloudpickle", "pickle.load")]
     assert wrong == []
 
 
