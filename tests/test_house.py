@@ -62,12 +62,16 @@ def module_name(path: Path) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
+def tree(path: Path) -> ast.Module:
+    return ast.parse(text_of(path), filename=str(path))
+
+
 def imports(path: Path) -> Iterator[str]:
     """Dotted names of everything a file imports, at any depth; `from a import b` counts as `a.b`."""
     package = module_name(path).split(".")
     if path.name != "__init__.py":
         package = package[:-1]
-    for node in ast.walk(ast.parse(text_of(path))):
+    for node in ast.walk(tree(path)):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -176,7 +180,7 @@ def test_regions_and_metrics_hold_no_networks() -> None:
     wrong = []
     for path in python_files("src/frugalseg/regions", "src/frugalseg/metrics"):
         used = [name for name in imports(path) if within(name, "torch.nn") and not within(name, "torch.nn.functional")]
-        reached = [ast.unparse(node) for node in ast.walk(ast.parse(text_of(path))) if isinstance(node, ast.Attribute)]
+        reached = [ast.unparse(node) for node in ast.walk(tree(path)) if isinstance(node, ast.Attribute)]
         used += [name for name in reached if name.startswith("torch.nn.") and not within(name, "torch.nn.functional")]
         wrong += [f"{module_name(path)}: {name}" for name in used]
     assert wrong == []
@@ -200,7 +204,7 @@ def test_no_pickle_is_loaded() -> None:
     """A pickle runs code as it is read: weights and arrays that a user was handed are loaded as data only."""
     wrong = []
     for path in python_files("src", "benchmarks"):
-        calls = [node for node in ast.walk(ast.parse(text_of(path))) if isinstance(node, ast.Call)]
+        calls = [node for node in ast.walk(tree(path)) if isinstance(node, ast.Call)]
         wrong += [f"{path.name}:{call.lineno}: {ast.unparse(call)}" for call in calls if trusts_a_pickle(call)]
         wrong += [f"{path.name} imports {name}" for name in imports(path) if within(name, "dill", "cloudpickle", "pickle.load")]
     assert wrong == []
@@ -209,7 +213,7 @@ def test_no_pickle_is_loaded() -> None:
 def test_functions_are_short() -> None:
     long = []
     for path in python_files("src", "benchmarks", "tests"):
-        for node in ast.walk(ast.parse(text_of(path))):
+        for node in ast.walk(tree(path)):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
                 lines = (node.end_lineno or node.lineno) - node.lineno + 1
                 if lines > LONGEST_FUNCTION:

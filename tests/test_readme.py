@@ -27,7 +27,7 @@ def test_marked_blocks_run(tmp_path: Path) -> None:
         command = ["bash", "-euc", DRY_TRAINING + code] if language == "bash" else [sys.executable, "-c", code]
         result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
         assert result.returncode == 0, f"{code}\nended with {result.returncode}:\n{result.stdout}\n{result.stderr}"
-    assert any((tmp_path / "masks").rglob("*.png"))
+    assert any((tmp_path / "found" / "masks").rglob("*.png"))
 
 
 def test_named_files_exist() -> None:
