@@ -43,8 +43,11 @@ class Config:
         prohibit_by: what weights the score maps in training: "predicted" v, ground-truth "tags", or "none".
         warmup: share of the steps on S alone before the online mask starts (ruling).
         plus: rounds of re-training on the CRF-refined predictions of the training set (PSL++: 1).
+        label_stride: pixels between two points of the segmentation loss; scores are up-sampled to it (DeepLab: output_stride).
+        segment: "network" trains the segmentation network; "cam" stops at the classifier, whose maps are the prediction (baseline).
         threshold: confidences below it are set to 0 at test (p = 0.1).
         crf: refine predictions by DenseCRF at test.
+        crf_side: longer side at which the DenseCRF runs, in pixels; larger photos are refined at it (bounds memory and time).
         crf_iterations: mean-field iterations (10).
         crf_gaussian: weight and width in pixels of the smoothness kernel (DeepLab v1).
         crf_bilateral: weight, width in pixels and width in grey levels of the appearance kernel (DeepLab v1).
@@ -93,8 +96,11 @@ class Config:
     prohibit_by: Literal["predicted", "tags", "none"] = "predicted"
     warmup: float = 0.2
     plus: int = 1
+    label_stride: int = 8
+    segment: Literal["network", "cam"] = "network"
     threshold: float = 0.1
     crf: bool = True
+    crf_side: int = 512
     crf_iterations: int = 10
     crf_gaussian: tuple[float, float] = (3.0, 3.0)
     crf_bilateral: tuple[float, float, float] = (4.0, 121.0, 5.0)
@@ -111,8 +117,11 @@ class Config:
     weight_decay: float = 5e-4
 
     def __post_init__(self) -> None:
-        limits = {"rounds": 1, "plus": 0, "batch": 1, "channels": 1, "crop": 16, "dilation": 1, "level": 0, "frozen": 0, "crf_iterations": 1}
-        faults = [f"{name}={getattr(self, name)}: expected at least {low}" for name, low in limits.items() if getattr(self, name) < low]
+        limits = {"rounds": 1, "plus": 0, "batch": 1, "channels": 1, "crop": 16, "dilation": 1, "label_stride": 1, "level": 0}
+        limits |= {"frozen": 0, "crf_iterations": 1, "crf_side": 16}
+        faults = [
+            f"{name}={getattr(self, name)}: expected at least {low}" for name, low in limits.items() if getattr(self, name) < low
+        ]
         for name in ("erase_fraction", "background", "indoor_background", "threshold", "dropout", "warmup"):
             if not 0 <= getattr(self, name) <= 1:
                 faults.append(f"{name}={getattr(self, name)}: expected a number from 0 to 1")
@@ -121,7 +130,7 @@ class Config:
                 faults.append(f"{name}={getattr(self, name)}: expected a number above 0")
         if not self.cam_scales or not self.test_scales or min(*self.scales, *self.cam_scales, *self.test_scales) <= 0:
             faults.append("scales, cam_scales, test_scales: expected numbers above 0, at least one")
+        if self.output_stride % self.label_stride:
+            faults.append(f"label_stride={self.label_stride}: expected a divisor of output_stride={self.output_stride}")
         if faults:
             raise ValueError("AE-PSL settings are not valid:\n" + "\n".join(f"  - {fault}" for fault in faults))
-
-
