@@ -9,6 +9,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[1]
 BLOCK = re.compile(r"<!-- run -->\n```(bash|python)\n(.*?)```", re.DOTALL)
 LINK = re.compile(r"`((?:configs|docs|benchmarks|tests|src)/[\w./]+)`|\]\(([\w./-]+)\)")
@@ -17,6 +19,7 @@ LINK = re.compile(r"`((?:configs|docs|benchmarks|tests|src)/[\w./]+)`|\]\(([\w./
 DRY_TRAINING = 'frugalseg() { if [ "$1" = train ]; then command frugalseg "$@" --dry-run; else command frugalseg "$@"; fi; }\n'
 
 
+@pytest.mark.timeout(600)
 def test_marked_blocks_run(tmp_path: Path) -> None:
     blocks = BLOCK.findall((ROOT / "README.md").read_text(encoding="utf-8"))
     assert {language for language, _ in blocks} == {"bash", "python"}
