@@ -38,7 +38,8 @@ def dense_crf(
     _check(image, probabilities, iterations, gaussian, bilateral)
     classes, height, width = probabilities.shape
     total = probabilities.sum(dim=0).clamp(min=torch.finfo(torch.float32).tiny)
-    evidence = (probabilities.float() / total).clamp(min=FLOOR).log().flatten(1).T.contiguous()  # (N, C): a pixel's classes side by side
+    evidence = (probabilities.float() / total).clamp(min=FLOOR).log()
+    evidence = evidence.flatten(1).T.contiguous()  # (N, C): a pixel's classes lie side by side, so a gather moves whole rows
     kernels = _kernels(image.to(probabilities.device), gaussian, bilateral)
     beliefs = _softmax(evidence.clone())
     for _ in range(iterations):
@@ -54,7 +55,8 @@ def _check(image: Tensor, probabilities: Tensor, iterations: int, gaussian: Sequ
     if image.ndim != 3 or image.shape[0] != 3 or image.dtype != torch.uint8:
         raise ValueError(f"image: got {tuple(image.shape)} {image.dtype}, expected (3, H, W) uint8 RGB")
     if probabilities.ndim != 3 or probabilities.shape[1:] != image.shape[1:] or 0 in probabilities.shape:
-        raise ValueError(f"probabilities: got {tuple(probabilities.shape)}, expected (C, H, W) of an image {tuple(image.shape)}; resize them first")
+        expected = f"expected (C, H, W) with C ≥ 1 and the size of the image {tuple(image.shape)}; resize one of them first"
+        raise ValueError(f"probabilities: got {tuple(probabilities.shape)}, {expected}")
     if not torch.isfinite(probabilities).all():
         raise ValueError("probabilities: contain NaN or infinity; the scores they come from are broken")
     if (probabilities < 0).any():
@@ -72,8 +74,8 @@ def _softmax(energy: Tensor) -> Tensor:
 
 
 def _kernels(image: Tensor, gaussian: tuple[float, float], bilateral: tuple[float, float, float]) -> list[Lattice]:
-    rows, columns = torch.meshgrid(*(torch.arange(n, device=image.device, dtype=torch.float32) for n in image.shape[1:]), indexing="ij")
-    position = torch.stack((columns, rows)).flatten(1)
+    height, width = image.shape[1:]
+    position = torch.ones(height, width, device=image.device).nonzero().T.float()
     appearance = torch.cat((position / bilateral[1], image.flatten(1) / bilateral[2]))
     features = [(gaussian[0], position / gaussian[1]), (bilateral[0], appearance)]
     return [Lattice.build(feature, weight) for weight, feature in features if weight > 0]
@@ -107,7 +109,8 @@ class Lattice:
         pixels, inside = (order % count).int(), barycentric.flatten()[order]
         corners = torch.empty_like(inverse).scatter_(0, order, inverse).view(size + 1, count).T.int().contiguous()
         outside = barycentric.T / (1 + 2.0**-size)  # the blur's kernel sums to more than one
-        lattice = cls((pixels, inside, (sizes.cumsum(0) - sizes).int()), _neighbours(points, jumps), (corners, outside.contiguous()))
+        starts = (sizes.cumsum(0) - sizes).int()
+        lattice = cls((pixels, inside, starts), _neighbours(points, jumps), (corners, outside.contiguous()))
         scale = (lattice(features.new_ones(count, 1)) + 1e-20).rsqrt()
         inside *= scale.flatten()[pixels]
         lattice.slice[1].mul_(scale * weight)
@@ -163,7 +166,10 @@ def _elevate(features: Tensor) -> Tensor:
 
 
 def _places(values: Tensor) -> Tensor:
-    """Each value's place, 0 the smallest, in the ascending order of its column; values (F+1, N). Comparing pairs beats sorting six numbers."""
+    """Each value's place in the ascending order of its column, 0 the smallest; values (F+1, N).
+
+    Comparing all pairs of rows is several times faster than sorting many columns of six numbers.
+    """
     places = torch.zeros_like(values, dtype=torch.int8)
     for i in range(len(values)):
         for j in range(i):
@@ -174,7 +180,7 @@ def _places(values: Tensor) -> Tensor:
 
 
 def _neighbours(points: Tensor, jumps: Tensor) -> tuple[Tensor, Tensor]:
-    """Each point itself and its neighbours one jump on and back in each direction (F+1, M, 3), weighing 1, ½, ½; 0 if there is none."""
+    """Each point itself and its neighbours a jump on and back in each direction (F+1, M, 3), weighing 1, ½, ½; 0 if none is there."""
     count = len(points)
     neighbours = torch.arange(count, device=points.device)[None, :, None].repeat(len(jumps), 1, 3)
     weights = torch.tensor([1.0, 0, 0], device=points.device).repeat(len(jumps), count, 1)

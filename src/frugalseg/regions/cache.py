@@ -1,0 +1,124 @@
+"""A disk cache of what a tool made of an image: written once, whole or not at all, shared by any number of processes."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import inspect
+import json
+import os
+import uuid
+import warnings
+import zipfile
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+_LIBRARIES: dict[Callable[..., Tensor], dict[str, str]] = {}
+Tool = TypeVar("Tool", bound=Callable[..., Tensor])
+
+
+def cacheable(*libraries: str, revision: int = 1) -> Callable[[Tool], Tool]:
+    """Declares a tool `(image, **arguments) -> Tensor` whose results may be kept.
+
+    libraries: the distributions whose versions its result depends on. revision: raise it when the tool's own code changes its
+    results.
+    """
+
+    def declare(tool: Tool) -> Tool:
+        _LIBRARIES[tool] = {"revision": str(revision)} | {name: importlib.metadata.version(name) for name in libraries}
+        return tool
+
+    return declare
+
+
+class Cache:
+    """`cache(superpixels.slic, image, segments=100)` is `superpixels.slic(image, segments=100)`, computed once per content.
+
+    Entries are compressed numpy arrays, read without pickle, under TOOL/KEY.npz, where the key is made of the tool, all its
+    arguments with their defaults, the versions it depends on, and the image's content. A damaged entry is computed anew. If
+    the folder cannot be written, results are returned all the same, with one warning.
+
+    folder: default $FRUGALSEG_CACHE, else $XDG_CACHE_HOME/frugalseg, else ~/.cache/frugalseg.
+    """
+
+    def __init__(self, folder: Path | str | None = None) -> None:
+        self.folder = Path(folder or os.environ.get("FRUGALSEG_CACHE") or _home()).expanduser()
+        self._warned = False
+
+    def __call__(self, tool: Callable[..., Tensor], image: Tensor, **arguments: Any) -> Tensor:
+        """The tool's result for the image, from disk if it is there. Raises ValueError for a tool that is not `cacheable`."""
+        path = self.path(tool, image, **arguments)
+        kept = _read(path)
+        if kept is not None:
+            return kept
+        result = tool(image, **arguments)
+        try:
+            _write(path, result.numpy(force=True))
+        except OSError as error:
+            self._warn(error)
+        return result
+
+    def path(self, tool: Callable[..., Tensor], image: Tensor, **arguments: Any) -> Path:
+        """Where the result is, or will be."""
+        if tool not in _LIBRARIES:
+            raise ValueError(f'cache: {tool!r} declares no versions; put @cacheable("library", …) above its definition')
+        bound = inspect.signature(tool).bind(image, **arguments)
+        bound.apply_defaults()
+        _, *others = bound.arguments.items()
+        name = f"{tool.__module__.rpartition('.')[2]}.{tool.__name__}"
+        identity = json.dumps([name, dict(others), _LIBRARIES[tool]], sort_keys=True, default=_content)
+        return self.folder / name / f"{_digest(identity.encode(), _content(image).encode())}.npz"
+
+    def _warn(self, error: OSError) -> None:
+        if not self._warned:
+            self._warned = True
+            advice = "results are computed each time; set FRUGALSEG_CACHE to a folder with space"
+            warnings.warn(f"the cache {self.folder} cannot be written ({error}); {advice}", stacklevel=3)
+
+
+def _home() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "frugalseg"
+
+
+def _digest(*parts: bytes) -> str:
+    digest = hashlib.blake2b(digest_size=20)
+    for part in parts:
+        digest.update(part)
+    return digest.hexdigest()
+
+
+def _content(value: Tensor | np.ndarray) -> str:
+    """Hash of an array argument: its shape, its type, its bytes."""
+    if not isinstance(value, Tensor | np.ndarray):
+        raise TypeError(f"cache: got an argument of {type(value).__name__}, expected numbers, text, sequences of them, or arrays")
+    array = np.ascontiguousarray(value.numpy(force=True) if isinstance(value, Tensor) else value)
+    return _digest(f"{array.shape}{array.dtype}".encode(), array.tobytes())
+
+
+def _read(path: Path) -> Tensor | None:
+    try:
+        with np.load(path, allow_pickle=False) as entry:
+            return torch.from_numpy(entry["result"])
+    except (OSError, EOFError, ValueError, TypeError, KeyError, AttributeError, zipfile.BadZipFile, zlib.error):
+        return None  # not there or damaged: either way the tool runs
+
+
+def _write(path: Path, array: np.ndarray) -> None:
+    """Under a temporary name, flushed to disk, then renamed: a reader meets the whole entry or none, whoever else writes it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{path.stem}.{uuid.uuid4().hex}.tmp")  # not tempfile: it would hide the entry from other users
+    try:
+        with temporary.open("xb") as file:
+            np.savez_compressed(file, result=array)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
