@@ -162,7 +162,9 @@ def _coco_objects(objects: Instances) -> list[dict[str, Any]]:
 
 
 def _coco(names: list[str], objects: list[list[dict[str, Any]]], size: int) -> dict[str, Any]:
-    images = [{"id": i, "file_name": f"JPEGImages/{name}.jpg", "width": size, "height": size} for i, name in enumerate(names, start=1)]
+    images = [
+        {"id": i, "file_name": f"JPEGImages/{name}.jpg", "width": size, "height": size} for i, name in enumerate(names, start=1)
+    ]
     numbered = [{"image_id": image, **entry} for image, entries in enumerate(objects, start=1) for entry in entries]
     return {
         "info": {"description": "the built-in picture set of frugalseg"},
