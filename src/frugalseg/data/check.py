@@ -185,7 +185,7 @@ def count(records: Sequence[Record], classes: tuple[str, ...], looked: Mapping[s
 
 
 def scored_pairs(lists: Lists) -> Iterator[tuple[tuple[str, str], tuple[str, str]]]:
-    """Lists of which one judges what the other trained, with their last words: Main/x_train and Segmentation/x_val, train and test."""
+    """Lists of which one judges what the other trained, and their last words: Main/x_train and Segmentation/x_val, say."""
     parted = [(name, *_last_word(name)) for name in lists]
     for (first, kind, word), (second, other_kind, other_word) in combinations(parted, 2):
         if kind == other_kind and word != other_word and {word, other_word} <= set(folder.SPLITS):
@@ -295,8 +295,8 @@ def _method_table(report: Report) -> Table:
 
 def _problem_lines(report: Report) -> Iterator[str]:
     for problem in sorted(report.problems, key=lambda problem: list(COLOURS).index(problem.severity)):
-        effect = f", {problem.effect}" if problem.effect else ""
-        yield f"[{COLOURS[problem.severity]}]{problem.severity} {problem.code}[/]: {problem.count}{effect}. {escape(problem.message)}"
+        effect, colour = f", {problem.effect}" if problem.effect else "", COLOURS[problem.severity]
+        yield f"[{colour}]{problem.severity} {problem.code}[/]: {problem.count}{effect}. {escape(problem.message)}"
         more = ", …" if problem.count > len(problem.items) else ""
         yield f"    {escape(', '.join(problem.items))}{more}"
         yield f"    → {escape(problem.fix)}"

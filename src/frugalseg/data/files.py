@@ -41,7 +41,9 @@ def pictures(
     found: dict[str, Path] = {}
     for path in sorted(_files(folder, follow_links, apart)):
         relative = path.relative_to(folder)
-        if path.suffix.lower() not in SUFFIXES:
+        if path.is_dir():
+            problems.add("name-outside", relative.as_posix())
+        elif path.suffix.lower() not in SUFFIXES:
             if path.suffix.lower() not in EXPECTED_BESIDE:
                 problems.add("file-ignored", relative.as_posix())
         elif not is_plain(relative.as_posix()) or not (follow_links or _stays(path, root)):
@@ -95,13 +97,17 @@ def read_text(path: Path) -> str:
 
 
 def _files(folder: Path, follow_links: bool, apart: frozenset[str]) -> Iterator[Path]:
-    for parent, folders, files in os.walk(folder, followlinks=follow_links):
+    """All files below a folder, and the links to folders that are not followed."""
+    entered: set[str] = set()  # a link to a folder above would go round for ever
+    for parent, folders, names in os.walk(folder, followlinks=follow_links):
         passed = apart if Path(parent) == folder else frozenset()
-        folders[:] = [name for name in folders if not name.startswith(".") and name not in passed]
-        links = [] if follow_links else [name for name in folders if (Path(parent) / name).is_symlink()]
-        for name in [*files, *links]:
-            if not name.startswith("."):
-                yield Path(parent) / name
+        entered.add(os.path.realpath(parent))
+        inner = [Path(parent) / name for name in folders if not name.startswith(".") and name not in passed]
+        folders[:] = [
+            path.name for path in inner if not path.is_symlink() or (follow_links and os.path.realpath(path) not in entered)
+        ]
+        yield from (Path(parent) / name for name in names if not name.startswith("."))
+        yield from (path for path in inner if path.is_symlink() and not follow_links)
 
 
 def _stays(path: Path, root: Path) -> bool:

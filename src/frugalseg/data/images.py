@@ -11,6 +11,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -30,6 +31,17 @@ TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+
+
+class Header(NamedTuple):
+    """height, width: of the upright picture. orientation: EXIF 1…8. mode: PIL's. transparent: whether a pixel may be."""
+
+    height: int
+    width: int
+    orientation: int
+    mode: str
+    transparent: bool
+
 
 _open_lock = threading.Lock()
 
@@ -51,6 +63,7 @@ def load(path: Path | str, max_pixels: int = MAX_PIXELS) -> Tensor:
     Raises BadImage if the file is missing, broken, no picture, larger than `max_pixels`, or has values of no known range.
     """
     with _opened(path, max_pixels) as image:
+        image.load()  # before EXIF is asked for: PNG decodes then too, and a fault in the pixels would pass for one in EXIF
         pixels = np.array(_rgb(_upright(image), path))
     return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
 
@@ -69,28 +82,30 @@ def load_mask(
             raise BadImage(path, "a mask stored as JPEG has wrong ids at borders; export it as PNG", "mask-lossy")
         if image.mode not in ("1", "L", "P", "I") and not image.mode.startswith("I;16"):
             raise BadImage(path, f"a mask of mode {image.mode} stores colours; expected one channel of class ids", "mask-rgb")
+        image.load()
         upright = _upright(image)
         if picture is not None and (upright.height, upright.width) != size:
             upright = _turned_like(upright, picture, path, max_pixels)
         return torch.from_numpy(np.array(upright).astype(np.int64))
 
 
-def header(path: Path | str, max_pixels: int = MAX_PIXELS) -> tuple[tuple[int, int], int, str, bool]:
-    """((H, W) of the upright picture, EXIF orientation 1…8, PIL mode, whether transparent) without decoding a pixel."""
+def header(path: Path | str, max_pixels: int = MAX_PIXELS) -> Header:
+    """What a file says of itself before its pixels are looked at; raises BadImage if it says nothing or too much."""
     with _opened(path, max_pixels) as image:
-        orientation = _orientation(image)
-        width, height = image.size
-        return ((width, height) if orientation >= 5 else (height, width)), orientation, image.mode, image.has_transparency_data
+        return _header(image)
 
 
-def verify(path: Path | str, max_pixels: int = MAX_PIXELS) -> None:
-    """Decode the whole file as cheaply as possible; raises BadImage if `load` would."""
+def verify(path: Path | str, max_pixels: int = MAX_PIXELS) -> Header:
+    """The header, after decoding the whole file as cheaply as possible; raises BadImage if `load` would."""
+    with _opened(path, max_pixels) as image:
+        known = _header(image)
     with _opened(path, max_pixels) as image:
         if image.format == "JPEG":
             image.draft(None, (1, 1))  # reads every byte but computes an eighth of the size: 3 to 5 times faster
         image.load()
-        if image.mode in ("I", "F"):
+        if _is_wide(image):
             _rgb(image, path)
+    return known
 
 
 @contextmanager
@@ -122,6 +137,17 @@ def _open_unlimited(path: Path | str) -> Image.Image:
             Image.MAX_IMAGE_PIXELS = limit
 
 
+def _header(image: Image.Image) -> Header:
+    orientation = _orientation(image)
+    width, height = image.size if orientation < 5 else image.size[::-1]
+    return Header(height, width, orientation, image.mode, image.has_transparency_data)
+
+
+def _is_wide(image: Image.Image) -> bool:
+    """Whether the values are of 16 or 32 bits."""
+    return image.mode in ("I", "F") or image.mode.startswith("I;16")
+
+
 def _orientation(image: Image.Image) -> int:
     try:
         value = image.getexif().get(ORIENTATION, 1)
@@ -136,7 +162,7 @@ def _upright(image: Image.Image) -> Image.Image:
 
 
 def _turned_like(mask: Image.Image, picture: Path | str, path: Path | str, max_pixels: int) -> Image.Image:
-    (height, width), orientation, *_ = header(picture, max_pixels)
+    height, width, orientation, *_ = header(picture, max_pixels)
     if mask.size == (width, height):
         return mask
     if mask.size == (height, width) and orientation >= 5:
@@ -145,7 +171,7 @@ def _turned_like(mask: Image.Image, picture: Path | str, path: Path | str, max_p
 
 
 def _rgb(image: Image.Image, path: Path | str) -> Image.Image:
-    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+    if _is_wide(image):
         return Image.fromarray(_scaled(np.asarray(image), path)).convert("RGB")
     if image.has_transparency_data:
         solid = image.convert("RGBA")

@@ -63,7 +63,7 @@ CODES: dict[str, Code] = {
         "warning",
         PICTURE,
         "Names that are no plain path inside the data folder: absolute, with `..`, with control "
-        "characters, or links that lead outside.",
+        "characters, links that lead outside, and linked folders.",
         "Correct the names; for links you trust, follow_links=True.",
     ),
     "file-ignored": Code(

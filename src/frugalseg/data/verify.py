@@ -60,13 +60,12 @@ def mask_facts(root: Path, paths: list[Path], options: files.Options) -> dict[Pa
 def look_at_picture(path: Path, max_pixels: int) -> facts.Facts:
     """Upright height and width, EXIF orientation, PIL mode, hash of the bytes; or code and reason why it cannot be used."""
     try:
-        (height, width), orientation, mode, alpha = images.header(path, max_pixels)
-        images.verify(path, max_pixels)
+        known = images.verify(path, max_pixels)
     except images.BadImage as error:
         return {"code": error.code, "reason": error.reason}
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "blake2b").hexdigest()[:32]
-    return {"height": height, "width": width, "orientation": orientation, "mode": mode, "alpha": alpha, "hash": digest}
+    return {**known._asdict(), "hash": digest}
 
 
 def look_at_mask(path: Path, max_pixels: int) -> facts.Facts:
@@ -122,7 +121,7 @@ def _note_picture(record: Record, known: facts.Facts, problems: Problems) -> Non
     notes = {
         "exif-rotated": known["orientation"] != 1,
         "image-16-bit": known["mode"] in ("I", "F") or known["mode"].startswith("I;16"),
-        "image-alpha": known["alpha"],
+        "image-alpha": known["transparent"],
         "box-outside": outside > 0,
     }
     for code in (code for code, met in notes.items() if met):
