@@ -75,7 +75,7 @@ def _softmax(energy: Tensor) -> Tensor:
 
 def _kernels(image: Tensor, gaussian: tuple[float, float], bilateral: tuple[float, float, float]) -> list[Lattice]:
     height, width = image.shape[1:]
-    position = torch.ones(height, width, device=image.device).nonzero().T.float()
+    position = torch.ones(height, width, device=image.device).nonzero().flip(1).T.float()  # x, y: the lattice knows their order
     appearance = torch.cat((position / bilateral[1], image.flatten(1) / bilateral[2]))
     features = [(gaussian[0], position / gaussian[1]), (bilateral[0], appearance)]
     return [Lattice.build(feature, weight) for weight, feature in features if weight > 0]
@@ -180,7 +180,7 @@ def _places(values: Tensor) -> Tensor:
 
 
 def _neighbours(points: Tensor, jumps: Tensor) -> tuple[Tensor, Tensor]:
-    """Each point itself and its neighbours a jump on and back in each direction (F+1, M, 3), weighing 1, ½, ½; 0 if none is there."""
+    """Each point itself and its neighbours a jump on and back in each direction (F+1, M, 3), weighing 1, ½, ½ (0: none there)."""
     count = len(points)
     neighbours = torch.arange(count, device=points.device)[None, :, None].repeat(len(jumps), 1, 3)
     weights = torch.tensor([1.0, 0, 0], device=points.device).repeat(len(jumps), count, 1)

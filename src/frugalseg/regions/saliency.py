@@ -89,7 +89,7 @@ def _grey(path: Path) -> Tensor:
     except (OSError, SyntaxError) as error:
         raise ValueError(f"saliency: {path} cannot be read ({error}); write it again") from error
     if mode not in ("L", "I;16"):
-        raise ValueError(f"saliency: {path} is of mode {mode}, expected 8- or 16-bit grey; convert it, e.g. by PIL's convert('L')")
+        raise ValueError(f"saliency: {path} is of mode {mode}, expected 8- or 16-bit grey values; convert it")
     return torch.from_numpy(values.astype(np.float32) / (255 if mode == "L" else 65535))
 
 
@@ -99,5 +99,5 @@ def _fitted(saliency: Tensor, size: tuple[int, int], path: Path) -> Tensor:
         return saliency
     # Rounding moves the smaller map's sides by up to half a pixel each.
     if abs(height * size[1] - width * size[0]) > (size[0] + size[1]) / 2 + 1:
-        raise ValueError(f"saliency: {path} is {height}×{width}, expected the image's {size[0]}×{size[1]} or the same shape scaled")
+        raise ValueError(f"saliency: {path} is {height}×{width}, expected the image's {size[0]}×{size[1]}, or that scaled")
     return interpolate(saliency[None, None], size, mode="bilinear", align_corners=False)[0, 0]
