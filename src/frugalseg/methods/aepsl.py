@@ -386,8 +386,7 @@ def train(config: Config, data: Any, run: Run) -> Classifier:
 
     Writes weights/classifier{t}, weights/segmentation{k} and weights/last; a finished stage is not run again.
     """
-    visible = {"image", "tags"} | ({"semantic"} if config.masks == "given" else set())
-    data = data.only(*visible)
+    data = data.only(*config.needs)
     run.expect("data", data.fingerprint)
     mean = run.once("mean_pixel", lambda: mean_pixel(data))
     if config.masks == "given":

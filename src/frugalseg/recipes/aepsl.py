@@ -44,7 +44,7 @@ class Config:
         warmup: share of the steps on S alone before the online mask starts (ruling).
         plus: rounds of re-training on the CRF-refined predictions of the training set (PSL++: 1).
         label_stride: pixels between two points of the segmentation loss; scores are up-sampled to it (DeepLab: output_stride).
-        segment: "network" trains the segmentation network; "cam" stops at the classifier, whose maps are the prediction (baseline).
+        segment: "network" trains the segmentation network; "cam" stops at the first classifier, whose maps are the prediction.
         threshold: confidences below it are set to 0 at test (p = 0.1).
         crf: refine predictions by DenseCRF at test.
         crf_side: longer side at which the DenseCRF runs, in pixels; larger photos are refined at it (bounds memory and time).
@@ -115,6 +115,19 @@ class Config:
     drop_epochs: float = 6
     momentum: float = 0.9
     weight_decay: float = 5e-4
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """The labels that reach a loss."""
+        return frozenset({"image", "tags"} | ({"semantic"} if self.masks == "given" else set()))
+
+    @property
+    def extra_supervision(self) -> tuple[str, ...]:
+        """What a report must say beside the labels: knowledge that came in through weights or saliency."""
+        notes = [f"backbone weights {self.weights}"] if self.weights else []
+        if self.masks == "mined" and self.saliency != "boundary_connectivity":
+            notes.append(f"saliency maps {self.saliency} (learned from masks, perhaps)")
+        return tuple(notes)
 
     def __post_init__(self) -> None:
         limits = {"rounds": 1, "plus": 0, "batch": 1, "channels": 1, "crop": 16, "dilation": 1, "label_stride": 1, "level": 0}
