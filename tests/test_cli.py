@@ -271,6 +271,29 @@ def test_unfinished_run_says_how_to_finish_it(work: Path) -> None:
         frugalseg.load(folder)
 
 
+def test_shapes_check_and_methods_say_what_there_is(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("shapes", "set", "--train", "3", "--val", "2", "--test", "0", "--size", "64") == 0
+    assert len(list((work / "set" / "JPEGImages").iterdir())) == 5
+    capsys.readouterr()
+    assert run("check", "set") == 0
+    assert "aepsl" in capsys.readouterr().out
+    assert run("check", "nothing") == 1
+    assert run("methods") == 0
+    assert "semantic masks" in capsys.readouterr().out
+
+
+def test_regions_are_made_once(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["regions", "slic", "data", "--cache", "kept", "--arguments", '{"segments": 9}', "--split", "val"]
+    assert run(*words) == 0
+    assert "4 made, 0 there before" in capsys.readouterr().out
+    assert run(*words) == 0
+    assert "0 made, 4 there before" in capsys.readouterr().out
+    assert run("regions", "slick", "data") == 2
+    assert "no tool 'slick' – did you mean slic?" in capsys.readouterr().err
+    assert run("regions", "slic", "data", "--arguments", '{"segmnts": 9}') == 2
+    assert "slic has no argument 'segmnts' – did you mean segments?" in capsys.readouterr().err
+
+
 def test_palette_is_the_published_one() -> None:
     known = {0: (0, 0, 0), 1: (128, 0, 0), 2: (0, 128, 0), 15: (192, 128, 128), 20: (0, 64, 128), 255: (224, 224, 192)}
     assert {index: tuple(png.palette()[index]) for index in known} == known

@@ -115,9 +115,9 @@ class Regions:
 
     Args:
         split: the list of pictures; empty takes all.
-        jobs: processes; 0 takes all cores.
+        jobs: pictures at a time; 0 takes all cores.
         cache: folder of the cache; empty takes $FRUGALSEG_CACHE, else the user's cache folder.
-        arguments: of the tool, as YAML, such as '{segments 200}' with a colon after the name.
+        arguments: of the tool, such as '{"segments": 200}'.
     """
 
     split: str = ""
@@ -264,9 +264,10 @@ def regions(words: list[str], given: dict[str, Any]) -> int:
     if strange:
         raise UsageError("\n".join(strange))
     cache = Cache(options["cache"] or None)
-    fill(read(place, split=options["split"] or None), TOOLS[name], cache, jobs=options["jobs"] or None, **arguments)
-    say(f"regions of {place} are in {cache.folder}")
-    return OK
+    filled = fill(read(place, split=options["split"] or None), name, cache, jobs=options["jobs"] or None, **arguments)
+    say(f"{name}: {filled.made} made, {filled.found} there before, {filled.unkept} not kept, {len(filled.failed)} failed; {cache.folder}")
+    say("\n".join(f"  {picture}: {reason}" for picture, reason in list(filled.failed.items())[:10]))
+    return PROBLEM if filled.failed or filled.unkept else OK
 
 
 def shapes(words: list[str], given: dict[str, Any]) -> int:
