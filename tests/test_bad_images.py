@@ -231,6 +231,11 @@ def test_mask_gives_ids_whatever_holds_them(tmp_path: Path, mode: str) -> None:
     assert images.load_mask(save(tmp_path / "a.png", image)).tolist() == ids.tolist()
 
 
+def test_ids_are_those_that_occur() -> None:
+    for values in ([0, 3, 3, 255], [7, 65535, 0, 7], [-1, 5, 1 << 30, 5]):
+        assert images.ids(torch.tensor(values).reshape(2, 2)) == sorted(set(values))
+
+
 @pytest.mark.parametrize(
     ("name", "mode", "code"), [("a.png", "RGB", "mask-rgb"), ("a.png", "RGBA", "mask-rgb"), ("a.jpg", "L", "mask-lossy")]
 )

@@ -125,6 +125,8 @@ def check(
     try:
         data, looked = gather(root, None, layout, options, problems)
         lists = split_lists(data, options, problems)
+        if not any(lists.values()):
+            raise DataError(f"{root}: no picture found")
     except DataError as error:
         problems.add("unreadable", str(error))
         return Report(root, problems=problems.list())
@@ -153,7 +155,7 @@ def split_lists(data: Data, options: files.Options, problems: Problems) -> Lists
         index = folder.index(data.root, options, Problems())
         for name, split in folder.members(data.root, index, Problems()).items():
             lists.setdefault(split, []).append(name)
-        return lists
+        return lists or {"all": []}
     index = voc.index(data.root, options, Problems())
     names = [split for split in voc.splits(data.root) if split.rpartition("/")[2].rpartition("_")[0] not in data.classes]
     return {split: list(voc.members(data.root, split, index, problems)) for split in names} or {"all": list(index)}

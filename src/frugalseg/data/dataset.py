@@ -138,7 +138,7 @@ class Data(Dataset[Sample]):
 
     def _mask(self, record: Record, path: Path, size: tuple[int, int]) -> Tensor:
         mask = images.load_mask(path, record.image, size, self.max_pixels)
-        wrong = (mask > len(self.classes)) & (mask != IGNORE)
+        wrong = ((mask > len(self.classes)) | (mask < 0)) & (mask != IGNORE)
         if wrong.any():
             reason = f"holds id {int(mask[wrong].max())}, the class list ends at {len(self.classes)}"
             raise images.BadImage(path, reason, "mask-unknown-id")
@@ -160,7 +160,7 @@ def objects(ids: Tensor, classes: Tensor | None) -> Instances:
     An object's class is the commonest class id of its pixels; one that lies on background and ignore alone is no object.
     Boxes are the masks' extents, exclusive at the right and bottom.
     """
-    numbers = [int(number) for number in ids.unique() if number not in (0, IGNORE)]
+    numbers = [number for number in images.ids(ids) if number not in (0, IGNORE)]
     masks, labels = [], []
     for number in numbers:
         mask = ids == number

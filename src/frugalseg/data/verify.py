@@ -74,7 +74,7 @@ def look_at_mask(path: Path, max_pixels: int) -> facts.Facts:
         mask = images.load_mask(path, max_pixels=max_pixels)
     except images.BadImage as error:
         return {"code": error.code, "reason": error.reason}
-    return {"height": mask.shape[0], "width": mask.shape[1], "ids": mask.unique().tolist()}
+    return {"height": mask.shape[0], "width": mask.shape[1], "ids": images.ids(mask)}
 
 
 def fault(mask: facts.Facts, picture: facts.Facts, classes: int | None, binary: bool) -> tuple[str, str] | None:
@@ -89,7 +89,7 @@ def fault(mask: facts.Facts, picture: facts.Facts, classes: int | None, binary: 
         return None
     if binary:
         return ("mask-0-255", "0 and 255 only") if IGNORE in mask["ids"] else None
-    unknown = [number for number in mask["ids"] if number > classes and number != IGNORE]
+    unknown = [number for number in mask["ids"] if not 0 <= number <= classes and number != IGNORE]
     return ("mask-unknown-id", f"id {max(unknown)} of {classes}") if unknown else None
 
 

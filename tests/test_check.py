@@ -1,0 +1,296 @@
+"""`check` finds each fault that its table of codes names, and nothing in a sound data set."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from rich.console import Console
+
+from frugalseg.data import images, shapes
+from frugalseg.data.check import check, scored_pairs
+from frugalseg.data.problems import CODES, Problem, markdown
+from frugalseg.methods import METHODS, Method
+
+COUNT = 12  # pictures of a sound set
+
+
+def picture(path: Path, value: int, size: tuple[int, int] = (8, 6), **options: object) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", size, (value, value, value)).save(path, **options)
+    return path
+
+
+def mask(path: Path, *ids: int, mode: str = "L") -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    values = np.resize(np.array(ids, np.uint8), (6, 8))
+    Image.fromarray(values).convert(mode).save(path)
+    return path
+
+
+@pytest.fixture
+def sound(tmp_path: Path) -> Path:
+    """Pictures with tags and masks in two splits, in which nothing is wrong; class cat is 1, dog is 2."""
+    rows = []
+    for number in range(2 * COUNT):
+        split, name = ("train", "val")[number // COUNT], f"{number:02}"
+        picture(tmp_path / split / "images" / f"{name}.png", number)
+        mask(tmp_path / split / "masks" / f"{name}.png", 0, number % 2 + 1, 255)
+        rows.append((split, f"{name},{'dog' if number % 2 else 'cat'}\n"))
+    for split in ("train", "val"):
+        (tmp_path / split / "tags.csv").write_text("".join(row for own, row in rows if own == split))
+    (tmp_path / "classes.txt").write_text("cat\ndog\n")
+    return tmp_path
+
+
+@pytest.fixture
+def voc(tmp_path: Path) -> Path:
+    root = tmp_path / "VOC"
+    (root / "Annotations").mkdir(parents=True)
+    for split, names in (("train", "abcd"), ("val", "efgh")):
+        for number, name in enumerate(names):
+            picture(root / "JPEGImages" / f"{name}.png", ord(name))
+            annotate(root, name, ("dog", "cat")[number % 2])
+        listing(root, split, *names)
+    return root
+
+
+def annotate(root: Path, name: str, *labels: str, box: tuple[int, int, int, int] = (1, 1, 8, 6)) -> None:
+    corners = "".join(f"<{key}>{value}</{key}>" for key, value in zip(("xmin", "ymin", "xmax", "ymax"), box, strict=True))
+    found = "".join(f"<object><name>{label}</name><bndbox>{corners}</bndbox></object>" for label in labels)
+    (root / "Annotations" / f"{name}.xml").write_text(f"<annotation>{found}</annotation>")
+
+
+def listing(root: Path, split: str, *names: str) -> None:
+    path = root / "ImageSets" / "Main" / f"{split}.txt"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("\n".join(names))
+
+
+def add(path: Path, text: str) -> None:
+    path.write_text(path.read_text() + text)
+
+
+def turned(path: Path) -> None:
+    exif = Image.Exif()
+    exif[images.ORIENTATION] = 6
+    picture(path, 50, size=(6, 8), exif=exif)
+
+
+def object_ids(root: Path) -> None:
+    (root / "classes.txt").unlink()
+    for table in root.glob("*/tags.csv"):
+        table.unlink()
+    for number, path in enumerate(sorted(root.glob("*/masks/*.png"))):
+        mask(path, *range(1, 20 + number))
+
+
+def colours(root: Path) -> None:
+    for path in root.glob("*/masks/*.png"):
+        mask(path, 7, mode="RGB")
+
+
+def binary(root: Path) -> None:
+    for path in root.glob("*/masks/*.png"):
+        mask(path, 0, 255)
+
+
+def twin(root: Path) -> None:
+    picture(root / "val" / "images" / "20.png", 3)
+
+
+def to_jpeg(path: Path) -> None:
+    path.unlink()
+    Image.new("L", (8, 6), 1).save(path.with_suffix(".jpg"))
+
+
+def without_tags(root: Path) -> None:
+    picture(root / "train" / "images" / "z.png", 99)
+    add(root / "train" / "tags.csv", "z,\n")
+
+
+def with_doctype(root: Path) -> None:
+    (root / "Annotations" / "a.xml").write_text("<!DOCTYPE a []><a/>")
+
+
+def one_class_for_all(root: Path) -> None:
+    add(root / "train" / "tags.csv", "".join(f"{number:02},dog\n" for number in range(COUNT)))
+
+
+def unlabelled(root: Path) -> None:
+    for path in root.glob("*/tags.csv"):
+        path.unlink()
+
+
+def broken(root: Path) -> None:
+    for number in range(3):
+        (root / "train" / "images" / f"0{number}.png").write_bytes(b"")
+
+
+# code -> (which set is spoilt, how, one example that must be listed)
+SPOILT: dict[str, tuple[str, Callable[[Path], object], str]] = {
+    "unreadable": ("sound", lambda root: (root / "classes.txt").write_text("dog\ndog\n"), "names twice: dog"),
+    "too-many-left-out": ("sound", broken, "picture left out: 3 of 24"),
+    "nothing-to-train": ("sound", unlabelled, "aepsl needs tags"),
+    "image-broken": ("sound", lambda root: (root / "train/images/03.png").write_bytes(b"no"), "train/03 (cannot be decoded"),
+    "image-too-large": ("sound", lambda root: picture(root / "train/images/03.png", 1, (99, 99)), "train/03 (99 x 99 pixels"),
+    "image-range": ("sound", lambda root: Image.new("F", (8, 6), -1).save(root / "train/images/z.tif"), "train/z (values -1"),
+    "image-missing": ("voc", lambda root: listing(root, "train", *"abcd", "nowhere"), "nowhere"),
+    "image-twice": ("sound", lambda root: picture(root / "train/images/03.bmp", 1), "03.png"),
+    "list-duplicate": ("voc", lambda root: listing(root, "train", *"abcd", "a"), "a"),
+    "name-outside": ("voc", lambda root: listing(root, "train", *"abcd", "../../etc/passwd"), "../../etc/passwd"),
+    "file-ignored": ("sound", lambda root: (root / "train/images/x.heic").write_bytes(b""), "x.heic"),
+    "image-16-bit": ("sound", lambda root: Image.new("I;16", (8, 6)).save(root / "train/images/03.png"), "train/03"),
+    "image-alpha": ("sound", lambda root: Image.new("RGBA", (8, 6)).save(root / "train/images/03.png"), "train/03"),
+    "exif-rotated": ("sound", lambda root: turned(root / "train/images/03.png"), "train/03"),
+    "mask-broken": ("sound", lambda root: (root / "train/masks/03.png").write_bytes(b""), "train/03 (the file is empty)"),
+    "mask-0-255": ("sound", binary, "train/00 (0 and 255 only)"),
+    "mask-rgb": ("sound", colours, "train/00 (a mask of mode RGB"),
+    "mask-lossy": ("sound", lambda root: to_jpeg(root / "train/masks/03.png"), "train/03"),
+    "mask-unknown-id": ("sound", lambda root: mask(root / "train/masks/03.png", 0, 3), "train/03 (id 3 of 2)"),
+    "mask-object-ids": ("sound", object_ids, "up to 42 in one mask"),
+    "mask-size": ("sound", lambda root: picture(root / "train/images/03.png", 3, (9, 6)), "train/03 (8 x 6, picture 9 x 6)"),
+    "mask-missing": ("sound", lambda root: (root / "train/masks/03.png").unlink(), "train/03"),
+    "mask-orphan": ("sound", lambda root: mask(root / "train/masks/alone.png", 1), "train/alone"),
+    "annotation-broken": ("voc", with_doctype, "a (holds a DOCTYPE)"),
+    "annotation-missing": ("voc", lambda root: (root / "Annotations/a.xml").unlink(), "a"),
+    "box-outside": ("voc", lambda root: annotate(root, "a", "dog", box=(1, 1, 80, 60)), "a"),
+    "tag-unknown-file": ("sound", lambda root: add(root / "train/tags.csv", "nowhere,dog\n"), "nowhere"),
+    "tag-duplicate-row": ("sound", lambda root: add(root / "train/tags.csv", "03,dog\n"), "train/03"),
+    "tag-unknown-class": ("sound", lambda root: add(root / "train/tags.csv", "03,dgo\n"), "dgo in train/03"),
+    "tag-missing": ("sound", lambda root: picture(root / "train/images/z.png", 99), "train/z"),
+    "no-tags": ("sound", without_tags, "train/z"),
+    "all-tags": ("sound", lambda root: add(root / "train/tags.csv", "00,dog\n"), "train/00"),
+    "class-absent": ("sound", lambda root: add(root / "classes.txt", "cow\n"), "cow in train"),
+    "class-everywhere": ("sound", one_class_for_all, "dog in train"),
+    "class-similar": ("sound", lambda root: add(root / "classes.txt", "D_o g\n"), "dog and D_o g"),
+    "class-guessed": ("sound", lambda root: [unlabelled(root), (root / "classes.txt").unlink()], "class 1, class 2"),
+    "duplicate-across-splits": ("sound", twin, "train/03 in train = val/20 in val"),
+    "duplicate-in-split": ("sound", lambda root: picture(root / "train/images/07.png", 3), "train/03 = train/07"),
+    "split-empty": ("voc", lambda root: listing(root, "test"), "Main/test"),
+}  # fmt: skip
+
+
+def found(problems: list[Problem], code: str) -> Problem | None:
+    return next((problem for problem in problems if problem.code == code), None)
+
+
+def test_a_sound_set_has_no_problem(sound: Path) -> None:
+    report = check(sound)
+    assert report.problems == []
+    assert report.ok
+    assert (report.layout, report.classes, list(report.splits)) == ("masks", ("cat", "dog"), ["train", "val"])
+    train = report.splits["train"]
+    assert (train.pictures, train.tagged, train.partly, train.masks, train.objects, train.boxes) == (12, 12, 0, 12, 0, 0)
+    assert train.tags == train.shown == {"cat": 6, "dog": 6}
+
+
+@pytest.mark.parametrize("code", CODES)
+def test_each_fault_is_found_by_its_code(code: str, request: pytest.FixtureRequest) -> None:
+    kind, spoil, example = SPOILT[code]
+    root = request.getfixturevalue(kind)
+    assert found(check(root).problems, code) is None
+    spoil(root)
+    report = check(root, max_pixels=9000)
+    problem = found(report.problems, code)
+    assert problem is not None, [problem.code for problem in report.problems]
+    assert any(example in item for item in problem.items), problem.items
+    assert problem.count >= len(problem.items) > 0
+    if problem.severity == "error":
+        assert not report.ok
+
+
+def test_docs_and_code_name_the_same_problems() -> None:
+    page = (Path(__file__).parents[1] / "docs" / "check.md").read_text(encoding="utf-8")
+    assert markdown() in page, "docs/check.md: replace its table by what `frugalseg.data.problems.markdown()` returns"
+
+
+def test_half_broken_set_is_ok_only_if_allowed(sound: Path) -> None:
+    broken(sound)
+    assert not check(sound).ok
+    assert check(sound, skip_limit=0.2).ok
+
+
+def test_partial_labels_are_counted_apart(sound: Path) -> None:
+    (sound / "train" / "tags.csv").write_text("00,dog\n01,?dog\n02,?dog;?cat\n")
+    train = check(sound).splits["train"]
+    assert (train.tagged, train.partly, train.tags) == (1, 1, {"cat": 0, "dog": 1})
+
+
+def test_what_can_be_trained_follows_from_the_labels(sound: Path) -> None:
+    def method(name: str, *needs: str) -> Method:
+        return Method(name, "", frozenset({"image", *needs}), "", "", "")
+
+    methods = {name: method(name, *needs) for name, needs in {"none": (), "few": ("semantic",), "full": ("instances",)}.items()}
+    (sound / "train" / "masks" / "03.png").unlink()
+    report = check(sound, methods=methods)
+    assert [(item.method, item.pictures, item.missing) for item in report.methods] == [
+        ("none", 12, ()),
+        ("few", 11, ()),
+        ("full", 0, ("instances",)),
+    ]
+    assert report.ok
+    assert not check(sound, methods={"full": methods["full"]}).ok
+
+
+def test_only_the_training_split_counts_as_trainable(sound: Path) -> None:
+    (sound / "train" / "tags.csv").unlink()
+    report = check(sound)
+    assert report.splits["val"].tagged == COUNT
+    assert found(report.problems, "nothing-to-train") is not None
+
+
+def test_lists_are_compared_only_where_one_is_scored_on_the_other() -> None:
+    names = ["Main/train", "Main/val", "Segmentation/val", "Main/trainval", "Main/cv0_train", "Segmentation/cv0_val", "Main/tags"]
+    pairs = {(first[0], second[0]) for first, second in scored_pairs({name: [] for name in names})}
+    assert pairs == {("Main/train", "Main/val"), ("Main/train", "Segmentation/val"), ("Main/cv0_train", "Segmentation/cv0_val")}
+
+
+def test_the_report_prints_and_dumps_what_it_found(sound: Path) -> None:
+    (sound / "train" / "images" / "[red]03.png").write_bytes(b"")
+    report = check(sound)
+    for text in (
+        "layout masks, 2 classes",
+        "train",
+        "warning image-broken: 1, picture left out",
+        "[red]03",
+        "Training may start",
+    ):
+        assert text in str(report)
+    console = Console(width=60, force_terminal=True, file=open(os.devnull, "w"))  # noqa: SIM115
+    console.print(report)
+    dumped = json.loads(report.to_json())
+    assert dumped["ok"] is True
+    assert dumped["splits"]["val"]["tags"] == {"cat": 6, "dog": 6}
+    assert {"code", "count", "items", "severity", "message", "fix"} <= set(dumped["problems"][0])
+
+
+def test_check_reports_instead_of_raising(tmp_path: Path) -> None:
+    for path in (tmp_path, tmp_path / "nowhere"):
+        report = check(path)
+        assert not report.ok
+        assert "Training may not start" in str(report)
+        json.loads(report.to_json())
+
+
+def test_built_in_pictures_are_sound(tmp_path: Path) -> None:
+    report = check(shapes.write(tmp_path / "shapes", train=60, val=40, test=1, size=32))
+    assert report.ok
+    assert {problem.code for problem in report.problems} <= {"no-tags", "class-absent"}  # few pictures may miss a rare class
+
+
+@pytest.mark.slow  # decodes 755 photos
+def test_real_photos(shared_data: Path) -> None:
+    report = check(shared_data / "voc20" / "VOC2012")
+    assert report.ok
+    assert [problem.code for problem in report.problems] == ["no-tags"]
+    train = report.splits["Main/train"]
+    assert (train.pictures, train.tagged, train.masks, train.objects, train.boxes) == (616, 616, 163, 163, 616)
+    assert {item.method: item.pictures for item in report.methods if METHODS[item.method].needs == {"image", "tags"}} == {
+        "aepsl": 616
+    }
