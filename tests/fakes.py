@@ -35,6 +35,9 @@ class Config:
     mode: Literal["slow", "fast"] = "slow"
     scales: tuple[float, ...] = (1.0,)
 
+    needs = frozenset({"image", "tags"})
+    extra_supervision = ("a <b>guess</b>",)
+
     def __post_init__(self) -> None:
         if self.rounds < 1:
             raise ValueError(f"rounds={self.rounds}: expected at least 1")
@@ -58,6 +61,7 @@ class Threshold(nn.Module):
 
 
 def train(config: Config, data: Any, run: Any) -> Threshold:
+    assert data.offers == {"image", "tags"}, "a training must not see other labels than it needs"
     for step in range(1, config.rounds + 1):
         run.log(stage="threshold", step=step, steps=config.rounds, losses={"label": 1 / step}, lr=1.0)
     run.log(stage="threshold", event="done", seconds=65.0, peak_memory=1234)

@@ -265,8 +265,8 @@ def regions(words: list[str], given: dict[str, Any]) -> int:
         raise UsageError("\n".join(strange))
     cache = Cache(options["cache"] or None)
     filled = fill(read(place, split=options["split"] or None), name, cache, jobs=options["jobs"] or None, **arguments)
-    say(f"{name}: {filled.made} made, {filled.found} there before, {filled.unkept} not kept, {len(filled.failed)} failed; {cache.folder}")
-    say("\n".join(f"  {picture}: {reason}" for picture, reason in list(filled.failed.items())[:10]))
+    counts = f"{filled.made} made, {filled.found} there before, {filled.unkept} not kept, {len(filled.failed)} failed"
+    say("\n".join([f"{name}: {counts}", *(f"  {picture}: {why}" for picture, why in filled.failed.items()), f"cache  {cache.folder}"]))
     return PROBLEM if filled.failed or filled.unkept else OK
 
 

@@ -7,6 +7,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,7 +37,7 @@ class Selection:
         val: the list to score on when training is over, if it exists and has masks; empty scores nothing.
         limit: learn from the first N pictures only; 0 takes all.
         skip_limit: share of pictures that may be left out as broken before that is an error.
-        dry_run: two steps for each stage on eight pictures, to see that everything works.
+        dry_run: two small steps for each stage on eight pictures, downloading nothing, to see that everything works.
     """
 
     split: str = "train"
@@ -84,23 +85,32 @@ def fit(method: Method, data: str | Path | Data, settings: Mapping[str, Any], fo
     from frugalseg.predictor import Predictor
     from frugalseg.run import Run
 
+    settings = without_download(settings) if settings["dry_run"] else settings
     recipe, runtime = config.build(method.config, settings), config.build(Runtime, settings)
     if isinstance(data, (str, Path)):
         data = read(data, split=settings["split"] or None, skip_limit=settings["skip_limit"])
     limit = DRY_PICTURES if settings["dry_run"] else settings["limit"]
     chosen = data.select(range(min(limit, len(data)))) if limit else data
-    needs = frozenset(getattr(recipe, "needs", method.needs))
-    if not needs <= data.offers:
+    if not recipe.needs <= data.offers:
         has = _words(data.offers)
-        raise UsageError(f"{method.name} needs {_words(needs)}, but {data.root} has {has}; `frugalseg check` says more")
+        raise UsageError(f"{method.name} needs {_words(recipe.needs)}, but {data.root} has {has}; `frugalseg check` says more")
     described = {"method": method.name, "data": str(data.root), **settings}
     folder = folder or run_folder(method, data, described)
     run = Run(folder, runtime, dry=settings["dry_run"])
     if run.main:
         config.save(folder / "config.yaml", described)
-        remember(folder, **_facts(chosen, needs, recipe))
-    network = method.code.train(recipe, chosen, run)
+        remember(folder, **_facts(chosen, recipe))
+    network = method.code.train(recipe, chosen.only(*recipe.needs), run)
     return Predictor(method, network, data.classes, folder, run.main)
+
+
+def without_download(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings for a rehearsal: weights that are no file here give way to random numbers, and a warning says so."""
+    weights = settings.get("weights")
+    if weights and not Path(weights).is_file():
+        warnings.warn(f"--dry-run: weights={weights} is no file here; rehearsing with random weights instead", stacklevel=2)
+        weights = None
+    return {**settings, "weights": weights} if "weights" in settings else dict(settings)
 
 
 def run_folder(method: Method, data: Data, settings: Mapping[str, Any]) -> Path:
@@ -127,7 +137,7 @@ def _words(names: frozenset[str]) -> str:
     return " and ".join(sorted(names - {"image"})) or "pictures without labels"
 
 
-def _facts(data: Data, needs: frozenset[str], recipe: Any) -> dict[str, Any]:
+def _facts(data: Data, recipe: Any) -> dict[str, Any]:
     """What a reader of the result must know: pictures, labels, what else was put in, what was left out, on what machine."""
     import torch
 
@@ -135,8 +145,8 @@ def _facts(data: Data, needs: frozenset[str], recipe: Any) -> dict[str, Any]:
     return {
         "images": len(data),
         "classes": list(data.classes),
-        "labels": sorted(needs - {"image"}),
-        "extra_supervision": list(getattr(recipe, "extra_supervision", ())),
+        "labels": sorted(recipe.needs - {"image"}),
+        "extra_supervision": list(recipe.extra_supervision),
         "fingerprint": data.fingerprint,
         "problems": [str(problem) for problem in data.problems],
         "machine": f"{platform.system()} {platform.machine()}, {device}",

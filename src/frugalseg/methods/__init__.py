@@ -13,7 +13,8 @@ class Method:
     """What is known of a method before its code is loaded.
 
     name: as typed. summary: one line with the source. needs: the `Sample` fields it learns from. makes: what it predicts.
-    module: its code, with `train(config, data, run)` and `load(state, metadata)`. recipe: the module of its settings, `Config`.
+    module: its code, with `train(config, data, run)` and `load(state, metadata)`. recipe: the module of its settings, `Config`,
+    which also says what it `needs` with these settings and what `extra_supervision` comes in beside the labels.
     """
 
     name: str
