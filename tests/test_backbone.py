@@ -331,3 +331,27 @@ def test_large_fov_pools_first_if_asked() -> None:
     plain = LargeFOV(3, channels=4, dilation=2).eval()
     plain.load_state_dict(head.state_dict())
     torch.testing.assert_close(head(features), plain(mean))
+
+
+@pytest.mark.parametrize("name", ["mobilenet_v2", "resnet18", "tiny"])
+def test_a_folded_norm_changes_neither_the_map_nor_a_gradient(name: str) -> None:
+    torch.manual_seed(0)
+    plain = build(name)
+    for module in plain.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            for tensor in (module.running_mean, module.running_var, module.weight.data):
+                tensor.uniform_(0.5, 2)
+    folded = copy.deepcopy(plain)
+    folded.freeze(0, norm=True)
+    assert folded.state_dict().keys() == plain.state_dict().keys()
+    plain.eval()
+    images = torch.rand(2, 3, 65, 65) * 255
+    maps = [net(images) for net in (plain, folded)]
+    torch.testing.assert_close(maps[1], maps[0], rtol=1e-4, atol=1e-4)
+    for features in maps:
+        features.square().mean().backward()
+    grads = {key: parameter.grad for key, parameter in plain.named_parameters()}
+    learned = {key: parameter.grad for key, parameter in folded.named_parameters() if parameter.requires_grad}
+    assert learned
+    for key, grad in learned.items():
+        torch.testing.assert_close(grad, grads[key], rtol=1e-3, atol=1e-3 * float(grads[key].abs().max()))
