@@ -37,8 +37,8 @@ def dense_crf(
     """
     _check(image, probabilities, iterations, gaussian, bilateral)
     classes, height, width = probabilities.shape
-    total = probabilities.sum(dim=0).clamp(min=torch.finfo(torch.float32).tiny)
-    evidence = (probabilities.float() / total).clamp(min=FLOOR).log()
+    total = probabilities.float().sum(dim=0).clamp(min=torch.finfo(torch.float32).tiny)
+    evidence = (probabilities / total).clamp(min=FLOOR).log()
     evidence = evidence.flatten(1).T.contiguous()  # (N, C): a pixel's classes lie side by side, so a gather moves whole rows
     kernels = _kernels(image.to(probabilities.device), gaussian, bilateral)
     beliefs = _softmax(evidence.clone())
@@ -103,10 +103,11 @@ class Lattice:
     def build(cls, features: Tensor, weight: float = 1.0) -> Lattice:
         """Lattice of features (F, N) for weight · D^-½ K D^-½, where D holds the row sums of the Gaussian matrix K."""
         size, count = features.shape
-        keys, jumps, barycentric = simplex(features)
+        *corner, barycentric = simplex(features)
+        keys, jumps = _keys(*corner)
         keys, order = keys.flatten().sort()
         points, inverse, sizes = keys.unique_consecutive(return_inverse=True, return_counts=True)
-        pixels, inside = (order % count).int(), barycentric.flatten()[order]
+        pixels, inside = order.int().remainder_(count), barycentric.flatten()[order]
         corners = torch.empty_like(inverse).scatter_(0, order, inverse).view(size + 1, count).T.int().contiguous()
         outside = barycentric.T / (1 + 2.0**-size)  # the blur's kernel sums to more than one
         starts = (sizes.cumsum(0) - sizes).int()
@@ -125,34 +126,40 @@ class Lattice:
 
 
 def simplex(features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The corners of the lattice simplex around each feature vector, at the scale of a blur of unit deviation.
+    """The lattice simplex around each feature vector, at the scale of a blur of unit deviation (section 3 of Adams et al.).
 
-    features: (F, N). Returns the corners' keys (F+1, N) int64, unique to a lattice point; jumps (F+1,), what leads from a
-    point's key to that of its neighbour in each direction; and the barycentric weights (F+1, N). Section 3 of Adams et al.
+    features: (F, N). Returns the simplex's first corner in steps of F+1 (F+1, N); the order in which the coordinates move on
+    to the next corners (F+1, N), 0 first; and the barycentric weights of the corners (F+1, N), which sum to 1.
     """
     size = len(features)
     elevated = _elevate(features) / (size + 1)
     nearest = elevated.round()
-    # The rounded point may lie off the plane Σx = 0: as many coordinates as its sum says, the worst rounded, move one step back.
-    place = _places(elevated - nearest) - nearest.sum(dim=0).long()
-    nearest += place.div(size + 1, rounding_mode="floor")
-    place %= size + 1
-    ascending = torch.empty_like(elevated).scatter_(0, place, elevated - nearest)
-    barycentric = torch.cat((1 + ascending[:1] - ascending[-1:], ascending.diff(dim=0)))
+    # The rounded point may lie off the plane Σx = 0: as many coordinates as its sum says, the worst rounded, move a step back.
+    order = _places(elevated - nearest) - nearest.sum(dim=0).to(torch.int8)
+    wrapped = (order > size).to(torch.int8) - (order < 0).to(torch.int8)
+    nearest += wrapped
+    order = (order - wrapped * (size + 1)).long()
+    ascending = torch.empty_like(elevated).scatter_(0, order, elevated - nearest)
+    return nearest, order, torch.cat((1 + ascending[:1] - ascending[-1:], ascending.diff(dim=0)))
 
-    # A lattice point's coordinates are equal modulo F+1 and sum to 0; the first F, in mixed radix, are its key. The margin
-    # of two steps on each side keeps corners and their neighbours from wrapping into another row.
+
+def _keys(nearest: Tensor, order: Tensor) -> tuple[Tensor, Tensor]:
+    """Keys of each simplex's corners (F+1, N) int64, unique to a lattice point, and the jumps (F+1,) between neighbours' keys.
+
+    A point's coordinates sum to 0, so the first F in mixed radix are its key. Corners are F+1 neighbours in a row: all
+    coordinates grow by 1 but one, which falls by F. A margin of two steps on each side keeps keys of neighbours apart.
+    """
+    size = len(nearest) - 1
     origin = nearest[:size].long() * (size + 1)
     low = origin.amin(dim=1, keepdim=True) - 2 * (size + 1)
     extent = (origin.amax(dim=1, keepdim=True) - low + 2 * (size + 1) + 1).flatten()
     if extent.double().prod() >= 2**63:
         raise ValueError("kernels: a deviation is too small for this image; widen it (DeepLab's bilateral kernel is 4, 121, 5)")
-    stride = torch.cat((extent.new_ones(1), extent.cumprod(0)))[: size + 1]
-    stride[size] = 0
+    stride = torch.cat((extent.new_ones(1), extent[:-1].cumprod(0), extent.new_zeros(1)))
     jumps = stride.sum() - (size + 1) * stride
-    steps = torch.empty_like(place).scatter_(0, place, jumps[:, None].expand_as(place))
+    steps = torch.empty_like(order).scatter_(0, order, jumps[:, None].expand_as(order))
     first = ((origin - low) * stride[:size, None]).sum(dim=0, keepdim=True)
-    return torch.cat((first, first + steps[:size].cumsum(dim=0))), jumps, barycentric
+    return torch.cat((first, first + steps[:size].cumsum(dim=0))), jumps
 
 
 def _elevate(features: Tensor) -> Tensor:
@@ -160,7 +167,7 @@ def _elevate(features: Tensor) -> Tensor:
     size = len(features)
     axis = torch.arange(1, size + 1, device=features.device)[:, None]
     scaled = features * (size + 1) * (2 / 3 / (axis * (axis + 1))).sqrt()
-    later = scaled.flip(0).cumsum(dim=0).flip(0)
+    later = torch.stack([scaled[i:].sum(dim=0) for i in range(size)])
     zero = torch.zeros_like(scaled[:1])
     return torch.cat((later, zero)) - torch.cat((zero, axis * scaled))
 
@@ -176,7 +183,7 @@ def _places(values: Tensor) -> Tensor:
             above = values[i] > values[j]
             places[i] += above
             places[j] += ~above
-    return places.long()
+    return places
 
 
 def _neighbours(points: Tensor, jumps: Tensor) -> tuple[Tensor, Tensor]:
