@@ -29,6 +29,7 @@ from frugalseg.recipes.runtime import Runtime
 from frugalseg.state import Shelf, Stage, write, write_json
 
 DRY_STEPS = 2  # steps of each stage under --dry-run
+DRY_BATCH = 2  # pictures for each process in such a step
 
 
 class Stopped(SystemExit):
@@ -95,7 +96,7 @@ class Run:
     Args:
         folder: where everything about the run lives; a folder with earlier state goes on from it.
         runtime: see `Runtime`.
-        dry: two steps for each stage, to try a recipe.
+        dry: two steps of two pictures for each stage, to try a recipe.
     """
 
     def __init__(self, folder: str | Path, runtime: Runtime | None = None, *, dry: bool = False) -> None:
@@ -180,7 +181,8 @@ class Run:
         A finished stage yields nothing. `others` are further modules whose weights belong to the state (an EMA teacher).
         """
         modules = {"model": model, **others}
-        steps = min(steps, DRY_STEPS) if self.dry else steps
+        if self.dry:
+            steps, batch = min(steps, DRY_STEPS), min(batch, DRY_BATCH * self.fabric.world_size)
         state = Stage(self.folder / "state" / stage)
         start, seconds, done = state.restore(modules, optimizer)
         if done:
