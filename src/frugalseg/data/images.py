@@ -108,7 +108,7 @@ def verify(path: Path | str, max_pixels: int = MAX_PIXELS) -> Header:
         known = _header(image)
     with _opened(path, max_pixels) as image:
         if image.format == "JPEG":
-            image.draft(None, (1, 1))  # reads every byte but computes an eighth of the size: 3 to 5 times faster
+            image.draft(None, (1, 1))  # reads every byte but computes an eighth of the size: 2.7 times faster
         image.load()
         if _is_wide(image):
             _rgb(image, path)
