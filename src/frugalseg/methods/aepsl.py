@@ -84,6 +84,14 @@ def online_mask(logits: Tensor, weights: Tensor) -> Tensor:
 # -- networks --------------------------------------------------------------------------------------------------------
 
 
+def head(config: Config, channels: int) -> tuple[nn.Module, int]:
+    """DeepLab's fc6 and fc7 on a backbone of that many channels, or nothing, and the channels that come out."""
+    if not config.channels:
+        return nn.Identity(), channels
+    average = config.backbone == "vgg16"  # pool5a belongs to DeepLab's VGG-16
+    return heads.LargeFOV(channels, config.channels, config.dilation, config.dropout, average), config.channels
+
+
 class Classifier(nn.Module):
     """Backbone, LargeFOV head, global average pooling, one linear layer; its CAM is that layer slid over the map (sec. 3.1)."""
 
@@ -101,9 +109,8 @@ class Classifier(nn.Module):
             frozen=config.frozen,
             freeze_norm=config.freeze_norm,
         )
-        average = config.backbone == "vgg16"  # pool5a belongs to DeepLab's VGG-16
-        self.head = heads.LargeFOV(self.backbone.channels, config.channels, config.dilation, config.dropout, average)
-        self.fc = nn.Linear(config.channels, len(self.classes))
+        self.head, channels = head(config, self.backbone.channels)
+        self.fc = nn.Linear(channels, len(self.classes))
         nn.init.normal_(self.fc.weight, std=0.01)
         nn.init.zeros_(self.fc.bias)
 
@@ -142,7 +149,7 @@ class Segmenter(Classifier):
 
     def __init__(self, config: Config, classes: Sequence[str]) -> None:
         super().__init__(config, classes)
-        self.score = nn.Conv2d(config.channels, len(self.classes) + 1, 1)
+        self.score = nn.Conv2d(self.fc.in_features, len(self.classes) + 1, 1)
         nn.init.normal_(self.score.weight, std=0.01)
         nn.init.constant_(self.score.get_parameter("bias"), 0.0)
 
@@ -151,8 +158,9 @@ class Segmenter(Classifier):
         features, tags = self.features(batch["image"]), batch["tags"]
         labels = self.fc(features.mean((2, 3)))
         logits = upsample(self.score(features), self.config.output_stride, self.config.label_stride)
-        masks = batch["semantic"][:, :: self.config.label_stride, :: self.config.label_stride]
-        logits = logits[..., : masks.shape[1], : masks.shape[2]]
+        # Between the map's last point and the crop's edge there are labels, but no scores.
+        extent = logits.shape[-2:]
+        masks = batch["semantic"][:, :: self.config.label_stride, :: self.config.label_stride][:, : extent[0], : extent[1]]
         losses = {"segmentation": segmentation_loss(logits, masks, tags), "label": label_loss(labels, tags, self.label_loss)}
         if self.config.psl and self.config.masks == "mined":
             online = online_mask(logits, self._weights(labels, tags))
@@ -263,7 +271,7 @@ def discriminative(cam: Tensor, config: Config) -> Tensor:
     if config.erase == "fraction_of_max":
         return cam > config.erase_fraction * cam.max()
     count = max(1, round(config.erase_fraction * cam.numel()))
-    return cam >= cam.flatten().topk(count).values[-1]
+    return (cam >= cam.flatten().topk(count).values[-1]) & (cam > 0)
 
 
 def assemble(claims: np.ndarray, ids: Iterable[int], background: np.ndarray) -> np.ndarray:
@@ -294,7 +302,8 @@ class Mined:
 
     @staticmethod
     def pack(claims: np.ndarray, ids: np.ndarray) -> dict[str, np.ndarray]:
-        return {"bits": np.packbits(claims.reshape(len(claims), -1), axis=1), "ids": ids, "size": np.array(claims.shape[1:])}
+        flat = claims.reshape(len(claims), math.prod(claims.shape[1:]))  # -1 for the pixels fails on a picture without tags
+        return {"bits": np.packbits(flat, axis=1), "ids": ids, "size": np.array(claims.shape[1:])}
 
     def claims(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         """(T, H, W) bool and the T class ids 1..C of one picture."""
@@ -386,7 +395,7 @@ def train(config: Config, data: Any, run: Run) -> Classifier:
 
     Writes weights/classifier{t}, weights/segmentation{k} and weights/last; a finished stage is not run again.
     """
-    data = data.only(*config.needs)
+    data = learnable(config, data)
     run.expect("data", data.fingerprint)
     mean = run.once("mean_pixel", lambda: mean_pixel(data))
     if config.masks == "given":
@@ -400,6 +409,13 @@ def train(config: Config, data: Any, run: Run) -> Classifier:
         if k < config.plus:
             masks = run.each(f"refined{k}", data, partial(predicted_mask, model))
     return save(run, model, "last", mean)
+
+
+def learnable(config: Config, data: Any) -> Any:
+    """The pictures that have every label the recipe needs, and no other label; what nobody labelled teaches nothing here."""
+    tagged = ~data.tags.isnan().all(1)
+    masked = torch.tensor([config.masks == "mined" or record.semantic is not None for record in data.records])
+    return data.only(*config.needs).select((tagged & masked).nonzero().flatten())
 
 
 def mine(config: Config, data: Any, run: Run, mean: Sequence[float]) -> tuple[list[Shelf], Classifier]:
@@ -435,7 +451,7 @@ def borrowed(config: Config, data: Any) -> tuple[list[Shelf], Classifier]:
     """The regions and the first classifier that another run mined from the same pictures and tags."""
     source = Path(str(config.mined))
     shelves = [Shelf(source / "state" / f"regions{t}") for t in range(config.rounds)]
-    missing = [str(shelf.folder) for shelf in shelves if len(data) - 1 not in shelf]
+    missing = [str(shelf.folder) for shelf in shelves if any(index not in shelf for index in range(len(data)))]
     if missing:
         raise ValueError(
             f"mined={source}: expected {config.rounds} finished mining rounds, {missing[0]} is not one; lower rounds"

@@ -18,7 +18,7 @@ class Config:
         level: number of leading backbone blocks to use; 0 uses all.
         frozen: number of leading backbone blocks that stay as they are.
         freeze_norm: keep all batch-norm statistics of the backbone as they are.
-        channels: channels of LargeFOV's fc6 and fc7 (1024).
+        channels: channels of LargeFOV's fc6 and fc7 (1024); 0 leaves the head out, for few pictures on ready-made features.
         dilation: dilation of fc6 (12).
         dropout: after fc6 and fc7 (0.5).
         resize: longer side of a picture before cropping, in pixels; 0 keeps its size.
@@ -130,7 +130,7 @@ class Config:
         return tuple(notes)
 
     def __post_init__(self) -> None:
-        limits = {"rounds": 1, "plus": 0, "batch": 1, "channels": 1, "crop": 16, "dilation": 1, "label_stride": 1, "level": 0}
+        limits = {"rounds": 1, "plus": 0, "batch": 1, "channels": 0, "crop": 16, "dilation": 1, "label_stride": 1, "level": 0}
         limits |= {"frozen": 0, "crf_iterations": 1, "crf_side": 16}
         faults = [
             f"{name}={getattr(self, name)}: expected at least {low}" for name, low in limits.items() if getattr(self, name) < low
