@@ -1,0 +1,246 @@
+"""Run what `claims` declares: every cell once, each in a process of its own, each ending in one JSON file.
+
+A cell whose file exists is skipped, a killed one goes on where its run stopped, one whose data is absent is listed with the
+reason. `python -m benchmarks.cells --help` says how to choose.
+"""
+
+from __future__ import annotations
+
+import argparse
+import fnmatch
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from benchmarks.claims import PLANS
+from benchmarks.plan import ROOT, Cell
+from frugalseg import config
+from frugalseg.training import CIRCUMSTANCES
+
+RESULTS, RUNS = ROOT / "benchmarks" / "results", ROOT / "runs" / "bench"
+TRAIN_PICTURES, VAL_PICTURES, SIDE = 480, 240, 128  # of the built-in set
+
+
+class Absent(Exception):
+    """Data that is not on this machine."""
+
+
+# -- data ------------------------------------------------------------------------------------------------------------
+
+
+def photos() -> Path:
+    """The folder of real photos: $FRUGALSEG_DATA, else `shared/data` beside the project."""
+    return Path(os.environ.get("FRUGALSEG_DATA") or ROOT.parent / "shared" / "data")
+
+
+def voc20() -> Path:
+    folder = photos() / "voc20" / "VOC2012"
+    if not folder.is_dir():
+        raise Absent(f"the photos of voc20 are not in {photos()}; FRUGALSEG_DATA names the folder that holds them")
+    return folder
+
+
+def shapes() -> Path:
+    from frugalseg.data.shapes import write
+
+    return write(RUNS / "data" / "shapes", TRAIN_PICTURES, VAL_PICTURES, test=0, seed=0, size=SIDE)
+
+
+DATA: dict[str, Callable[[], Path]] = {"voc20": voc20, "shapes": shapes}
+DRAWN = {"shapes"}  # made here when it is first needed, so never absent
+
+
+# -- one cell --------------------------------------------------------------------------------------------------------
+
+
+def measure(cell: Cell, quiet: bool = False) -> None:
+    """Train the cell's run, or finish it, score its rows, and write its file."""
+    from benchmarks import results
+    from frugalseg.data import read
+    from frugalseg.methods import METHODS
+    from frugalseg.run import peak_memory, read_log
+    from frugalseg.training import fit, recall
+
+    root, settings = DATA[cell.bench.data](), cell.settings(RUNS, photos()) | {"quiet": quiet}
+    train, val = read(root, split=settings["split"]), read(root, split=cell.bench.val)
+    fit(METHODS[cell.plan.method], train, settings)
+    folder = cell.run(RUNS)
+    rows, pictures, scoring = score(cell, folder, val, quiet)
+    extras = {name: compute(folder, train) for name, compute in cell.variant.extras.items()}
+    about, done = recall(folder), [line for line in read_log(folder) if line.get("event") == "done"]
+    seconds: dict[str, float] = {}
+    for line in done:
+        seconds[line["stage"]] = round(seconds.get(line["stage"], 0) + line["seconds"], 1)
+    record = {
+        "cell": {"method": cell.plan.method, "data": cell.bench.data, "variant": cell.variant.name, "seed": cell.seed},
+        "config": portable(settings),
+        "protocol": {"learned": f"{cell.bench.data}|{settings['split']}|n={about['images']}", "scored": rows[0]["protocol"]},
+        "labels": ["semantic"] if cell.variant.masked else about["labels"],
+        "extra_supervision": about["extra_supervision"],
+        "seconds": {"total": round(sum(seconds.values()) + scoring, 1), "scoring": round(scoring, 1), **seconds},
+        "peak_memory_mb": max([peak_memory(), *(line.get("peak_memory", 0) for line in done)]),
+        **results.origin(ROOT),
+        **extras,
+        "baselines": rows[0]["baselines"],
+        "rows": [{key: value for key, value in row.items() if key != "baselines"} for row in rows],
+        "pictures": pictures,
+    }
+    results.save(cell.file(RESULTS), record)
+
+
+def score(cell: Cell, folder: Path, val: Any, quiet: bool) -> tuple[list[dict[str, Any]], dict[str, Any], float]:
+    """The cell's rows, what they share, and the seconds it took."""
+    from benchmarks import results
+    from frugalseg.evaluation import evaluate
+    from frugalseg.predictor import load
+
+    begin, rows, shared = time.perf_counter(), [], {}
+    for row in cell.variant.rows:
+        predictor = load(folder / "weights" / f"{row.weights}.safetensors")
+        if row.options:
+            network: Any = predictor.network
+            network.config = replace(network.config, **row.options)
+        started = time.perf_counter()
+        scores = evaluate(predictor, val, tags="ground-truth" if row.tags == "given" else "predicted", quiet=quiet)
+        scores.data = cell.bench.data  # the folder's name may be anything, such as VOC2012
+        head = {"name": row.name, "weights": row.weights, "tags": row.tags, "options": dict(row.options)}
+        rows.append(head | {"seconds": round(time.perf_counter() - started, 1)} | results.scored(scores))
+        shared = results.truth(scores)
+    return rows, shared, time.perf_counter() - begin
+
+
+def portable(settings: dict[str, Any]) -> dict[str, Any]:
+    """The settings that decide what comes out, with no folder of this machine in them."""
+    kept = {key: value for key, value in settings.items() if key not in CIRCUMSTANCES}
+    names = {str(photos()): "$FRUGALSEG_DATA", str(RUNS): "runs/bench"}
+    return {key: _renamed(value, names) for key, value in kept.items()}
+
+
+def _renamed(value: Any, names: dict[str, str]) -> Any:
+    for folder, name in names.items():
+        if isinstance(value, str) and value.startswith(folder):
+            return name + value.removeprefix(folder)
+    return list(value) if isinstance(value, tuple) else value
+
+
+# -- all cells -------------------------------------------------------------------------------------------------------
+
+
+def chosen(pattern: str, data: str) -> list[Cell]:
+    """The cells whose name contains or matches the pattern, with those they come after, in an order that can be run."""
+    known = [cell for plan in PLANS for cell in plan.cells()]
+    wanted = {
+        cell.name
+        for cell in known
+        if (pattern in cell.name or fnmatch.fnmatch(cell.name, pattern)) and data in ("", cell.bench.data)
+    }
+    needed = {before.name for cell in known if cell.name in wanted for before in cell.before}
+    return [cell for cell in known if cell.name in wanted | needed]
+
+
+def absent(cells: Sequence[Cell]) -> dict[str, str]:
+    """Data sets of these cells that cannot be had, with the reason."""
+    reasons = {}
+    for name in {cell.bench.data for cell in cells} - DRAWN:
+        try:
+            DATA[name]()
+        except Absent as error:
+            reasons[name] = str(error)
+    return reasons
+
+
+def state(cell: Cell, missing: dict[str, str]) -> str:
+    """Where a cell stands, in words."""
+    if cell.file(RESULTS).exists():
+        return "finished, by other settings than now: delete its file to run it again" if outdated(cell) else "finished"
+    if cell.bench.data in missing:
+        return f"not run: {missing[cell.bench.data]}"
+    return "started" if cell.run(RUNS).exists() else "to run"
+
+
+def outdated(cell: Cell) -> bool:
+    now = json.loads(json.dumps(portable(cell.settings(RUNS, photos()))))
+    return json.loads(cell.file(RESULTS).read_text("utf-8"))["config"] != now
+
+
+def run(cells: Sequence[Cell], jobs: int) -> list[str]:
+    """Run the unfinished cells, `jobs` at a time, none before those it comes after; gives the names of those that failed."""
+    waiting = [cell for cell in cells if not cell.file(RESULTS).exists()]
+    running: dict[subprocess.Popen[bytes], Cell] = {}
+    failed: list[str] = []
+    try:
+        while waiting or running:
+            for cell in [cell for cell in waiting if all(before.file(RESULTS).exists() for before in cell.before)]:
+                if len(running) < jobs:
+                    waiting.remove(cell)
+                    running[start(cell, jobs)] = cell
+            if not running:  # what is left comes after a cell that failed
+                return failed + [cell.name for cell in waiting]
+            time.sleep(0.2)
+            for process in [process for process in running if process.poll() is not None]:
+                cell = running.pop(process)
+                failed += [cell.name] if process.returncode else []
+                say(f"{cell.name}: " + (f"ended with status {process.returncode}" if process.returncode else "finished"))
+    finally:
+        for process in running:
+            process.terminate()
+    return failed
+
+
+def start(cell: Cell, jobs: int) -> subprocess.Popen[bytes]:
+    """A process of its own for each cell: its peak memory is the cell's alone, and its crash ends no other."""
+    say(f"{cell.name}: training")
+    environment = dict(os.environ)
+    if jobs > 1:
+        environment.setdefault("OMP_NUM_THREADS", str(max(1, len(os.sched_getaffinity(0)) // jobs)))
+    words = [sys.executable, "-m", "benchmarks.cells", "--cell", cell.name, *(["--quiet"] if jobs > 1 else [])]
+    return subprocess.Popen(words, cwd=ROOT, env=environment)
+
+
+def say(text: str) -> None:
+    print(text, flush=True)
+
+
+def arguments(words: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.cells", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--only", default="", metavar="PATTERN", help="cells whose name holds this text or matches it, as in '*/ae?-*'")
+    parser.add_argument("--data", default="", choices=["", *DATA], help="cells of one data set")
+    parser.add_argument("--jobs", type=int, default=1, help="cells side by side, for instance on one GPU")
+    parser.add_argument("--list", action="store_true", help="say where every cell stands, and run none")
+    parser.add_argument("--cell", default="", metavar="NAME", help="run this one cell in this process")
+    parser.add_argument("--quiet", action="store_true", help="no progress bars")
+    return parser.parse_args(words)
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    options = arguments(words)
+    if options.cell:
+        (cell,) = (cell for cell in chosen(options.cell, "") if cell.name == options.cell)
+        measure(cell, options.quiet)
+        return 0
+    cells = chosen(options.only, options.data)
+    if not cells:
+        raise config.UsageError(f"--only: no cell matches {options.only!r}; --list names them all")
+    missing = absent(cells)
+    for cell in cells:
+        if options.list or cell.bench.data in missing or cell.file(RESULTS).exists():
+            say(f"{cell.name}: {state(cell, missing)}")
+    if options.list:
+        return 0
+    cells = [cell for cell in cells if cell.bench.data not in missing]
+    for name in {cell.bench.data for cell in cells}:
+        DATA[name]()  # drawn once, before many processes want it
+    failed = run(cells, options.jobs)
+    if failed:
+        say(f"{len(failed)} cells are not finished: {', '.join(failed)}\nThe same command goes on with them.")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

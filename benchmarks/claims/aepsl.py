@@ -1,0 +1,127 @@
+"""AE-PSL: the ablations of Wei et al. (CVPR 2017, tables 3 and 4, sec. 4.3), and what this implementation must reach."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from benchmarks.plan import ROOT, Bench, Claim, Plan, Row, Variant
+from frugalseg import config
+
+ROUNDS = 4  # erasing rounds that are mined; the paper stops at three, because the fourth over-erases
+NO_CRF, CRF = {"crf": False}, {"crf": True}
+
+
+def plain_and_refined(name: str, weights: str = "last") -> tuple[Row, Row]:
+    return Row(name, weights, options=NO_CRF), Row(f"{name} + CRF", weights, options=CRF)
+
+
+def pseudo_labels(run: Path, data: Any) -> list[dict[str, Any]]:
+    """How good the assembled masks S are after each round, on the training pictures that have masks: mIoU over the pixels that S
+    labels, and the share of the true pixels that it labels."""
+    from frugalseg.metrics import SemanticScores
+    from frugalseg.predictor import load
+    from frugalseg.state import Shelf
+
+    settings: Any = load(run).network.config
+    shelves = [Shelf(run / "state" / f"regions{t}") for t in range(ROUNDS)]
+    quality = []
+    for rounds in range(1, 1 + sum(0 in shelf for shelf in shelves)):
+        scores, labelled, known = SemanticScores(data.classes, split=data.split), 0, 0
+        for name, mask, truth in assembled(settings, data, shelves[:rounds]):
+            known += int((truth != 255).sum())
+            truth[mask == 255] = 255
+            labelled += int((truth != 255).sum())
+            mask[mask == 255] = 0
+            scores.update(name, mask, truth)
+        quality.append({"rounds": rounds, "images": scores.images, "miou": scores.miou, "coverage": labelled / known})
+    return quality
+
+
+def assembled(settings: Any, data: Any, shelves: list[Any]) -> Any:
+    """(name, mask S, true mask) of every picture that has one."""
+    from frugalseg.methods.aepsl import Assembled
+
+    masks, truth = Assembled(settings, data.only("image", "tags"), shelves), data.only("semantic")
+    for index, record in enumerate(data.records):
+        if record.semantic is not None:
+            yield record.name, masks[index], truth[index].semantic.numpy()
+
+
+def as_many_steps(recipe: str, tagged: int, masked: int) -> Mapping[str, Any]:
+    """Passes over `masked` pictures that make as many steps as the recipe's over `tagged` ones."""
+    return {"epochs": config.read(ROOT / recipe)["epochs"] * tagged / masked}
+
+
+MINED = {"mined": "mine"}
+AE3 = {"rounds": 3, "plus": 0}
+VARIANTS = (
+    Variant(
+        "mine",
+        (*plain_and_refined("CAM"), Row("CAM + ground-truth tags", tags="given", options=NO_CRF)),
+        {"segment": "cam", "rounds": ROUNDS},
+        extras={"pseudo_labels": pseudo_labels},
+    ),
+    *(
+        Variant(f"ae{k}", plain_and_refined(f"AE {k}"), {"rounds": k, "psl": False, "plus": 0}, MINED)
+        for k in range(1, ROUNDS + 1)
+    ),
+    Variant(
+        "psl",
+        (
+            *plain_and_refined("AE 3 + PSL", "segmentation0"),
+            *plain_and_refined("PSL++"),
+            Row("PSL++ + CRF + ground-truth tags", tags="given", options=CRF),
+        ),
+        {"rounds": 3, "psl": True, "plus": 1},
+        MINED,
+    ),
+    Variant("no_v", plain_and_refined("AE 3 + PSL, no v"), AE3 | {"prohibit_by": "none"}, MINED),
+    Variant("tags_v", plain_and_refined("AE 3 + PSL, tags as v"), AE3 | {"prohibit_by": "tags"}, MINED),
+    Variant("masks", plain_and_refined("real masks"), {"masks": "given"}, masked=True),
+)
+
+SMALL, SHAPES = "configs/aepsl_small.yaml", "configs/aepsl_shapes.yaml"
+BENCHES = (
+    Bench(
+        data="voc20",
+        about="Real photos of VOC's twenty classes. Learnt from the tags of 616 photos, scored on 84 others without their tags; the "
+        "run on real masks has 163 of the 616, and as many steps.",
+        recipe=SMALL,
+        train="Main/train",
+        masked="Segmentation/train",
+        val="Segmentation/val",
+        seeds=(0,),
+        settings={"weights": "$FRUGALSEG_DATA/weights/mobilenet_v2_imagenet.pth", "normalize": "half"},
+        adjust={"masks": as_many_steps(SMALL, 616, 163)},
+    ),
+    Bench(
+        data="shapes",
+        about="The built-in pictures, from random weights: 480 to learn from, 240 to score on, 12 classes, 128 × 128 pixels.",
+        recipe=SHAPES,
+        train="Main/train",
+        masked="Segmentation/train",
+        val="Segmentation/val",
+        seeds=(0, 1, 2),
+    ),
+)
+
+FINAL = "PSL++ + CRF"
+CLAIMS = (
+    Claim("A second erasing round finds more of the object", "AE 2 + CRF", "AE 1 + CRF", "49.5 > 44.9"),
+    Claim("So does a third", "AE 3 + CRF", "AE 2 + CRF", "50.9 > 49.5"),
+    Claim("A fourth erases too much", "AE 3 + CRF", "AE 4 + CRF", "50.9 > 48.8"),
+    Claim("Prohibitive learning (PSL) helps", "AE 3 + PSL + CRF", "AE 3 + CRF", "54.1 > 50.9"),
+    Claim("Training once more on refined predictions (PSL++) helps", FINAL, "AE 3 + PSL + CRF", "55.0 > 54.1"),
+    Claim("Weighting by v beats no weighting", "AE 3 + PSL + CRF", "AE 3 + PSL, no v + CRF", "1.0 more"),
+    Claim("Predicted v beats ground-truth tags as v in training", "AE 3 + PSL + CRF", "AE 3 + PSL, tags as v + CRF", "0.6 more"),
+    Claim("Ground-truth tags at test are an upper bound", "PSL++ + CRF + ground-truth tags", FINAL, "56.1 > 55.0"),
+    Claim("The whole method beats its CAM alone", FINAL, "CAM"),
+    Claim("It also beats CAM refined by the same CRF", FINAL, "CAM + CRF"),
+    Claim("Tags of 616 photos do as well as masks of 163", FINAL, "real masks + CRF", data=("voc20",)),
+    Claim("Floor on real photos: 25 %", FINAL, 0.25, data=("voc20",)),
+    Claim("Goal on real photos: 30 %", FINAL, 0.30, data=("voc20",)),
+)
+
+PLAN = Plan("aepsl", BENCHES, VARIANTS, CLAIMS)

@@ -1,0 +1,111 @@
+"""The JSON file of a finished cell: what was run, where, how long it took, and the scores with their counts for every picture."""
+
+from __future__ import annotations
+
+import base64
+import importlib.metadata
+import json
+import os
+import platform
+import subprocess
+import zlib
+from collections.abc import Mapping, Sequence
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from frugalseg.metrics import SemanticScores
+from frugalseg.metrics.semantic import INTERSECTION, PREDICTED, TRUTH
+from frugalseg.state import write
+
+LIBRARIES = ("frugalseg", "torch", "torchvision", "lightning-fabric", "timm", "numpy", "scikit-image", "pillow")
+
+
+def pack(counts: np.ndarray) -> str:
+    """Counts as text: 32-bit little-endian numbers, row by row, zlib, base64. A hundred times smaller than as JSON lists."""
+    return base64.b64encode(zlib.compress(np.ascontiguousarray(counts, "<i4").tobytes(), 9)).decode()
+
+
+def unpack(text: str, *shape: int) -> np.ndarray:
+    """The counts in `text` as int64 of this shape."""
+    return np.frombuffer(zlib.decompress(base64.b64decode(text)), "<i4").reshape(shape).astype(np.int64)
+
+
+def scored(scores: SemanticScores) -> dict[str, Any]:
+    """What one row adds to the file: the scores, and per picture the intersection and the predicted pixels of each class."""
+    record = scores.to_json()
+    for shared in ("counts", "classes", "data"):  # stand once in the file, as `truth` says
+        del record[shared]
+    return record | {"counts": pack(scores.stacked()[:, [INTERSECTION, PREDICTED]])}
+
+
+def truth(scores: SemanticScores) -> dict[str, Any]:
+    """What is the same for all rows: names of the pictures and, for each, the true pixels of every class."""
+    return {
+        "data": scores.data,
+        "classes": list(scores.classes),
+        "names": scores.names,
+        "truth": pack(scores.stacked()[:, TRUTH]),
+    }
+
+
+def scores_of(record: Mapping[str, Any], row: str) -> SemanticScores:
+    """The scores of one row of a file's content, ready to be compared picture by picture. KeyError if it has no such row."""
+    shared, rows = record["pictures"], {entry["name"]: entry for entry in record["rows"]}
+    images, classes = len(shared["names"]), len(shared["classes"]) + 1
+    scores = SemanticScores(shared["classes"], shared["data"], rows[row]["split"])
+    true = unpack(shared["truth"], images, 1, classes)
+    counts = np.concatenate([unpack(rows[row]["counts"], images, 2, classes), true], axis=1)
+    scores.rows = dict(zip(shared["names"], counts, strict=True))
+    return scores
+
+
+def read(results: Path) -> dict[str, dict[str, Any]]:
+    """Every cell's file below `results`, by the cell's name."""
+    files = sorted(results.rglob("*.json"))
+    return {path.relative_to(results).with_suffix("").as_posix(): json.loads(path.read_text("utf-8")) for path in files}
+
+
+def save(path: Path, record: Mapping[str, Any]) -> None:
+    """Write a file whole or not at all, a line for every field and row."""
+    lines = [f"{json.dumps(key)}: {_lines(value)}" for key, value in record.items()]
+    text = "{\n" + ",\n".join(lines) + "\n}\n"
+    write(path, lambda file: file.write(text.encode()))
+
+
+def _lines(value: Any) -> str:
+    if isinstance(value, Sequence) and value and isinstance(value[0], dict):
+        return "[\n" + ",\n".join(json.dumps(item) for item in value) + "\n]"
+    return json.dumps(value)
+
+
+def origin(root: Path) -> dict[str, Any]:
+    """Date, commit of the code, machine and versions: what a number must be read with. Names neither host nor folder."""
+    import torch
+
+    commit = _git(root, "rev-parse", "--short=12", "HEAD")
+    changed = _git(root, "status", "--porcelain", "--untracked-files=no", "--", "src", "configs", "benchmarks/*.py")
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    machine = {"cpu": _cpu(), "cores": len(os.sched_getaffinity(0)), "gpu": gpu, "system": platform.system()}
+    versions = {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in LIBRARIES}
+    return {
+        "date": date.today().isoformat(),
+        "commit": commit + ("+changes" if changed else ""),
+        "machine": machine,
+        "versions": versions,
+    }
+
+
+def _git(root: Path, *words: str) -> str:
+    result = subprocess.run(["git", *words], cwd=root, capture_output=True, text=True, check=False)
+    return result.stdout.strip() if result.returncode == 0 else "unknown"
+
+
+def _cpu() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
