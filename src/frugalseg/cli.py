@@ -266,7 +266,8 @@ def regions(words: list[str], given: dict[str, Any]) -> int:
     cache = Cache(options["cache"] or None)
     filled = fill(read(place, split=options["split"] or None), name, cache, jobs=options["jobs"] or None, **arguments)
     counts = f"{filled.made} made, {filled.found} there before, {filled.unkept} not kept, {len(filled.failed)} failed"
-    say("\n".join([f"{name}: {counts}", *(f"  {picture}: {why}" for picture, why in filled.failed.items()), f"cache  {cache.folder}"]))
+    failures = [f"  {picture}: {why}" for picture, why in filled.failed.items()]
+    say("\n".join([f"{name}: {counts}", *failures, f"cache  {cache.folder}"]))
     return PROBLEM if filled.failed or filled.unkept else OK
 
 
