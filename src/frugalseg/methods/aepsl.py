@@ -514,13 +514,15 @@ def rate(config: Config, step: int, steps: int, epochs: float) -> float:
     return 0.1 if step >= steps * config.drop_epochs / epochs else 1.0
 
 
-def optimizer_of(config: Config, model: Classifier) -> torch.optim.SGD:
-    """SGD with the backbone at lr and the new layers at head_lr (sec. 4.1)."""
+def optimizer_of(config: Config, model: Classifier) -> torch.optim.Optimizer:
+    """The optimiser, with the backbone at lr and the new layers at head_lr (sec. 4.1)."""
     trunk = [p for p in model.backbone.parameters() if p.requires_grad]
     inside = {id(p) for p in model.backbone.parameters()}
     new = [p for p in model.parameters() if id(p) not in inside]
-    groups = [{"params": trunk, "lr": config.lr}, {"params": new, "lr": config.head_lr}]
-    return torch.optim.SGD([g for g in groups if g["params"]], momentum=config.momentum, weight_decay=config.weight_decay)
+    groups = [group for group in ({"params": trunk, "lr": config.lr}, {"params": new, "lr": config.head_lr}) if group["params"]]
+    if config.optimizer == "adamw":
+        return torch.optim.AdamW(groups, weight_decay=config.weight_decay)
+    return torch.optim.SGD(groups, momentum=config.momentum, weight_decay=config.weight_decay)
 
 
 def stack(items: list[dict[str, Tensor]]) -> dict[str, Any]:
