@@ -1,4 +1,4 @@
-# make demo · make test · make lint · make bench · make lock · make clean
+# make demo · make test · make lint · make bench · make results · make lock · make clean
 # Each does its own set-up in .venv; Python 3.11 or newer and make are all it needs.
 
 SUITABLE := for p in python3 python3.13 python3.12 python3.11 python3.14; do \
@@ -16,7 +16,7 @@ VENV = "$(PYTHON)" -m venv .venv
 INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 endif
 
-.PHONY: demo test lint bench lock clean
+.PHONY: demo test lint bench results lock clean
 
 demo: $(READY)
 	$(BIN)/frugalseg demo
@@ -28,8 +28,13 @@ lint: $(READY)
 	$(BIN)/ruff check
 	$(BIN)/mypy
 
+# Continues where it stopped; `make bench BENCH="--only voc20 --jobs 4"` chooses, `BENCH=--list` says where every cell stands.
 bench: $(READY)
-	$(BIN)/python -m benchmarks
+	$(BIN)/python -m benchmarks.cells $(BENCH)
+	$(BIN)/python -m benchmarks.tables
+
+results: $(READY)
+	$(BIN)/python -m benchmarks.tables
 
 # Versions already locked stay; `make lock UPGRADE=--upgrade` takes the newest. torch and torchvision must agree on CUDA's version.
 lock:

@@ -81,7 +81,7 @@ def measure(cell: Cell, quiet: bool = False) -> None:
         "cell": {"method": cell.plan.method, "data": cell.bench.data, "variant": cell.variant.name, "seed": cell.seed},
         "config": portable(settings),
         "protocol": {"learned": f"{cell.bench.data}|{settings['split']}|n={about['images']}", "scored": rows[0]["protocol"]},
-        "labels": ["semantic"] if cell.variant.masked else about["labels"],
+        "labels": about["labels"],
         "extra_supervision": about["extra_supervision"],
         "seconds": {"total": round(sum(seconds.values()) + scoring, 1), "scoring": round(scoring, 1), **seconds},
         "peak_memory_mb": max([peak_memory(), *(line.get("peak_memory", 0) for line in done)]),
@@ -209,7 +209,7 @@ def say(text: str) -> None:
 
 def arguments(words: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.cells", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--only", default="", metavar="PATTERN", help="cells whose name holds this text or matches it, as in '*/ae?-*'")
+    parser.add_argument("--only", default="", metavar="PATTERN", help="cells whose name holds this or matches it: '*/ae?-*'")
     parser.add_argument("--data", default="", choices=["", *DATA], help="cells of one data set")
     parser.add_argument("--jobs", type=int, default=1, help="cells side by side, for instance on one GPU")
     parser.add_argument("--list", action="store_true", help="say where every cell stands, and run none")

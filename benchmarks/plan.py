@@ -96,7 +96,9 @@ class Plan:
         known = {variant.name for variant in self.variants}
         faults = [f"two rows are called {name!r}" for name in sorted(set(names)) if names.count(name) > 1]
         for variant in self.variants:
-            faults += [f"{variant.name} comes after {other!r}, which is no variant" for other in set(variant.after.values()) - known]
+            faults += [
+                f"{variant.name} comes after {other!r}, which is no variant" for other in set(variant.after.values()) - known
+            ]
         for claim in self.claims:
             sides = {side for side in (claim.better, claim.worse) if isinstance(side, str)}
             faults += [f"{claim.text!r} is about {side!r}, which is no row" for side in sorted(sides - set(names))]

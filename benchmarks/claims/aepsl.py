@@ -86,8 +86,8 @@ SMALL, SHAPES = "configs/aepsl_small.yaml", "configs/aepsl_shapes.yaml"
 BENCHES = (
     Bench(
         data="voc20",
-        about="Real photos of VOC's twenty classes. Learnt from the tags of 616 photos, scored on 84 others without their tags; the "
-        "run on real masks has 163 of the 616, and as many steps.",
+        about="Real photos of VOC's twenty classes. Learnt from the tags of 616 photos, scored on 84 others without their tags; "
+        "the run on real masks has 163 of the 616, and as many steps.",
         recipe=SMALL,
         train="Main/train",
         masked="Segmentation/train",

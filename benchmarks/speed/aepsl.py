@@ -1,0 +1,170 @@
+"""Speed and peak memory of AE-PSL by configs/aepsl_small.yaml: `python -m benchmarks.speed.aepsl` writes aepsl.json beside it.
+
+Every measurement is a process of its own, so that its peak memory is its own. The pictures are drawn, the weights random: neither
+changes the work that is done.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.plan import ROOT
+
+RECIPE, FILE = ROOT / "configs" / "aepsl_small.yaml", Path(__file__).with_suffix(".json")
+CLASSES = 21  # of VOC with background, for the CRF
+CRF_SIZE = 375, 500  # of a VOC photo
+TRAINING_LIMIT, PREDICTION_LIMIT = 3000, 2000  # MB
+
+
+def training(folder: Path, options: argparse.Namespace) -> list[dict[str, Any]]:
+    """One short training of every stage."""
+    import frugalseg
+    from frugalseg import config
+    from frugalseg.data import shapes
+    from frugalseg.run import read_log
+
+    data = shapes.write(folder / "data", options.pictures, val=1, test=0, size=options.side, quiet=True)
+    settings = {**config.read(RECIPE), "weights": None, "rounds": 1, "plus": 0, "log_every": 2, "quiet": True}
+    epochs = options.steps * settings["batch"] / options.pictures
+    settings |= {"classifier_epochs": epochs, "epochs": epochs, "out": str(folder), "name": "run"}
+    frugalseg.train("aepsl", data, **settings)
+    log = read_log(folder / "aepsl" / "run")
+    how = f"aepsl_small, batch {settings['batch']}, crop {settings['crop']}, {options.pictures} pictures of {options.side} pixels"
+    (mining,) = (line for line in log if line.get("stage") == "regions0" and line.get("event") == "done")
+    return [
+        {"what": "classifier training", "value": pace(log, "classifier0"), "unit": "images/s", "how": how},
+        {"what": "CAM mining", "value": mining["items"] / max(mining["seconds"], 0.01), "unit": "images/s", "how": how},
+        {"what": "segmentation training", "value": pace(log, "segmentation0"), "unit": "images/s", "how": how},
+        memory("training", f"{how}; its largest reader process apart: {readers()} MB", TRAINING_LIMIT),
+    ]
+
+
+def pace(log: list[dict[str, Any]], stage: str) -> float:
+    """Images a second of a stage: the median over its log lines, so that the first steps do not count for more."""
+    return statistics.median(line["images_per_second"] for line in log if line.get("stage") == stage and "step" in line)
+
+
+def prediction(folder: Path, options: argparse.Namespace) -> list[dict[str, Any]]:
+    """One large photo, with CRF, by the network that `training` left."""
+    import torch
+    from PIL import Image
+
+    import frugalseg
+
+    width, height = options.photo
+    coarse = torch.rand(height // 50 + 1, width // 50 + 1, 3).mul(255).to(torch.uint8)
+    Image.fromarray(coarse.numpy()).resize((width, height)).save(folder / "photo.jpg")
+    del coarse
+    model: Any = frugalseg.load(folder / "aepsl" / "run")
+    begin = time.perf_counter()
+    (found,) = model.predict(folder / "photo.jpg")
+    seconds = time.perf_counter() - begin
+    assert found.semantic.shape == (height, width)
+    how = f"one photo of {width} × {height} pixels, with CRF"
+    return [{"what": "prediction", "value": seconds, "unit": "s", "how": how}, memory("prediction", how, PREDICTION_LIMIT)]
+
+
+def crf(folder: Path, options: argparse.Namespace) -> list[dict[str, Any]]:
+    """The DenseCRF, beside pydensecrf2 where that is installed, on the same picture in the same process."""
+    import torch
+
+    from frugalseg.data import shapes
+    from frugalseg.regions.crf import dense_crf
+
+    image = torch.nn.functional.interpolate(shapes.draw(0, 0).image[None].float(), options.crf_size)[0].round().to(torch.uint8)
+    image = image.as_subclass(torch.Tensor)
+    scores = torch.nn.functional.interpolate(torch.randn(1, CLASSES, 24, 32), options.crf_size, mode="bilinear")[0].softmax(0)
+    how = f"{CLASSES} classes, {options.crf_size[1]} × {options.crf_size[0]} pixels, 10 iterations, median of 3"
+    measures = [{"what": "DenseCRF", "value": median(lambda: dense_crf(image, scores)), "unit": "s", "how": how}]
+    try:
+        from pydensecrf import densecrf
+    except ImportError:
+        return measures
+    peer = median(lambda: reference(densecrf, image.permute(1, 2, 0).numpy(), scores.numpy()))
+    return [*measures, {"what": "DenseCRF of pydensecrf2", "value": peer, "unit": "s", "how": how}]
+
+
+def reference(densecrf: Any, image: Any, scores: Any) -> Any:
+    """The same inference by pydensecrf2."""
+    import numpy as np
+
+    classes, height, width = scores.shape
+    field = densecrf.DenseCRF2D(width, height, classes)
+    field.setUnaryEnergy(np.ascontiguousarray(-np.log(scores.reshape(classes, -1)), np.float32))
+    field.addPairwiseGaussian(sxy=3, compat=3)
+    field.addPairwiseBilateral(sxy=121, srgb=5, rgbim=np.ascontiguousarray(image), compat=4)
+    return field.inference(10)
+
+
+def median(work: Callable[[], Any]) -> float:
+    seconds = []
+    for _ in range(3):
+        begin = time.perf_counter()
+        work()
+        seconds.append(time.perf_counter() - begin)
+    return statistics.median(seconds)
+
+
+def memory(what: str, how: str, limit: int) -> dict[str, Any]:
+    from frugalseg.run import peak_memory
+
+    return {"what": f"{what}: peak memory", "value": peak_memory(), "unit": f"MB, at most {limit}", "how": how}
+
+
+def readers() -> int:
+    """Peak memory of the largest process that this one started and that has ended, in MB."""
+    return resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss // 1024
+
+
+MEASURES = {"training": training, "prediction": prediction, "crf": crf}
+
+
+def arguments(words: Sequence[str] | None) -> argparse.Namespace:
+    def size(text: str) -> tuple[int, int]:
+        width, height = map(int, text.split("x"))
+        return width, height
+
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.speed.aepsl", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--pictures", type=int, default=48, help="to train on")
+    parser.add_argument("--side", type=int, default=480, help="of the training pictures, in pixels")
+    parser.add_argument("--steps", type=int, default=20, help="of each training stage")
+    parser.add_argument("--photo", type=size, default=(4000, 3000), metavar="WxH", help="size of the photo that is predicted")
+    parser.add_argument("--crf-size", type=int, nargs=2, default=CRF_SIZE, metavar=("H", "W"))
+    parser.add_argument("--out", type=Path, default=FILE, help="the JSON file")
+    parser.add_argument("--measure", choices=MEASURES, help="do this one measurement in this process and print it")
+    parser.add_argument("--folder", type=Path, help="where that measurement works")
+    return parser.parse_args(words)
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    options, given = arguments(words), list(sys.argv[1:] if words is None else words)
+    if options.measure:
+        options.crf_size = tuple(options.crf_size)
+        print(json.dumps(MEASURES[options.measure](options.folder, options)))
+        return 0
+    from benchmarks import results
+
+    measures: list[dict[str, Any]] = []
+    with tempfile.TemporaryDirectory() as folder:
+        for name in MEASURES:
+            command = [sys.executable, "-m", "benchmarks.speed.aepsl", *given, "--measure", name, "--folder", folder]
+            done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
+            measures += json.loads(done.stdout.splitlines()[-1])
+    for entry in measures:
+        print(f"{entry['what']:<28}{entry['value']:>10.4g} {entry['unit']}")
+    results.save(options.out, {"title": "AE-PSL", **results.origin(ROOT), "measures": measures})
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

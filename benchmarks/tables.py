@@ -1,0 +1,219 @@
+"""docs/results.md from the JSON files of finished cells, and from nothing else: `make results`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks import results
+from benchmarks.claims import PLANS
+from benchmarks.plan import ROOT, Bench, Claim, Plan
+from frugalseg.methods import METHODS
+from frugalseg.metrics import Difference, SemanticScores, bootstrap, paired
+from frugalseg.metrics.per_image import percent
+
+RESULTS, SPEED, PAGE = ROOT / "benchmarks" / "results", ROOT / "benchmarks" / "speed", ROOT / "docs" / "results.md"
+VERDICTS = {"better": "reproduced", "worse": "not reproduced", "undecided": "undecided"}
+Records = Mapping[str, Mapping[str, Any]]
+
+HEAD = """\
+# Results
+
+Made by `make results` from the JSON files under `benchmarks/`; `make bench` runs what is missing. Scores are mean
+intersection over union in percent, over all pixels of the set whose truth is known, with the background as a class. The interval
+is the middle 95 % of 2,000 bootstrap draws of the pictures; for several seeds, of the mean over the seeds under the same draws.
+± is the standard deviation over seeds."""
+
+CLAIMS_HEAD = """\
+A claim is *reproduced* when the paired interval of the difference (the same draws for both sides and for all seeds) lies above 0,
+*not reproduced* when it lies below, else *undecided*. A target is met or missed by the mean. The paper's numbers are VOC 2012 val
+with VGG-16 and 10,582 pictures: their direction is put to the test here, not their size."""
+
+
+class OverSeeds:
+    """The mean of a score over seeds, which is itself a score: of the same pictures, under the same draws."""
+
+    def __init__(self, seeds: Mapping[int, SemanticScores]) -> None:
+        self.seeds = seeds
+        self._first = next(iter(seeds.values()))
+        self.classes, self.names = self._first.classes, self._first.names
+
+    @property
+    def values(self) -> list[float]:
+        return [scores.value for scores in self.seeds.values()]
+
+    @property
+    def value(self) -> float:
+        return float(np.mean(self.values))
+
+    @property
+    def interval(self) -> bootstrap.Interval:
+        return bootstrap.interval(self.resampled())
+
+    def truth(self) -> np.ndarray:
+        return self._first.truth()
+
+    def resampled(self, samples: int = 2000, seed: int = 0) -> np.ndarray:
+        return np.mean([scores.resampled(samples, seed) for scores in self.seeds.values()], axis=0)
+
+    def of(self, seeds: Iterable[int]) -> OverSeeds:
+        return OverSeeds({seed: self.seeds[seed] for seed in seeds})
+
+    def __str__(self) -> str:
+        spread = f" ± {100 * np.std(self.values, ddof=1):.2f}" if len(self.seeds) > 1 else ""
+        return percent(self.value) + spread
+
+
+def compare(better: OverSeeds, worse: OverSeeds) -> Difference | None:
+    """The paired difference over the seeds that both have; None if they share none."""
+    seeds = sorted(better.seeds.keys() & worse.seeds.keys())
+    return paired(better.of(seeds), worse.of(seeds)) if seeds else None
+
+
+# -- the page --------------------------------------------------------------------------------------------------------
+
+
+def page(plans: Sequence[Plan], records: Records, speeds: Mapping[str, Mapping[str, Any]]) -> str:
+    """The whole page, in Markdown."""
+    blocks = [HEAD]
+    for plan in plans:
+        blocks.append(f"## {METHODS[plan.method].summary}")
+        for bench in plan.benches:
+            blocks += section(plan, bench, records)
+    if speeds:
+        blocks += ["## Speed and memory", *(part for speed in speeds.values() for part in speed_section(speed))]
+    return "\n\n".join(block for block in blocks if block) + "\n"
+
+
+def section(plan: Plan, bench: Bench, records: Records) -> list[str]:
+    """One method on one data set."""
+    cells = {cell.name: cell for cell in plan.cells() if cell.bench is bench}
+    found = {name: records[name] for name in cells if name in records}
+    missing = [name for name in cells if name not in found]
+    title = [f"### {plan.method} on {bench.data}", bench.about]
+    not_run = f"Not run: {', '.join(f'`{name}`' for name in missing)}." if missing else ""
+    if not found:
+        return [*title, f"Nothing has been run yet: `python -m benchmarks.cells --data {bench.data}`."]
+    rows = row_scores(plan, found)
+    return [
+        *title,
+        protocol(bench, found),
+        row_table(plan, rows, found),
+        pseudo_table(found),
+        *claim_table(plan, bench, rows),
+        not_run,
+    ]
+
+
+def row_scores(plan: Plan, found: Records) -> dict[str, OverSeeds]:
+    """The scores of every row that was run, by its name."""
+    rows: dict[str, dict[int, SemanticScores]] = {}
+    for record in found.values():
+        for entry in record["rows"]:
+            rows.setdefault(entry["name"], {})[record["cell"]["seed"]] = results.scores_of(record, entry["name"])
+    order = [row.name for variant in plan.variants for row in variant.rows]
+    return {name: OverSeeds(dict(sorted(rows[name].items()))) for name in order if name in rows}
+
+
+def protocol(bench: Bench, found: Records) -> str:
+    """What the numbers of a section must be read with."""
+    every = list(found.values())
+    lines = [
+        ("recipe", [f"`{bench.recipe}`"]),
+        ("learnt from", (f"`{record['protocol']['learned']}` ({', '.join(record['labels'])})" for record in every)),
+        ("extra supervision", (", ".join(record["extra_supervision"]) or "none" for record in every)),
+        ("scored", (f"`{record['protocol']['scored']}`" for record in every)),
+        (
+            "machine",
+            (f"{record['machine']['gpu'] or record['machine']['cpu']}, {record['machine']['cores']} cores" for record in every),
+        ),
+        ("torch", (record["versions"]["torch"] for record in every)),
+        ("code", (f"`{record['commit']}`" for record in every)),
+        ("date", (record["date"] for record in every)),
+    ]
+    return "\n".join(f"- {name}: {'; '.join(sorted(set(values)))}" for name, values in lines)
+
+
+def row_table(plan: Plan, rows: Mapping[str, OverSeeds], found: Records) -> str:
+    """Every row, under the trivial baselines."""
+    names = {row.name: variant.name for variant in plan.variants for row in variant.rows}
+    table = [["row", "mIoU %", "95 % interval", "seeds", "minutes", "MB"]]
+    for name, value in next(iter(found.values()))["baselines"].items():
+        table.append([f"baseline: {name}", percent(value), "", "", "", ""])
+    for name, scores in rows.items():
+        cells = [record for record in found.values() if record["cell"]["variant"] == names[name]]
+        minutes = f"{np.mean([record['seconds']['total'] for record in cells]) / 60:.1f}"
+        memory = str(max(record["peak_memory_mb"] for record in cells))
+        table.append([name, str(scores), str(scores.interval), str(len(scores.seeds)), minutes, memory])
+    note = "Minutes and memory are those of the whole training and scoring the row comes from, without the mining it borrows."
+    return markdown(table) + "\n\n" + note
+
+
+def pseudo_table(found: Records) -> str:
+    """The training masks that the rounds of a mining run assemble; no result, as no picture kept aside is in them."""
+    kept = [record["pseudo_labels"] for record in found.values() if "pseudo_labels" in record]
+    if not kept:
+        return ""
+    table = [["rounds", "mIoU % of the labelled pixels", "labelled pixels %", "training pictures"]]
+    for entries in zip(*kept, strict=False):
+        miou, coverage = (100 * float(np.mean([entry[key] for entry in entries])) for key in ("miou", "coverage"))
+        table.append([str(entries[0]["rounds"]), f"{miou:.2f}", f"{coverage:.1f}", str(entries[0]["images"])])
+    return "Pseudo labels on the training pictures that have masks (no result of the method):\n\n" + markdown(table)
+
+
+def claim_table(plan: Plan, bench: Bench, rows: Mapping[str, OverSeeds]) -> list[str]:
+    """The claims that this data set can tell about, with what was found."""
+    table = [["claim", "rows", "paper", "here", "verdict"]]
+    for claim in plan.claims:
+        if bench.data in claim.data:
+            here, verdict = judge(claim, rows)
+            worse = f"{100 * claim.worse:.0f} %" if isinstance(claim.worse, float) else claim.worse
+            table.append([claim.text, f"{claim.better} > {worse}", claim.paper, here, verdict])
+    return [CLAIMS_HEAD, markdown(table)] if len(table) > 1 else []
+
+
+def judge(claim: Claim, rows: Mapping[str, OverSeeds]) -> tuple[str, str]:
+    """What was found about a claim, in numbers, and the verdict."""
+    better = rows.get(claim.better)
+    if isinstance(claim.worse, float):
+        if better is None:
+            return "", "not run"
+        return f"{percent(better.value)} {better.interval}", "met" if better.value >= claim.worse else "missed"
+    worse = rows.get(claim.worse)
+    found = compare(better, worse) if better and worse else None
+    if found is None:
+        return "", "not run"
+    return str(found).rpartition(" ")[0], VERDICTS[found.decided]
+
+
+def speed_section(speed: Mapping[str, Any]) -> list[str]:
+    """One file of benchmarks/speed."""
+    machine = speed["machine"]
+    where = (
+        f"{machine['gpu'] or machine['cpu']}, {machine['cores']} cores; torch {speed['versions']['torch']}; `{speed['commit']}`"
+    )
+    table = [["measured", "value", "unit", "how"]]
+    table += [[entry["what"], f"{entry['value']:.4g}", entry["unit"], entry["how"]] for entry in speed["measures"]]
+    return [f"### {speed['title']}", f"{where}; {speed['date']}.", markdown(table)]
+
+
+def markdown(table: Sequence[Sequence[str]]) -> str:
+    lines = [f"| {' | '.join(row)} |" for row in table]
+    return "\n".join([lines[0], "|" + "---|" * len(table[0]), *lines[1:]])
+
+
+def main() -> int:
+    speeds = {path.stem: json.loads(path.read_text("utf-8")) for path in sorted(SPEED.glob("*.json"))}
+    PAGE.parent.mkdir(exist_ok=True)
+    PAGE.write_text(page(PLANS, results.read(RESULTS), speeds), encoding="utf-8")
+    print(f"{PAGE.relative_to(ROOT)} is made")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
