@@ -149,8 +149,8 @@ def test_badges_are_small_parts_of_objects(samples: list[Sample], badges: list[t
     assert max(share) < 0.2
 
 
-def test_colour_gives_the_badge_away_and_not_the_body(samples: list[Sample], badges: list[torch.Tensor]) -> None:
-    """The nearest class mean tells badges apart by their average colour; bodies wear any colour."""
+def test_colour_tells_the_badge_far_better_than_the_body(samples: list[Sample], badges: list[torch.Tensor]) -> None:
+    """The nearest class mean tells badges apart by their average colour, and bodies poorly."""
     seen = [
         (sample.image.float(), badge & (sample.semantic == label), (sample.semantic == label) & ~badge, int(label))
         for sample, badge in zip(samples, badges, strict=True)
@@ -160,8 +160,8 @@ def test_colour_gives_the_badge_away_and_not_the_body(samples: list[Sample], bad
     labels = np.array([label for *_, label in seen])
     on_badge = np.stack([image[:, badge].mean(1).numpy() for image, badge, *_ in seen])
     on_body = np.stack([image[:, body].mean(1).numpy() for image, _, body, _ in seen])
-    assert nearest_mean_accuracy(on_badge, labels) > 0.6
-    assert nearest_mean_accuracy(on_body, labels) < 0.25
+    assert nearest_mean_accuracy(on_badge, labels) > 0.75
+    assert nearest_mean_accuracy(on_body, labels) < 0.4
 
 
 def nearest_mean_accuracy(colours: np.ndarray, labels: np.ndarray) -> float:

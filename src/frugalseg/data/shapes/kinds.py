@@ -28,9 +28,10 @@ class Badge(NamedTuple):
 
 
 class Kind(NamedTuple):
-    """A class. The pieces of its body are painted in order, the badge at last."""
+    """A class. hue: what its bodies tend to, in turns. The pieces of the body are painted in order, the badge at last."""
 
     name: str
+    hue: float
     badge: Badge
     body: list[Piece]
 
@@ -82,6 +83,7 @@ COLOURS = {
 KINDS = (
     Kind(
         "bird",
+        2 / 12,
         Badge("disc", "yellow", "red", 0.62, -0.62),
         [
             polygon(0.8, -0.4, -0.1, -1, -0.3, -0.9, 0.3),
@@ -94,6 +96,7 @@ KINDS = (
     ),
     Kind(
         "boat",
+        7 / 12,
         Badge("square", "red", "cyan", 0, -0.78),
         [
             box(0.5, -0.06, -0.9, 0.06, 0.4),
@@ -104,6 +107,7 @@ KINDS = (
     ),
     Kind(
         "bottle",
+        5 / 12,
         Badge("cross", "green", "pink", 0, -0.74),
         [
             polygon(1.0, -0.17, -0.8, 0.17, -0.8, 0.17, -0.45, 0.42, -0.15, 0.42, 0.97, -0.42, 0.97, -0.42, -0.15, -0.17, -0.45),
@@ -112,6 +116,7 @@ KINDS = (
     ),
     Kind(
         "butterfly",
+        10 / 12,
         Badge("diamond", "pink", "yellow", 0, -0.55),
         [
             *mirrored(oval(1.0, 0.5, -0.32, 0.48, 0.44), oval(0.8, 0.42, 0.45, 0.36, 0.4)),
@@ -120,6 +125,7 @@ KINDS = (
     ),
     Kind(
         "car",
+        8 / 12,
         Badge("triangle", "yellow", "blue", -0.05, -0.62),
         [
             polygon(1.3, -0.62, -0.05, -0.42, -0.52, 0.35, -0.52, 0.62, -0.05),
@@ -129,6 +135,7 @@ KINDS = (
     ),
     Kind(
         "crab",
+        0 / 12,
         Badge("star", "cyan", "red", 0, -0.1),
         [
             *mirrored(
@@ -143,6 +150,7 @@ KINDS = (
     ),
     Kind(
         "fish",
+        6 / 12,
         Badge("disc", "blue", "yellow", 0.58, -0.02),
         [
             polygon(0.75, -0.5, 0, -1, -0.5, -0.85, 0, -1, 0.5),
@@ -153,6 +161,7 @@ KINDS = (
     ),
     Kind(
         "house",
+        1 / 12,
         Badge("square", "pink", "green", 0, -0.38),
         [
             box(0.6, 0.35, -0.8, 0.58, -0.3),
@@ -164,6 +173,7 @@ KINDS = (
     ),
     Kind(
         "mushroom",
+        11 / 12,
         Badge("triangle", "red", "green", 0.3, -0.3),
         [
             polygon(1.25, -0.2, 0, 0.2, 0, 0.32, 0.95, -0.32, 0.95),
@@ -173,6 +183,7 @@ KINDS = (
     ),
     Kind(
         "rocket",
+        9 / 12,
         Badge("star", "green", "yellow", 0, -0.62),
         [
             *mirrored(polygon(0.65, 0.25, 0, 0.75, 0.6, 0.7, 0.9, 0.2, 0.6)),
@@ -182,6 +193,7 @@ KINDS = (
     ),
     Kind(
         "snail",
+        3 / 12,
         Badge("diamond", "cyan", "blue", 0.74, -0.3),
         [
             polygon(0.8, -1, 0.85, -0.6, 0.45, 0.5, 0.45, 0.6, -0.2, 0.95, -0.2, 0.95, 0.85),
@@ -192,6 +204,7 @@ KINDS = (
     ),
     Kind(
         "tree",
+        4 / 12,
         Badge("cross", "blue", "pink", 0, -0.72),
         [
             box(0.5, -0.13, 0.4, 0.13, 0.97),

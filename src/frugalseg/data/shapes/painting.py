@@ -74,7 +74,7 @@ def _surface(rng: Generator, shape: Shape, window: Window, side: int) -> Floats:
     x, y = x - shape.centre[0], (y - shape.centre[1])[:, None]
     x, y = a * x + b * y, c * x + d * y
     light = rng.uniform(-0.25, 0.25, 2).astype(np.float32)
-    return _two_colours(rng, _texture(rng, x, y)) * (1 + light[0] * x + light[1] * y)
+    return _two_colours(rng, _texture(rng, x, y), shape.hue) * (1 + light[0] * x + light[1] * y)
 
 
 def _texture(rng: Generator, x: Floats, y: Floats) -> Floats:
@@ -100,14 +100,19 @@ def _texture(rng: Generator, x: Floats, y: Floats) -> Floats:
     return (np.clip(hardness * height, -1, 1) + 1) / 2
 
 
-def _two_colours(rng: Generator, pattern: Floats) -> Floats:
+def _two_colours(rng: Generator, pattern: Floats, hue: float | None = None) -> Floats:
     """Colour a pattern (H, W): (3, H, W). The second colour is part of the way to any other, so that contrast varies."""
-    first, second, contrast = _muted(rng), _muted(rng), np.float32(rng.uniform(0.4, 1.0))
+    first, second, contrast = _muted(rng, hue), _muted(rng, None), np.float32(rng.uniform(0.4, 1.0))
     return first[:, None, None] + (contrast * (second - first))[:, None, None] * pattern
 
 
-def _muted(rng: Generator) -> Floats:
-    return np.array(colorsys.hsv_to_rgb(rng.random(), rng.uniform(0.05, 0.6), rng.uniform(0.25, 0.95)), np.float32)
+def _muted(rng: Generator, hue: float | None) -> Floats:
+    """A colour of little saturation; given a hue to tend to, four times out of five one near it, of more saturation."""
+    if hue is None or rng.random() < 0.2:
+        colour = (rng.random(), rng.uniform(0.05, 0.65), rng.uniform(0.3, 0.95))
+    else:
+        colour = (rng.normal(hue, 0.04) % 1, rng.uniform(0.35, 0.65), rng.uniform(0.3, 0.95))
+    return np.array(colorsys.hsv_to_rgb(*colour), np.float32)
 
 
 def _quarters(canvas: NDArray[Any]) -> NDArray[Any]:

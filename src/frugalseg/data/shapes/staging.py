@@ -26,13 +26,14 @@ FRACTION = 4  # binary digits after the point in the coordinates that OpenCV dra
 class Shape:
     """Something to paint, in a frame that `frame` (2, 2) and `centre` (2,) carry to the picture, whose side is 1.
 
-    body: pieces in the picture. badge: outlines in the picture with their colours.
+    body: pieces in the picture. badge: outlines in the picture with their colours. hue: what the body tends to, None for any.
     """
 
     frame: Floats
     centre: Floats
     body: list[Piece]
     badge: list[tuple[Floats, Colour]]
+    hue: float | None = None
 
     @property
     def outlines(self) -> list[Floats]:
@@ -84,7 +85,7 @@ def _object(rng: Generator, kind: Kind, beside: Floats | None) -> Shape:
         return (bent @ frame.T + centre).astype(np.float32)
 
     body = [Piece(placed(outline), tone) for outline, tone in kind.body]
-    return Shape(frame, centre, body, _badge(rng, kind, placed))
+    return Shape(frame, centre, body, _badge(rng, kind, placed), kind.hue)
 
 
 def _badge(rng: Generator, kind: Kind, placed: Callable[[Floats], Floats]) -> list[tuple[Floats, Colour]]:
