@@ -43,11 +43,11 @@ def trained(work: Path) -> Path:
     return work / "runs" / "threshold" / "one"
 
 
-@pytest.mark.parametrize("words", [[], ["train", "aepsl"], *([name] for name in cli.COMMANDS)], ids=" ".join)
-def test_help_loads_nothing_heavy(words: list[str]) -> None:
-    code = f"import sys; from frugalseg.cli import main; print(main({[*words, '--help']!r}), *({HEAVY!r} & sys.modules.keys()))"
+def test_help_and_version_load_nothing_heavy() -> None:
+    lines = [["--help"], ["--version"], ["train", "aepsl", "--help"], *([name, "--help"] for name in cli.COMMANDS)]
+    code = f"import sys; from frugalseg.cli import main; print([main(words) for words in {lines}], *({HEAVY} & sys.modules.keys()))"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert result.stdout.splitlines()[-1] == "0"
+    assert result.stdout.splitlines()[-1] == str([0] * len(lines))
 
 
 def test_importing_the_package_loads_nothing_heavy() -> None:
