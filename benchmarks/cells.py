@@ -82,7 +82,7 @@ def measure(cell: Cell, quiet: bool = False) -> None:
         "config": portable(settings),
         "protocol": {"learned": f"{cell.bench.data}|{settings['split']}|n={about['images']}", "scored": rows[0]["protocol"]},
         "labels": about["labels"],
-        "extra_supervision": about["extra_supervision"],
+        "extra_supervision": placeless(about["extra_supervision"]),
         "seconds": {"total": round(sum(seconds.values()) + scoring, 1), "scoring": round(scoring, 1), **seconds},
         "peak_memory_mb": max([peak_memory(), *(line.get("peak_memory", 0) for line in done)]),
         **results.origin(ROOT),
@@ -118,15 +118,16 @@ def score(cell: Cell, folder: Path, val: Any, quiet: bool) -> tuple[list[dict[st
 def portable(settings: dict[str, Any]) -> dict[str, Any]:
     """The settings that decide what comes out, with no folder of this machine in them."""
     kept = {key: value for key, value in settings.items() if key not in CIRCUMSTANCES}
-    names = {str(photos()): "$FRUGALSEG_DATA", str(RUNS): "runs/bench"}
-    return {key: _renamed(value, names) for key, value in kept.items()}
+    return {key: placeless(value) for key, value in kept.items()}
 
 
-def _renamed(value: Any, names: dict[str, str]) -> Any:
-    for folder, name in names.items():
-        if isinstance(value, str) and value.startswith(folder):
-            return name + value.removeprefix(folder)
-    return list(value) if isinstance(value, tuple) else value
+def placeless(value: Any) -> Any:
+    """A value, or every value of a list, in which the folders of this machine have gone back to their general names."""
+    if isinstance(value, (list, tuple)):
+        return [placeless(item) for item in value]
+    if isinstance(value, str):
+        return value.replace(str(photos()), "$FRUGALSEG_DATA").replace(str(RUNS), "runs/bench")
+    return value
 
 
 # -- all cells -------------------------------------------------------------------------------------------------------

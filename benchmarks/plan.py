@@ -96,9 +96,8 @@ class Plan:
         known = {variant.name for variant in self.variants}
         faults = [f"two rows are called {name!r}" for name in sorted(set(names)) if names.count(name) > 1]
         for variant in self.variants:
-            faults += [
-                f"{variant.name} comes after {other!r}, which is no variant" for other in set(variant.after.values()) - known
-            ]
+            strange = sorted(set(variant.after.values()) - known)
+            faults += [f"{variant.name} comes after {other!r}, which is no variant" for other in strange]
         for claim in self.claims:
             sides = {side for side in (claim.better, claim.worse) if isinstance(side, str)}
             faults += [f"{claim.text!r} is about {side!r}, which is no row" for side in sorted(sides - set(names))]

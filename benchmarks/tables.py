@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -100,14 +99,8 @@ def section(plan: Plan, bench: Bench, records: Records) -> list[str]:
     if not found:
         return [*title, f"Nothing has been run yet: `python -m benchmarks.cells --data {bench.data}`."]
     rows = row_scores(plan, found)
-    return [
-        *title,
-        protocol(bench, found),
-        row_table(plan, rows, found),
-        pseudo_table(found),
-        *claim_table(plan, bench, rows),
-        not_run,
-    ]
+    tables = [row_table(plan, rows, found), pseudo_table(found), *claim_table(plan, bench, rows)]
+    return [*title, protocol(bench, found), *tables, not_run]
 
 
 def row_scores(plan: Plan, found: Records) -> dict[str, OverSeeds]:
@@ -128,15 +121,17 @@ def protocol(bench: Bench, found: Records) -> str:
         ("learnt from", (f"`{record['protocol']['learned']}` ({', '.join(record['labels'])})" for record in every)),
         ("extra supervision", (", ".join(record["extra_supervision"]) or "none" for record in every)),
         ("scored", (f"`{record['protocol']['scored']}`" for record in every)),
-        (
-            "machine",
-            (f"{record['machine']['gpu'] or record['machine']['cpu']}, {record['machine']['cores']} cores" for record in every),
-        ),
+        ("machine", (machine(record) for record in every)),
         ("torch", (record["versions"]["torch"] for record in every)),
         ("code", (f"`{record['commit']}`" for record in every)),
         ("date", (record["date"] for record in every)),
     ]
     return "\n".join(f"- {name}: {'; '.join(sorted(set(values)))}" for name, values in lines)
+
+
+def machine(record: Mapping[str, Any]) -> str:
+    kind = record["machine"]
+    return f"{kind.get('gpu') or kind['cpu']}, {kind['cores']} cores"
 
 
 def row_table(plan: Plan, rows: Mapping[str, OverSeeds], found: Records) -> str:
@@ -193,13 +188,27 @@ def judge(claim: Claim, rows: Mapping[str, OverSeeds]) -> tuple[str, str]:
 
 def speed_section(speed: Mapping[str, Any]) -> list[str]:
     """One file of benchmarks/speed."""
-    machine = speed["machine"]
-    where = (
-        f"{machine['gpu'] or machine['cpu']}, {machine['cores']} cores; torch {speed['versions']['torch']}; `{speed['commit']}`"
-    )
+    if "measures" not in speed:
+        return crf_section(speed)
+    where = f"{machine(speed)}; torch {speed['versions']['torch']}; `{speed['commit']}`"
     table = [["measured", "value", "unit", "how"]]
     table += [[entry["what"], f"{entry['value']:.4g}", entry["unit"], entry["how"]] for entry in speed["measures"]]
     return [f"### {speed['title']}", f"{where}; {speed['date']}.", markdown(table)]
+
+
+def crf_section(speed: Mapping[str, Any]) -> list[str]:
+    """The DenseCRF beside pydensecrf2."""
+    peaks = {entry["classes"]: entry["MiB"] for entry in speed["peak_memory"]}
+    table = [
+        ["classes", "torch threads", "frugalseg s", "pydensecrf2 s", "same label % of pixels", "frugalseg MB", "pydensecrf2 MB"]
+    ]
+    for entry in speed["time"]:
+        own, peer = (f"{entry['seconds'][tool]:.3f}" for tool in ("frugalseg", "pydensecrf2"))
+        memory = (str(peaks[entry["classes"]][tool]) for tool in ("frugalseg", "pydensecrf2"))
+        agreement = f"{100 * entry['argmax_agreement']['mean']:.2f}"
+        table.append([str(entry["classes"]), str(entry["torch_threads"]), own, peer, agreement, *memory])
+    where = f"{machine(speed)}; torch {speed['machine']['versions']['torch']}; {speed['date']}; {speed['photos']} photos"
+    return ["### DenseCRF beside pydensecrf2", f"{where} of {' × '.join(map(str, speed['size']))} pixels.", markdown(table)]
 
 
 def markdown(table: Sequence[Sequence[str]]) -> str:

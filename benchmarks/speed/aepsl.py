@@ -75,7 +75,7 @@ def prediction(folder: Path, options: argparse.Namespace) -> list[dict[str, Any]
 
 
 def crf(folder: Path, options: argparse.Namespace) -> list[dict[str, Any]]:
-    """The DenseCRF, beside pydensecrf2 where that is installed, on the same picture in the same process."""
+    """The DenseCRF of one photo; crf.py compares it with another implementation."""
     import torch
 
     from frugalseg.data import shapes
@@ -85,25 +85,7 @@ def crf(folder: Path, options: argparse.Namespace) -> list[dict[str, Any]]:
     image = image.as_subclass(torch.Tensor)
     scores = torch.nn.functional.interpolate(torch.randn(1, CLASSES, 24, 32), options.crf_size, mode="bilinear")[0].softmax(0)
     how = f"{CLASSES} classes, {options.crf_size[1]} × {options.crf_size[0]} pixels, 10 iterations, median of 3"
-    measures = [{"what": "DenseCRF", "value": median(lambda: dense_crf(image, scores)), "unit": "s", "how": how}]
-    try:
-        from pydensecrf import densecrf
-    except ImportError:
-        return measures
-    peer = median(lambda: reference(densecrf, image.permute(1, 2, 0).numpy(), scores.numpy()))
-    return [*measures, {"what": "DenseCRF of pydensecrf2", "value": peer, "unit": "s", "how": how}]
-
-
-def reference(densecrf: Any, image: Any, scores: Any) -> Any:
-    """The same inference by pydensecrf2."""
-    import numpy as np
-
-    classes, height, width = scores.shape
-    field = densecrf.DenseCRF2D(width, height, classes)
-    field.setUnaryEnergy(np.ascontiguousarray(-np.log(scores.reshape(classes, -1)), np.float32))
-    field.addPairwiseGaussian(sxy=3, compat=3)
-    field.addPairwiseBilateral(sxy=121, srgb=5, rgbim=np.ascontiguousarray(image), compat=4)
-    return field.inference(10)
+    return [{"what": "DenseCRF", "value": median(lambda: dense_crf(image, scores)), "unit": "s", "how": how}]
 
 
 def median(work: Callable[[], Any]) -> float:
