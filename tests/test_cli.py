@@ -45,7 +45,7 @@ def trained(work: Path) -> Path:
 
 def test_help_and_version_load_nothing_heavy() -> None:
     lines = [["--help"], ["--version"], ["train", "aepsl", "--help"], *([name, "--help"] for name in cli.COMMANDS)]
-    code = f"import sys; from frugalseg.cli import main; print([main(words) for words in {lines}], *({HEAVY} & sys.modules.keys()))"
+    code = f"import sys; from frugalseg.cli import main; print([main(w) for w in {lines}], *({HEAVY} & sys.modules.keys()))"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.splitlines()[-1] == str([0] * len(lines))
 
