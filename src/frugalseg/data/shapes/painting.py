@@ -22,7 +22,7 @@ def background(rng: Generator, side: int, water: bool) -> Floats:
     """A textured ground with uneven light; where there is water, it fills the lower part with waves."""
     x: Floats = ((np.arange(side) + 0.5) / side).astype(np.float32)
     y = x[:, None]
-    ground = _two_colours(rng, _texture(rng, 2 * x, 2 * y))
+    ground = _two_colours(rng, _texture(rng, 2 * x, 2 * y), vivid=0.3)
     for cells in (5, 17, 64):
         light = rng.uniform(-1, 1, (cells, cells)).astype(np.float32)
         ground += 0.12 * cv2.resize(light, (side, side), interpolation=cv2.INTER_CUBIC)
@@ -100,18 +100,18 @@ def _texture(rng: Generator, x: Floats, y: Floats) -> Floats:
     return (np.clip(hardness * height, -1, 1) + 1) / 2
 
 
-def _two_colours(rng: Generator, pattern: Floats, hue: float | None = None) -> Floats:
+def _two_colours(rng: Generator, pattern: Floats, hue: float | None = None, vivid: float = 0.65) -> Floats:
     """Colour a pattern (H, W): (3, H, W). The second colour is part of the way to any other, so that contrast varies."""
-    first, second, contrast = _muted(rng, hue), _muted(rng, None), np.float32(rng.uniform(0.4, 1.0))
+    first, second, contrast = _muted(rng, hue, vivid), _muted(rng, None, vivid), np.float32(rng.uniform(0.4, 1.0))
     return first[:, None, None] + (contrast * (second - first))[:, None, None] * pattern
 
 
-def _muted(rng: Generator, hue: float | None) -> Floats:
-    """A colour of little saturation; given a hue to tend to, four times out of five one near it, of more saturation."""
+def _muted(rng: Generator, hue: float | None, vivid: float) -> Floats:
+    """A colour of saturation up to `vivid`; given a hue, four times out of five one near it and not too grey."""
     if hue is None or rng.random() < 0.2:
-        colour = (rng.random(), rng.uniform(0.05, 0.65), rng.uniform(0.3, 0.95))
+        colour = (rng.random(), rng.uniform(0.05, vivid), rng.uniform(0.3, 0.95))
     else:
-        colour = (rng.normal(hue, 0.04) % 1, rng.uniform(0.35, 0.65), rng.uniform(0.3, 0.95))
+        colour = (rng.normal(hue, 0.04) % 1, rng.uniform(0.5 * vivid, vivid), rng.uniform(0.3, 0.95))
     return np.array(colorsys.hsv_to_rgb(*colour), np.float32)
 
 
