@@ -36,7 +36,7 @@ class Absent(Exception):
 
 def photos() -> Path:
     """The folder of real photos: $FRUGALSEG_DATA, else `shared/data` beside the project."""
-    return Path(os.environ.get("FRUGALSEG_DATA") or ROOT.parent / "shared" / "data")
+    return Path(os.environ.get("FRUGALSEG_DATA") or ROOT.parent / "shared" / "data").absolute()
 
 
 def voc20() -> Path:
@@ -197,7 +197,7 @@ def run(cells: Sequence[Cell], jobs: int) -> list[str]:
 def start(cell: Cell, jobs: int) -> subprocess.Popen[bytes]:
     """A process of its own for each cell: its peak memory is the cell's alone, and its crash ends no other."""
     say(f"{cell.name}: training")
-    environment = dict(os.environ)
+    environment = os.environ | {"FRUGALSEG_DATA": str(photos())}
     if jobs > 1:
         environment.setdefault("OMP_NUM_THREADS", str(max(1, len(os.sched_getaffinity(0)) // jobs)))
     words = [sys.executable, "-m", "benchmarks.cells", "--cell", cell.name, *(["--quiet"] if jobs > 1 else [])]
@@ -223,11 +223,16 @@ def main(words: Sequence[str] | None = None) -> int:
     options = arguments(words)
     if options.cell:
         (cell,) = (cell for cell in chosen(options.cell, "") if cell.name == options.cell)
-        measure(cell, options.quiet)
+        try:
+            measure(cell, options.quiet)
+        except config.UsageError as error:
+            say(f"{cell.name}: {error}\nTo start it anew, delete {cell.run(RUNS)}.")
+            return 1
         return 0
     cells = chosen(options.only, options.data)
     if not cells:
-        raise config.UsageError(f"--only: no cell matches {options.only!r}; --list names them all")
+        say(f"--only: no cell matches {options.only!r}; --list names them all")
+        return 2
     missing = absent(cells)
     for cell in cells:
         if options.list or cell.bench.data in missing or cell.file(RESULTS).exists():

@@ -1,0 +1,360 @@
+"""The benchmark harness: what is declared, what is run and in which order, what a file keeps, and what the page makes of it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import fakes
+import numpy as np
+import pytest
+
+from benchmarks import cells, results, tables
+from benchmarks.claims import PLANS, aepsl
+from benchmarks.plan import Bench, Cell, Claim, Plan, Row, Variant
+from frugalseg.data import read, shapes
+from frugalseg.metrics import SemanticScores, paired
+from frugalseg.run import read_log
+
+CLASSES = ("cat", "dog")
+
+
+def random_scores(seed: int, right: float, images: int = 12) -> SemanticScores:
+    """Scores of predictions that are right in this share of the pixels; the truth is the same for every seed."""
+    truths, generator = np.random.default_rng(99), np.random.default_rng(seed)
+    scores = SemanticScores(CLASSES, "toys", "val")
+    for index in range(images):
+        truth = truths.integers(0, 3, (10, 10))
+        keep = generator.random((10, 10)) < right
+        scores.update(f"{index}", np.where(keep, truth, generator.integers(0, 3, (10, 10))), truth)
+    return scores
+
+
+def record(rows: dict[str, SemanticScores], variant: str = "plain", seed: int = 0) -> dict[str, Any]:
+    """A cell's file with these rows."""
+    first = next(iter(rows.values()))
+    return {
+        "cell": {"method": "threshold", "data": "toys", "variant": variant, "seed": seed},
+        "protocol": {"learned": "toys|train|n=4", "scored": first.protocol},
+        "labels": ["tags"],
+        "extra_supervision": [],
+        "machine": {"cpu": "a processor", "cores": 2, "gpu": None},
+        "versions": {"torch": "2.0"},
+        "commit": "abc",
+        "date": "2026-01-01",
+        "seconds": {"total": 90},
+        "peak_memory_mb": 700,
+        "baselines": {"all background": 0.1},
+        "rows": [{"name": name, **results.scored(scores)} for name, scores in rows.items()],
+        "pictures": results.truth(first),
+    }
+
+
+# -- what is declared ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("plan", PLANS, ids=lambda plan: plan.method)
+def test_every_declared_cell_has_settings_its_recipe_knows(plan: Plan) -> None:
+    for cell in plan.cells():
+        settings = cell.settings(Path("runs"), Path("photos"))
+        assert settings["seed"] == cell.seed
+        for key, before in cell.variant.after.items():
+            assert settings[key] == str(Path("runs") / plan.method / cell.bench.data / f"{before}-seed{cell.seed}")
+
+
+@pytest.mark.parametrize("plan", PLANS, ids=lambda plan: plan.method)
+def test_cells_stand_after_those_they_need(plan: Plan) -> None:
+    names = [cell.name for cell in plan.cells()]
+    assert len(set(names)) == len(names)
+    for cell in plan.cells():
+        assert all(names.index(before.name) < names.index(cell.name) for before in cell.before)
+
+
+def test_faults_of_a_plan_are_named_together() -> None:
+    variant = Variant("a", (Row("x"), Row("x")), after={"mined": "b"})
+    with pytest.raises(ValueError, match=r"'x'[\s\S]*'b', which is no variant[\s\S]*'z', which is no row"):
+        Plan("threshold", (), (variant,), (Claim("better", "x", "z"),))
+
+
+def test_the_real_mask_run_makes_as_many_steps() -> None:
+    bench = next(bench for bench in aepsl.BENCHES if bench.data == "voc20")
+    tagged, masked = (
+        next(cell for cell in aepsl.PLAN.cells() if cell.bench is bench and cell.variant.name == name)
+        for name in ("psl", "masks")
+    )
+    epochs = [cell.settings(Path(), Path())["epochs"] for cell in (tagged, masked)]
+    assert epochs[0] * 616 == pytest.approx(epochs[1] * 163)
+
+
+# -- the file of a cell ----------------------------------------------------------------------------------------------
+
+
+def test_scores_survive_the_file(tmp_path: Path) -> None:
+    a, b = random_scores(1, 0.8), random_scores(2, 0.5)
+    results.save(tmp_path / "threshold" / "toys" / "plain-seed0.json", record({"a": a, "b": b}))
+    (kept,) = results.read(tmp_path).values()
+    assert results.scores_of(kept, "a").to_json() == a.to_json()
+    assert paired(results.scores_of(kept, "a"), results.scores_of(kept, "b")) == paired(a, b)
+
+
+def test_files_of_the_largest_cell_stay_small() -> None:
+    """240 pictures, 12 classes, five rows, of masks that are nothing but noise."""
+    generator = np.random.default_rng(0)
+    scores = SemanticScores([f"class {index}" for index in range(12)])
+    for index in range(240):
+        few = generator.choice(13, 5)
+        scores.update(f"val_{index:05d}", generator.choice(few, (128, 128)), generator.choice(few[:3], (128, 128)))
+    assert len(json.dumps(record({f"row {index}": scores for index in range(5)}))) < 100_000
+
+
+# -- running ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def toys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Plan:
+    """A plan of the fake method on bright squares; cells are run in this process."""
+    fakes.install(monkeypatch)
+    fakes.write_bright(tmp_path / "photos" / "bright", wrong=2)
+    (tmp_path / "threshold_bright.yaml").write_text("level: 100\nworkers: 0\n")
+    plan = Plan(
+        "threshold",
+        (Bench("bright", "Squares.", str(tmp_path / "threshold_bright.yaml"), "train", "train", "val", seeds=(0, 1)),),
+        (
+            Variant("later", (Row("told", tags="given"),)),
+            Variant("first", (Row("first"),), {"level": 90}),
+            Variant("wrong", (Row("never"),), {"rounds": 0}),
+        ),
+        (Claim("Being told helps", "told", "first", data=("bright",)),),
+    )
+    monkeypatch.setattr(cells, "PLANS", (plan,))
+    monkeypatch.setattr(cells, "RESULTS", tmp_path / "results")
+    monkeypatch.setattr(cells, "RUNS", tmp_path / "runs")
+    monkeypatch.setattr(cells, "DATA", {"bright": lambda: tmp_path / "photos" / "bright", "voc20": cells.voc20})
+    monkeypatch.setenv("FRUGALSEG_DATA", str(tmp_path / "photos"))
+    monkeypatch.setattr(cells, "start", here)
+    return plan
+
+
+def here(cell: Cell, jobs: int) -> Any:
+    """Stands for a process: runs the cell at once and has ended."""
+    status = cells.main(["--cell", cell.name, "--quiet"])
+    return Process(poll=lambda: status, returncode=status)
+
+
+class Process(SimpleNamespace):
+    """What `run` uses of a process."""
+
+    __hash__ = object.__hash__
+
+    def terminate(self) -> None:
+        pass
+
+
+def test_a_cell_leaves_one_file_with_all_that_is_needed(toys: Plan, tmp_path: Path) -> None:
+    assert cells.main(["--only", "first-seed1"]) == 0
+    (path,) = (tmp_path / "results").rglob("*.json")
+    assert path == tmp_path / "results" / "threshold" / "bright" / "first-seed1.json"
+    found = json.loads(path.read_text())
+    assert found["config"]["level"] == 90
+    assert found["protocol"] == {"learned": "bright|train|n=4", "scored": "miou|voc-void255|present-classes|bright|val|n=4"}
+    assert (found["seconds"]["threshold"], found["peak_memory_mb"] >= 1234) == (65.0, True)
+    assert found["seconds"]["total"] >= 65
+    assert {"date", "commit", "machine", "versions"} <= found.keys()
+    assert str(tmp_path) not in path.read_text()
+    (row,) = found["rows"]
+    squares = [16 * (8 + index) for index in range(4)]  # all are found; the first two are not in the truth
+    assert row["per_class"]["square"] == pytest.approx(sum(squares[2:]) / sum(squares))
+
+
+def test_finished_cells_are_skipped_and_outdated_ones_said(
+    toys: Plan, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ["--only", "*/first-seed?"]
+    assert cells.main(words) == 0
+    before = {path: path.read_text() for path in (tmp_path / "results").rglob("*.json")}
+    assert len(before) == 2
+    monkeypatch.setattr(cells, "start", lambda *_: pytest.fail("a finished cell was started again"))
+    assert cells.main(words) == 0
+    assert {path: path.read_text() for path in before} == before
+    (tmp_path / "threshold_bright.yaml").write_text("level: 100\nrounds: 7\nworkers: 0\n")
+    capsys.readouterr()
+    assert cells.main(["--list", *words]) == 0
+    assert capsys.readouterr().out.count("finished, by other settings than now") == 2
+
+
+def test_a_cell_that_fails_holds_up_only_those_after_it(toys: Plan, capsys: pytest.CaptureFixture[str], monkeypatch: Any) -> None:
+    late = replace(toys.variants[0], name="late", rows=(Row("late"),), after={"mode": "wrong"})
+    monkeypatch.setattr(cells, "PLANS", (replace(toys, variants=(*toys.variants, late)),))
+    assert cells.main([]) == 1
+    out = capsys.readouterr().out
+    assert out.count(": finished") == 4
+    assert "rounds=0: expected at least 1" in out
+    (last,) = (line for line in out.splitlines() if "not finished" in line)
+    assert sorted(last.partition(": ")[2].split(", ")) == [
+        f"threshold/bright/{name}-seed{seed}" for name in ("late", "wrong") for seed in (0, 1)
+    ]
+
+
+def test_a_choice_brings_what_it_comes_after() -> None:
+    names = [cell.name for cell in cells.chosen("shapes/ae2-seed1", "")]
+    assert names == ["aepsl/shapes/mine-seed1", "aepsl/shapes/ae2-seed1"]
+    assert {cell.bench.data for cell in cells.chosen("", "voc20")} == {"voc20"}
+    assert cells.main(["--only", "ae9"]) == 2
+
+
+def test_processes_run_side_by_side_in_order(toys: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With two jobs there are never three processes, and none starts before the file of the one it needs."""
+    late = replace(toys.variants[0], name="late", rows=(Row("late"),), after={"mode": "first"})
+    plan = replace(toys, variants=(late, *toys.variants[:2]))
+    alive: list[str] = []
+    peak = []
+
+    def begin(cell: Cell, jobs: int) -> Any:
+        assert all(before.file(cells.RESULTS).exists() for before in cell.before)
+        alive.append(cell.name)
+        peak.append(len(alive))
+        return Process(poll=lambda: end(cell), returncode=0)
+
+    def end(cell: Cell) -> int:
+        alive.remove(cell.name)
+        results.save(cell.file(cells.RESULTS), {})
+        return 0
+
+    monkeypatch.setattr(cells, "start", begin)
+    monkeypatch.setattr(cells.time, "sleep", lambda _: None)
+    assert cells.run(list(plan.cells()), jobs=2) == []
+    assert len(peak) == 6
+    assert max(peak) == 2
+
+
+def test_absent_photos_are_listed_with_the_reason(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("FRUGALSEG_DATA", str(tmp_path / "nowhere"))
+    monkeypatch.setattr(cells, "RESULTS", tmp_path / "results")
+    assert cells.main(["--data", "voc20"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == len(aepsl.VARIANTS)
+    assert all("not run: the photos of voc20 are not in" in line for line in lines)
+
+
+def test_aepsl_cells_run_through(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Mining, a network on what was mined, and the one on real masks, on six pictures for a few steps."""
+    tiny = {"crop": 33, "channels": 8, "batch": 2, "classifier_epochs": 0.4, "epochs": 0.4, "workers": 0, "crf_iterations": 1}
+    bench = replace(aepsl.BENCHES[1], data="toys", seeds=(0,), settings=tiny | {"cam_flip": False})
+    wanted = [variant for variant in aepsl.VARIANTS if variant.name in ("mine", "psl", "masks")]
+    monkeypatch.setattr(cells, "PLANS", (Plan("aepsl", (bench,), tuple(wanted), ()),))
+    monkeypatch.setattr(cells, "RESULTS", tmp_path / "results")
+    monkeypatch.setattr(cells, "RUNS", tmp_path / "runs")
+    root = shapes.write(tmp_path / "toys", train=4, val=2, test=0, size=48, quiet=True)
+    monkeypatch.setattr(cells, "DATA", {"toys": lambda: root})
+    monkeypatch.setattr(cells, "start", here)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(cells, "score", interrupt)
+        cells.main([])
+    assert not list(tmp_path.glob("results/**/*.json"))
+    assert cells.main([]) == 0
+    done = [line["stage"] for line in read_log(tmp_path / "runs/aepsl/toys/mine-seed0") if line.get("event") == "done"]
+    assert done == [f"{stage}{t}" for t in range(4) for stage in ("classifier", "regions")]  # once each, in both sittings
+    found = results.read(tmp_path / "results")
+    rows = {entry["name"]: entry for file in found.values() for entry in file["rows"]}
+    assert list(rows) == [row.name for name in ("masks", "mine", "psl") for row in variant_of(name).rows]
+    assert rows["CAM"]["options"] == {"crf": False}
+    assert rows["CAM + ground-truth tags"]["split"] == "Segmentation/val+ground-truth-tags"
+    assert [found[f"aepsl/toys/{name}-seed0"]["labels"] for name in ("mine", "masks")] == [["tags"], ["semantic", "tags"]]
+    quality = found["aepsl/toys/mine-seed0"]["pseudo_labels"]
+    assert [entry["rounds"] for entry in quality] == [1, 2, 3, 4]
+    assert found["aepsl/toys/psl-seed0"]["config"]["mined"] == "runs/bench/aepsl/toys/mine-seed0"
+
+
+def interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def variant_of(name: str) -> Variant:
+    return next(variant for variant in aepsl.VARIANTS if variant.name == name)
+
+
+def test_pseudo_labels_equal_a_count_by_hand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One picture of two classes: S says 1 on the left half, background on a quarter, nothing on the rest."""
+    root = fakes.write_bright(tmp_path)
+    data = read(root, split="train").select([0])
+    truth = data[0].semantic
+    assert truth is not None
+    mask = np.full(tuple(truth.shape), 255, np.uint8)
+    mask[:, :20], mask[:, 20:30] = 1, 0
+    monkeypatch.setattr(aepsl, "assembled", lambda *_: iter([("one", mask.copy(), truth.numpy().copy())]))
+    monkeypatch.setattr("frugalseg.predictor.load", lambda _: SimpleNamespace(network=SimpleNamespace(config=None)))
+    monkeypatch.setattr("frugalseg.state.Shelf.__contains__", lambda self, _: self.folder.name == "regions0")
+    (entry,) = aepsl.pseudo_labels(tmp_path, data)
+    square = int((truth[:, :20] == 1).sum())
+    assert (entry["rounds"], entry["images"], entry["coverage"]) == (1, 1, 0.75)
+    assert entry["miou"] == pytest.approx((square / (20 * 32) + (10 * 32) / (30 * 32 - square)) / 2)
+
+
+# -- the page --------------------------------------------------------------------------------------------------------
+
+
+def test_one_seed_is_the_paired_comparison_itself() -> None:
+    a, b = random_scores(1, 0.8), random_scores(2, 0.5)
+    assert tables.compare(tables.OverSeeds({0: a}), tables.OverSeeds({0: b})) == paired(a, b)
+
+
+def test_seeds_are_averaged_under_the_same_draws() -> None:
+    a = {seed: random_scores(seed, 0.8) for seed in (0, 1, 2)}
+    b = {seed: random_scores(10 + seed, 0.6) for seed in (1, 2, 3)}
+    found = tables.compare(tables.OverSeeds(a), tables.OverSeeds(b))
+    assert found is not None
+    assert found.mean == pytest.approx(np.mean([a[seed].miou - b[seed].miou for seed in (1, 2)]))
+    generator, differences = np.random.default_rng(0), []
+    for weights in generator.multinomial(12, np.full(12, 1 / 12), size=2000):
+        differences.append(np.mean([float((a[s].score(weights[None]) - b[s].score(weights[None]))[0]) for s in (1, 2)]))
+    assert (found.low, found.high) == pytest.approx(tuple(np.quantile(differences, [0.025, 0.975])))
+    assert tables.compare(tables.OverSeeds(a), tables.OverSeeds({7: b[1]})) is None
+
+
+@pytest.mark.parametrize(
+    ("claim", "verdict"),
+    [
+        (Claim("", "good", "bad"), "reproduced"),
+        (Claim("", "bad", "good"), "not reproduced"),
+        (Claim("", "good", "same"), "undecided"),
+        (Claim("", "good", "absent"), "not run"),
+        (Claim("", "good", 0.3), "met"),
+        (Claim("", "good", 0.99), "missed"),
+        (Claim("", "absent", 0.3), "not run"),
+    ],
+)
+def test_verdicts(claim: Claim, verdict: str) -> None:
+    good, bad, same = random_scores(1, 0.9), random_scores(2, 0.3), random_scores(1, 0.9)
+    rows = {name: tables.OverSeeds({0: scores}) for name, scores in {"good": good, "bad": bad, "same": same}.items()}
+    assert tables.judge(claim, rows)[1] == verdict
+
+
+def test_the_page_prints_what_the_files_hold(toys: Plan) -> None:
+    first, told = [random_scores(seed, 0.5) for seed in (0, 1)], random_scores(3, 0.9)
+    records = {f"threshold/bright/first-seed{seed}": record({"first": first[seed]}, "first", seed) for seed in (0, 1)}
+    records["threshold/bright/later-seed0"] = record({"told": told}, "later")
+    page = tables.page((toys,), records, {})
+    mean, spread = np.mean([scores.miou for scores in first]), np.std([scores.miou for scores in first], ddof=1)
+    assert f"| first | {100 * mean:.2f} ± {100 * spread:.2f} | [" in page
+    assert f"| told | {100 * told.miou:.2f} | {told.interval()} | 1 | 1.5 | 700 |" in page
+    assert "| baseline: all background | 10.00 |" in page
+    difference = paired(told, first[0])
+    assert f"| {100 * difference.mean:+.2f} [{100 * difference.low:+.2f}, {100 * difference.high:+.2f}] | reproduced |" in page
+    assert "Not run: `threshold/bright/wrong-seed0`, `threshold/bright/later-seed1`, `threshold/bright/wrong-seed1`." in page
+
+
+def test_the_page_in_docs_is_the_one_the_files_make() -> None:
+    speeds = {path.stem: json.loads(path.read_text("utf-8")) for path in sorted(tables.SPEED.glob("*.json"))}
+    made = tables.page(PLANS, results.read(tables.RESULTS), speeds)
+    assert tables.PAGE.read_text(encoding="utf-8") == made, "docs/results.md is not what `make results` makes of the files"
+
+
+def test_committed_files_are_small_and_name_no_folder() -> None:
+    for path in tables.RESULTS.rglob("*.json"):
+        assert path.stat().st_size < 100_000, f"{path.name} is too large to keep"
+        assert str(Path.home()) not in path.read_text("utf-8")
