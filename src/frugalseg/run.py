@@ -219,8 +219,8 @@ class Run:
             collate_fn=collate or _as_list,
             num_workers=self._workers,
             generator=torch.Generator().manual_seed(0),
+            worker_init_fn=_deaf,
             pin_memory=self.device.type == "cuda",
-            persistent_workers=False,
         )
 
     def update(self, losses: dict[str, Tensor], optimizer: torch.optim.Optimizer, scale: float = 1.0) -> None:
@@ -276,7 +276,9 @@ class Run:
         mine = todo[self.fabric.global_rank :: self.fabric.world_size]
         begin = time.perf_counter()
         with self._stoppable(), self._bar(name, len(mine)) as advance:
-            for index, item in DataLoader(_Indexed(data, mine), batch_size=None, num_workers=self._workers if mine else 0):
+            for index, item in DataLoader(
+                _Indexed(data, mine), batch_size=None, num_workers=self._workers if mine else 0, worker_init_fn=_deaf
+            ):
                 shelf.write(index, compute(index, item))
                 advance({})
                 if self._stopping:
@@ -389,6 +391,11 @@ class _Indexed(Dataset[Any]):
 
     def __getitem__(self, place: int) -> tuple[int, Any]:
         return self.indices[place], self.data[self.indices[place]]
+
+
+def _deaf(worker: int) -> None:
+    """Reader processes leave SIGTERM, which schedulers send to a whole group, to their parent: its last step needs them."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 def _as_list(items: list[Any]) -> list[Any]:
