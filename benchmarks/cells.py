@@ -10,6 +10,7 @@ import argparse
 import fnmatch
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -24,7 +25,7 @@ from frugalseg import config
 from frugalseg.training import CIRCUMSTANCES
 
 RESULTS, RUNS = ROOT / "benchmarks" / "results", ROOT / "runs" / "bench"
-TRAIN_PICTURES, VAL_PICTURES, SIDE = 480, 240, 128  # of the built-in set
+TRAIN_PICTURES, VAL_PICTURES, SIDE = 400, 160, 128  # of the built-in set
 
 
 class Absent(Exception):
@@ -189,7 +190,7 @@ def run(cells: Sequence[Cell], jobs: int) -> list[str]:
                 failed += [cell.name] if process.returncode else []
                 say(f"{cell.name}: " + (f"ended with status {process.returncode}" if process.returncode else "finished"))
     finally:
-        for process in running:
+        for process in running:  # they keep their state and end
             process.terminate()
     return failed
 
@@ -242,6 +243,7 @@ def main(words: Sequence[str] | None = None) -> int:
     cells = [cell for cell in cells if cell.bench.data not in missing]
     for name in {cell.bench.data for cell in cells}:
         DATA[name]()  # drawn once, before many processes want it
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that `run` hands it on
     failed = run(cells, options.jobs)
     if failed:
         say(f"{len(failed)} cells are not finished: {', '.join(failed)}\nThe same command goes on with them.")

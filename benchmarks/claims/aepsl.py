@@ -98,7 +98,7 @@ BENCHES = (
     ),
     Bench(
         data="shapes",
-        about="The built-in pictures, from random weights: 480 to learn from, 240 to score on, 12 classes, 128 × 128 pixels.",
+        about="The built-in pictures, from random weights: 400 to learn from, 160 to score on, 12 classes, 128 × 128 pixels.",
         recipe=SHAPES,
         train="Main/train",
         masked="Segmentation/train",
