@@ -36,7 +36,7 @@ class Variant:
     """One training, and the rows it is scored by.
 
     settings: over the recipe's. after: settings whose value is the run folder of another variant of the same data and seed.
-    masked: learns from the bench's list of pictures with masks. extras: further figures for the JSON, each made by a function of
+    masked: learns from the bench's list of pictures with masks. data: the data sets it is run on; empty for all. extras: further figures for the JSON, each made by a function of
     (run folder, training pictures with all their labels).
     """
 
@@ -45,6 +45,7 @@ class Variant:
     settings: Mapping[str, Any] = field(default_factory=dict)
     after: Mapping[str, str] = field(default_factory=dict)
     masked: bool = False
+    data: tuple[str, ...] = ()
     extras: Mapping[str, Callable[[Path, Any], Any]] = field(default_factory=dict)
 
 
@@ -109,7 +110,8 @@ class Plan:
         for bench in self.benches:
             for seed in bench.seeds:
                 for variant in self.variants:
-                    yield Cell(self, bench, variant, seed)
+                    if not variant.data or bench.data in variant.data:
+                        yield Cell(self, bench, variant, seed)
 
 
 @dataclass(frozen=True)

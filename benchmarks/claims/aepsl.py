@@ -55,6 +55,7 @@ def as_many_steps(recipe: str, tagged: int, masked: int) -> Mapping[str, Any]:
 
 
 MINED = {"mined": "mine"}
+BOUND = Row("AE 1 + PSL++ + CRF + ground-truth tags", tags="given", options=CRF)
 AE3 = {"rounds": 3, "plus": 0}
 VARIANTS = (
     Variant(
@@ -76,6 +77,13 @@ VARIANTS = (
         ),
         {"rounds": 3, "psl": True, "plus": 1},
         MINED,
+    ),
+    Variant(
+        "psl1",
+        (*plain_and_refined("AE 1 + PSL", "segmentation0"), *plain_and_refined("AE 1 + PSL++"), BOUND),
+        {"rounds": 1, "psl": True, "plus": 1},
+        MINED,
+        data=("voc20",),
     ),
     Variant("no_v", plain_and_refined("AE 3 + PSL, no v"), AE3 | {"prohibit_by": "none"}, MINED),
     Variant("tags_v", plain_and_refined("AE 3 + PSL, tags as v"), AE3 | {"prohibit_by": "tags"}, MINED),
