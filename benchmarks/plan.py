@@ -36,8 +36,8 @@ class Variant:
     """One training, and the rows it is scored by.
 
     settings: over the recipe's. after: settings whose value is the run folder of another variant of the same data and seed.
-    masked: learns from the bench's list of pictures with masks. data: the data sets it is run on; empty for all. extras: further figures for the JSON, each made by a function of
-    (run folder, training pictures with all their labels).
+    masked: learns from the bench's list of pictures with masks. data: the data sets it is run on, empty for all. extras: further
+    figures for the JSON, each made by a function of (run folder, training pictures with all their labels).
     """
 
     name: str

@@ -191,6 +191,6 @@ def _plain(value: Any) -> Any:
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """" – did you mean X?" for the known word nearest to `word`, or nothing where none is near."""
+    """ " – did you mean X?" for the known word nearest to `word`, or nothing where none is near."""
     near = get_close_matches(word, list(known), n=1, cutoff=0.5)
     return f" – did you mean {near[0]}?" if near else ""
