@@ -107,13 +107,14 @@ class Lattice:
         keys, jumps = _keys(*corner)
         keys, order = keys.flatten().sort()
         points, inverse, sizes = keys.unique_consecutive(return_inverse=True, return_counts=True)
-        pixels, inside = order.int().remainder_(count), barycentric.flatten()[order]
-        corners = torch.empty_like(inverse).scatter_(0, order, inverse).view(size + 1, count).T.int().contiguous()
+        pixels, inside = order.int().remainder_(count), barycentric.flatten().index_select(0, order)
+        inverse = inverse.int()
+        corners = torch.empty_like(inverse).scatter_(0, order, inverse).view(size + 1, count).T.contiguous()
         outside = barycentric.T / (1 + 2.0**-size)  # the blur's kernel sums to more than one
         starts = (sizes.cumsum(0) - sizes).int()
         lattice = cls((pixels, inside, starts), _neighbours(points, jumps), (corners, outside.contiguous()))
         scale = (lattice(features.new_ones(count, 1)) + 1e-20).rsqrt()
-        inside *= scale.flatten()[pixels]
+        inside *= scale.flatten().index_select(0, pixels)
         lattice.slice[1].mul_(scale * weight)
         return lattice
 
@@ -144,22 +145,25 @@ def simplex(features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _keys(nearest: Tensor, order: Tensor) -> tuple[Tensor, Tensor]:
-    """Keys of each simplex's corners (F+1, N) int64, unique to a lattice point, and the jumps (F+1,) between neighbours' keys.
+    """Keys (F+1, N) of each simplex's corners, one to one with lattice points, and the jumps (F+1,) between neighbours' keys.
 
-    A point's coordinates sum to 0, so the first F in mixed radix are its key. Corners are F+1 neighbours in a row: all
-    coordinates grow by 1 but one, which falls by F. A margin of two steps on each side keeps keys of neighbours apart.
+    Corners are F+1 neighbours in a row: all coordinates grow by 1 but one, which falls by F. So the coordinates of a point are
+    (F+1)·q + k with one k for all, and sum to 0. The first F, weighed with the strides of a mixed radix of q, are its key: as
+    the strides sum to 1 modulo F+1, the key's remainder is k and its quotient gives q. Keys are narrow and quick to sort.
     """
     size = len(nearest) - 1
-    origin = nearest[:size].long() * (size + 1)
-    low = origin.amin(dim=1, keepdim=True) - 2 * (size + 1)
-    extent = (origin.amax(dim=1, keepdim=True) - low + 2 * (size + 1) + 1).flatten()
-    if extent.double().prod() >= 2**63:
+    low = nearest[:size].amin(dim=1, keepdim=True) - 2  # corners lie up to one step below, neighbours of corners two
+    extent = (nearest[:size].amax(dim=1, keepdim=True) - low + 3).long().flatten()
+    extent[0] += -extent[0] % (size + 1)
+    largest = float(2 * (size + 1) * extent.double().prod())
+    if largest >= 2**63:
         raise ValueError("kernels: a deviation is too small for this image; widen it (DeepLab's bilateral kernel is 4, 121, 5)")
-    stride = torch.cat((extent.new_ones(1), extent[:-1].cumprod(0), extent.new_zeros(1)))
-    jumps = stride.sum() - (size + 1) * stride
-    steps = torch.empty_like(order).scatter_(0, order, jumps[:, None].expand_as(order))
-    first = ((origin - low) * stride[:size, None]).sum(dim=0, keepdim=True)
-    return torch.cat((first, first + steps[:size].cumsum(dim=0))), jumps
+    narrow = torch.int32 if largest < 2**31 else torch.int64
+    stride = torch.cat((extent.new_ones(1), extent[:-1].cumprod(0), extent.new_zeros(1))).to(narrow)
+    jumps = (stride.sum() - (size + 1) * stride).to(narrow)
+    steps = torch.empty_like(order, dtype=narrow).scatter_(0, order, jumps[:, None].expand_as(order))
+    first = ((nearest[:size] - low).to(narrow) * (size + 1) * stride[:size, None]).sum(dim=0, keepdim=True, dtype=narrow)
+    return torch.cat((first, first + steps[:size].cumsum(dim=0, dtype=narrow))), jumps
 
 
 def _elevate(features: Tensor) -> Tensor:
@@ -189,12 +193,11 @@ def _places(values: Tensor) -> Tensor:
 def _neighbours(points: Tensor, jumps: Tensor) -> tuple[Tensor, Tensor]:
     """Each point itself and its neighbours a jump on and back in each direction (F+1, M, 3), weighing 1, ½, ½ (0: none there)."""
     count = len(points)
-    neighbours = torch.arange(count, device=points.device)[None, :, None].repeat(len(jumps), 1, 3)
-    weights = torch.tensor([1.0, 0, 0], device=points.device).repeat(len(jumps), count, 1)
+    here = torch.arange(count + 1, dtype=torch.int32, device=points.device).repeat(len(jumps), 1)
     wanted = points + jumps[:, None]
-    found = torch.searchsorted(points, wanted).clamp_(max=count - 1)
-    direction, here = (points[found] == wanted).nonzero(as_tuple=True)
-    there = found[direction, here]
-    neighbours[direction, here, 1], weights[direction, here, 1] = there, 0.5
-    neighbours[direction, there, 2], weights[direction, there, 2] = here, 0.5
-    return neighbours.int(), weights
+    found = torch.searchsorted(points, wanted, out_int32=True).clamp_(max=count - 1)
+    on = found.where(points.index_select(0, found.flatten()).view_as(wanted) == wanted, count)
+    back = here.scatter(1, on.long(), here[:, :count])[:, :count]  # I am back from whoever is on from me; column `count` is waste
+    here = here[:, :count]
+    weights = 0.5 * torch.stack((torch.full_like(on, 2), on < count, back != here), dim=2)
+    return torch.stack((here, on.clamp(max=count - 1), back), dim=2), weights
