@@ -169,7 +169,7 @@ class Segmenter(Classifier):
 
     def _weights(self, labels: Tensor, tags: Tensor) -> Tensor:
         if self.config.prohibit_by == "predicted":
-            return confidences(labels.detach(), self.label_loss)
+            return weighting(confidences(labels.detach(), self.label_loss), self.config)
         return tags.nan_to_num(0.0) if self.config.prohibit_by == "tags" else torch.ones_like(tags)
 
     def maps(self, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -181,7 +181,7 @@ class Segmenter(Classifier):
         size = longer_side(size_of(sample), self.config.resize)
         scores, v = multi_scale(self, sample.image, size, self.config.test_scales, self.config.test_flip)
         keep = prohibited(v, given(sample, tags), self.config.threshold)
-        weights = keep[keep > 0]
+        weights = weighting(keep, self.config)[keep > 0]
         scores = torch.cat([scores[:1], scores[1:][keep > 0] * weights[:, None, None]])
         return finish(sample, scores / scores.sum(0).clamp(min=1e-8), keep, v, self.classes, self.config)
 
@@ -240,6 +240,11 @@ def given(sample: Sample, tags: str) -> Tensor | None:
 def prohibited(v: Tensor, tags: Tensor | None, threshold: float) -> Tensor:
     """Class weights at test (sec. 3.2): confidences below the threshold become 0; known tags stand in their place if given."""
     return torch.where(v < threshold, 0.0, v) if tags is None else tags.to(v)
+
+
+def weighting(v: Tensor, config: Config) -> Tensor:
+    """Confidences (..., C) as weights of the score maps: themselves, or as shares of the picture's largest."""
+    return v / v.amax(-1, keepdim=True).clamp(min=1e-8) if config.relative else v
 
 
 def finish(sample: Sample, scores: Tensor, keep: Tensor, v: Tensor, classes: tuple[str, ...], config: Config) -> Prediction:

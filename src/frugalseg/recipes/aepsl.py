@@ -41,6 +41,8 @@ class Config:
         mined: a run folder whose classifiers and mined regions are taken instead of mining again.
         psl: learn online from the network's own prohibited masks too (sec. 3.2).
         prohibit_by: what weights the score maps in training: "predicted" v, ground-truth "tags", or "none".
+        relative: divide v by the picture's largest, in training and at test, so that its surest class meets background as an
+            equal however unsure the classifier is; the paper does not.
         warmup: share of the steps on S alone before the online mask starts (ruling).
         plus: rounds of re-training on the CRF-refined predictions of the training set (PSL++: 1).
         label_stride: pixels between two points of the segmentation loss; scores are up-sampled to it (DeepLab: output_stride).
@@ -95,6 +97,7 @@ class Config:
     mined: str | None = None
     psl: bool = True
     prohibit_by: Literal["predicted", "tags", "none"] = "predicted"
+    relative: bool = False
     warmup: float = 0.2
     plus: int = 1
     label_stride: int = 8

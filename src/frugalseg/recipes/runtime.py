@@ -19,7 +19,7 @@ class Runtime:
         log_every: steps between two lines of log.jsonl.
         save_every: steps between two checkpoints; a stopped run goes on from the last one.
         out: the folder that holds all runs.
-        name: the run's folder below out/<method>/; empty takes the data's name and the time.
+        name: the run's folder below out/<method>/; empty takes the data's name and a hash of data and settings.
         quiet: no progress bars.
     """
 
