@@ -16,9 +16,9 @@ from typing import Any
 
 import numpy as np
 
+from frugalseg.files import write
 from frugalseg.metrics import SemanticScores
 from frugalseg.metrics.semantic import INTERSECTION, PREDICTED, TRUTH
-from frugalseg.state import write
 
 LIBRARIES = ("frugalseg", "torch", "torchvision", "lightning-fabric", "timm", "numpy", "scikit-image", "pillow")
 
@@ -72,7 +72,7 @@ def save(path: Path, record: Mapping[str, Any]) -> None:
     """Write a file whole or not at all, a line for every field and row."""
     lines = [f"{json.dumps(key)}: {_lines(value)}" for key, value in record.items()]
     text = "{\n" + ",\n".join(lines) + "\n}\n"
-    write(path, lambda file: file.write(text.encode()))
+    write(path, text)
 
 
 def _lines(value: Any) -> str:
@@ -92,7 +92,7 @@ def origin(root: Path) -> dict[str, Any]:
     versions = {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in LIBRARIES}
     return {
         "date": date.today().isoformat(),
-        "commit": commit + ("+changes" if changed else ""),
+        "commit": commit + ("+changes" if changed and commit != "unknown" else ""),
         "machine": machine,
         "versions": versions,
     }

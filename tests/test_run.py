@@ -15,9 +15,10 @@ import torch
 from torch import nn
 
 from frugalseg import state as state_module
+from frugalseg.files import DiskError
 from frugalseg.recipes.runtime import Runtime
 from frugalseg.run import Diverged, Run, StepSampler, Stopped, read_log, seed_of
-from frugalseg.state import DiskError, Shelf, Stage
+from frugalseg.state import Shelf, Stage
 
 QUIET = Runtime(quiet=True, workers=0, save_every=3, log_every=1)
 

@@ -7,7 +7,6 @@ and help text are jsonargparse's; what is added here is that nothing unknown pas
 
 from __future__ import annotations
 
-import os
 import re
 import typing
 from argparse import ArgumentError
@@ -20,6 +19,8 @@ from typing import Any, TypeVar
 import yaml
 from docstring_parser import parse as parse_docstring
 from jsonargparse import ActionYesNo, ArgumentParser
+
+from frugalseg.files import write
 
 Kind = TypeVar("Kind")
 
@@ -174,9 +175,7 @@ def read(path: str | Path) -> dict[str, Any]:
 
 def save(path: str | Path, settings: Mapping[str, Any]) -> None:
     """Write settings as YAML that `read` reads back to the same values; a reader never sees half of it."""
-    temporary = Path(path).with_name(f".{Path(path).name}.{os.getpid()}")
-    temporary.write_text(yaml.safe_dump(_plain(settings), sort_keys=False, allow_unicode=True), encoding="utf-8")
-    temporary.replace(path)
+    write(Path(path), yaml.safe_dump(_plain(settings), sort_keys=False, allow_unicode=True))
 
 
 def _plain(value: Any) -> Any:

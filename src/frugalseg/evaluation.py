@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -16,6 +15,7 @@ from frugalseg import draw
 from frugalseg.data import Data, read
 from frugalseg.data.problems import DataError
 from frugalseg.export import png
+from frugalseg.files import write_json
 from frugalseg.metrics.semantic import SemanticScores, class_iou
 from frugalseg.predictor import Predictor
 
@@ -65,9 +65,7 @@ def record(folder: Path, scores: SemanticScores) -> None:
     """Put the scores into the run's metrics.json under their protocol id, beside those of other protocols."""
     path = folder / "metrics.json"
     known: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    temporary = path.with_name(f".metrics.{os.getpid()}")
-    temporary.write_text(json.dumps(known | {scores.protocol: scores.to_json()}), encoding="utf-8")
-    temporary.replace(path)
+    write_json(path, known | {scores.protocol: scores.to_json()})
 
 
 def ranked(scores: SemanticScores) -> dict[str, float]:

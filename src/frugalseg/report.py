@@ -13,7 +13,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from frugalseg import config, draw
+from frugalseg import config, draw, files
 from frugalseg.methods import METHODS
 from frugalseg.run import read_log
 from frugalseg.training import kinds, recall
@@ -39,9 +39,7 @@ def write(folder: str | Path) -> Path:
     folder = Path(folder)
     page = _environment().get_template("report.html.j2").render(**contents(folder))
     path = folder / "report.html"
-    temporary = path.with_name(".report.html")
-    temporary.write_text(page, encoding="utf-8", errors="backslashreplace")
-    temporary.replace(path)
+    files.write(path, page)
     return path
 
 

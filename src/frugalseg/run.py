@@ -11,6 +11,7 @@ import json
 import os
 import resource
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -24,10 +25,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from frugalseg.files import write, write_json
 from frugalseg.nets.weights import save_weights
 from frugalseg.recipes.runtime import Runtime
-from frugalseg.state import Shelf, Stage, write, write_json
+from frugalseg.state import Shelf, Stage
 
+LAUNCHER = "FRUGALSEG_LAUNCHER"  # tells a process which one started it
 DRY_STEPS = 2  # steps of each stage under --dry-run
 DRY_BATCH = 2  # pictures for each process in such a step
 
@@ -109,13 +112,26 @@ class Run:
             precision=self.runtime.precision,  # type: ignore[arg-type]
             strategy="ddp" if ranks > 1 else "auto",
         )
-        self.fabric.launch()
+        self._launch()
         self._stopping = False
         self._losses: dict[str, Tensor] = {}
         self._scale = 1.0
         (self.folder / "state").mkdir(parents=True, exist_ok=True)
 
     # -- processes ---------------------------------------------------------------------------------------------------
+
+    def _launch(self) -> None:
+        """Start the other processes, or meet those of torchrun or SLURM.
+
+        A process that this one starts ends with it, even if it is waiting to meet it or at work for the two of them.
+        """
+        launcher = int(os.environ.pop(LAUNCHER, 0))
+        if launcher:
+            threading.Thread(target=_end_with, args=(launcher,), daemon=True).start()
+        else:
+            os.environ[LAUNCHER] = str(os.getpid())
+        self.fabric.launch()
+        os.environ.pop(LAUNCHER, None)
 
     @property
     def main(self) -> bool:
@@ -321,7 +337,7 @@ class Run:
         if not self.main or not path.exists():
             return
         kept = [line for line in read_log(self.folder) if line.get("stage") != stage or line.get("step", 0) <= start]
-        write(path, lambda file: file.write("".join(json.dumps(line) + "\n" for line in kept).encode()))
+        write(path, "".join(json.dumps(line) + "\n" for line in kept))
 
     def _log_step(self, stage: str, step: int, steps: int, batch: int, clock: Clock) -> dict[str, float]:
         if step % self.runtime.log_every and step != steps:
@@ -391,6 +407,12 @@ class _Indexed(Dataset[Any]):
 
     def __getitem__(self, place: int) -> tuple[int, Any]:
         return self.indices[place], self.data[self.indices[place]]
+
+
+def _end_with(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    os._exit(1)  # nothing is lost: what is on disk is whole
 
 
 def _deaf(worker: int) -> None:

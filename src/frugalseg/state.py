@@ -7,46 +7,15 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-
-class DiskError(OSError):
-    """A file of the run could not be written; the last good one is kept."""
-
-
-def write(path: Path, fill: Callable[[BinaryIO], object]) -> None:
-    """Write one file so that readers see the old content or the new, never a part.
-
-    Raises:
-        DiskError: no room or no right to write; nothing changed.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
-            fill(file)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        raise DiskError(
-            f"could not write {path}: {error.strerror or error}. Free some space or choose another folder (--out), "
-            "then give the same command again: it goes on from the last good state."
-        ) from error
-
-
-def write_json(path: Path, value: Any) -> None:
-    write(path, lambda file: file.write(json.dumps(value, indent=1).encode()))
+from frugalseg.files import DiskError, write, write_json
 
 
 class Stage:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from frugalseg import config
 from frugalseg.config import UsageError
+from frugalseg.files import write_json
 from frugalseg.methods import METHODS, Method, choose
 from frugalseg.recipes.runtime import Runtime
 
@@ -160,9 +161,7 @@ def remember(folder: Path, **facts: Any) -> None:
     known = recall(folder)
     earlier = known.get("commands", [])
     facts["commands"] = earlier + [command for command in facts.get("commands", []) if command not in earlier]
-    temporary = path.with_name(f".about.{os.getpid()}")
-    temporary.write_text(json.dumps(known | facts, indent=1), encoding="utf-8")
-    temporary.replace(path)
+    write_json(path, known | facts)
 
 
 def recall(folder: Path) -> dict[str, Any]:

@@ -7,7 +7,6 @@ import importlib.metadata
 import inspect
 import json
 import os
-import uuid
 import warnings
 import zipfile
 import zlib
@@ -18,6 +17,8 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 from torch import Tensor
+
+from frugalseg.files import write
 
 _LIBRARIES: dict[Callable[..., Tensor], dict[str, str]] = {}
 Tool = TypeVar("Tool", bound=Callable[..., Tensor])
@@ -59,7 +60,8 @@ class Cache:
             return kept
         result = tool(image, **arguments)
         try:
-            _write(path, result.numpy(force=True))
+            array = result.numpy(force=True)
+            write(path, lambda file: np.savez_compressed(file, result=array))
         except OSError as error:
             self._warn(error)
         return result
@@ -107,18 +109,3 @@ def _read(path: Path) -> Tensor | None:
             return torch.from_numpy(entry["result"])
     except (OSError, EOFError, ValueError, TypeError, KeyError, AttributeError, zipfile.BadZipFile, zlib.error):
         return None  # not there or damaged: either way the tool runs
-
-
-def _write(path: Path, array: np.ndarray) -> None:
-    """Under a temporary name, flushed to disk, then renamed: a reader meets the whole entry or none, whoever else writes it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.stem}.{uuid.uuid4().hex}.tmp")  # not tempfile: it would hide the entry from other users
-    try:
-        with temporary.open("xb") as file:
-            np.savez_compressed(file, result=array)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise

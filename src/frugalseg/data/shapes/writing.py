@@ -13,8 +13,10 @@ from faster_coco_eval.core import mask as rle_codec
 from PIL import Image
 from rich.progress import track
 
-from ...export import png
-from ...types import IGNORE, Instances, Sample
+from frugalseg.export import png
+from frugalseg.files import write_json
+from frugalseg.types import IGNORE, Instances, Sample
+
 from .drawing import draw, ring
 from .kinds import CLASSES
 
@@ -52,9 +54,9 @@ def write(
     recipe = {"made_by": "frugalseg shapes", "version": VERSION, "seed": seed, "size": size, "void": void, **counts}
     root = Path(folder)
     if not _finished(root, recipe):
-        _write_json(root / "shapes.json", recipe | {"finished": False})
+        write_json(root / "shapes.json", recipe | {"finished": False})
         _write_all(root, counts, seed, size, void, quiet)
-        _write_json(root / "shapes.json", recipe | {"finished": True})
+        write_json(root / "shapes.json", recipe | {"finished": True})
     return root
 
 
@@ -86,14 +88,7 @@ def _write_all(root: Path, counts: dict[str, int], seed: int, size: int, void: b
         _write_voc(root, sample, sample.instances, void)
     _write_lists(root, names)
     for split in counts:
-        _write_json(root / "annotations" / f"instances_{split}.json", _coco(names[split], objects[split], size))
-
-
-def _write_json(path: Path, content: dict[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(content) + "\n")
-    partial.replace(path)
+        write_json(root / "annotations" / f"instances_{split}.json", _coco(names[split], objects[split], size))
 
 
 # VOC

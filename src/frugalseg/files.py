@@ -1,0 +1,47 @@
+"""Files that are whole or not there: what is written appears under its name only when all of it is on the disk. Free of torch."""
+
+from __future__ import annotations
+
+import json
+import os
+import uuid
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, BinaryIO
+
+
+class DiskError(OSError):
+    """A file could not be written; what was there before is kept."""
+
+
+def write(path: Path, content: str | bytes | Callable[[BinaryIO], object]) -> None:
+    """Write one file, or let `content` fill it, so that readers see the old content or the new, never a part of it.
+
+    Raises:
+        DiskError: no room or no right to write; nothing changed.
+    """
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")  # not tempfile's, which others of the group could not read
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("xb") as file:
+            if callable(content):
+                content(file)
+            else:
+                file.write(content.encode("utf-8", errors="backslashreplace") if isinstance(content, str) else content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        raise DiskError(
+            f"could not write {path}: {error.strerror or error}. Free some space or choose another folder (--out), "
+            "then give the same command again: it goes on from the last good state."
+        ) from error
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a JSON file whole or not at all; see `write`."""
+    write(path, json.dumps(value, indent=1))
