@@ -1,0 +1,131 @@
+"""What every method owes its users: the same contract for all of them."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import toys
+from safetensors.torch import load_file
+
+import frugalseg
+from benchmarks import resume
+from frugalseg import config
+from frugalseg.config import UsageError
+from frugalseg.data import Data
+from frugalseg.methods import METHODS
+from frugalseg.predictor import Predictor
+from frugalseg.run import read_log
+from frugalseg.training import kinds, train
+from frugalseg.types import Prediction
+
+SETTINGS: dict[str, dict[str, Any]] = {"aepsl": {**resume.SETTINGS, "crop": 32, "batch": 2}}  # a training of a second or two
+pytestmark = pytest.mark.parametrize("method", METHODS)
+
+
+def learn(method: str, data: Data, out: Path, devices: int = 1, **settings: Any) -> Predictor:
+    own = {"out": str(out), "name": "run", "devices": devices, "quiet": True}
+    return train(method, data, **{**SETTINGS[method], **own, **settings})
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Data:
+    return toys.write(tmp_path_factory.mktemp("pictures"))
+
+
+@pytest.fixture(scope="module")
+def trained(pictures: Data, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Predictor]:
+    return {method: learn(method, pictures, tmp_path_factory.mktemp(method)) for method in METHODS}
+
+
+def same(one: list[Prediction], other: list[Prediction]) -> bool:
+    pairs = list(zip(one, other, strict=True))
+    return all(torch.equal(a.semantic, b.semantic) and torch.equal(a.tags, b.tags) for a, b in pairs)
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "weights" / "last.safetensors")
+
+
+def equal(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_settings_come_back_from_the_file_as_they_were(method: str, tmp_path: Path) -> None:
+    settings = config.resolve(kinds(METHODS[method]), SETTINGS[method])
+    config.save(tmp_path / "config.yaml", settings)
+    again = config.resolve(kinds(METHODS[method]), config.read(tmp_path / "config.yaml"))
+    assert again == settings
+    assert config.build(METHODS[method].config, again) == config.build(METHODS[method].config, settings)
+
+
+def test_the_run_folder_says_how_to_train_it_again(method: str, trained: dict[str, Predictor], pictures: Data) -> None:
+    written = config.read(trained[method].folder / "config.yaml")
+    assert (written.pop("method"), written.pop("data")) == (method, str(pictures.root))
+    assert config.resolve(kinds(METHODS[method]), written).items() >= SETTINGS[method].items()
+
+
+def test_predictions_fit_the_pictures(method: str, trained: dict[str, Predictor], pictures: Data) -> None:
+    predictions = trained[method].predict(pictures)
+    assert [prediction.name for prediction in predictions] == pictures.names
+    for prediction, size in zip(predictions, toys.SIZES, strict=True):
+        assert prediction.classes == pictures.classes
+        assert prediction.size == tuple(prediction.semantic.shape) == size
+        assert prediction.semantic.dtype == torch.uint8
+        assert int(prediction.semantic.max()) <= len(pictures.classes)
+        assert ((prediction.tags >= 0) & (prediction.tags <= 1)).all()
+
+
+def test_a_loaded_model_predicts_as_the_trained_one(method: str, trained: dict[str, Predictor], pictures: Data) -> None:
+    before, folder = trained[method].predict(pictures), trained[method].folder
+    for place in (folder, folder / "weights" / "last.safetensors"):
+        loaded = frugalseg.load(place, device="cpu")
+        assert (loaded.method.name, loaded.classes) == (method, pictures.classes)
+        assert same(before, loaded.predict(pictures))
+
+
+def test_the_same_call_again_only_loads_the_result(method: str, trained: dict[str, Predictor], pictures: Data) -> None:
+    folder = trained[method].folder
+    lines, made = read_log(folder), weights(folder)
+    again = learn(method, pictures, folder.parents[1])
+    assert read_log(folder) == lines
+    assert equal(weights(folder), made)
+    assert same(again.predict(pictures), trained[method].predict(pictures))
+
+
+def test_labels_that_are_not_needed_change_nothing(
+    method: str, trained: dict[str, Predictor], pictures: Data, tmp_path: Path
+) -> None:
+    withheld = learn(method, pictures.only(*METHODS[method].needs), tmp_path)
+    assert equal(weights(withheld.folder), weights(trained[method].folder))
+
+
+def test_data_without_the_labels_is_refused(method: str, pictures: Data, tmp_path: Path) -> None:
+    for label in METHODS[method].needs - {"image"}:
+        others = METHODS[method].needs - {label}
+        with pytest.raises(UsageError, match=rf"{method} needs .*{label}"):
+            learn(method, pictures.only(*others), tmp_path)
+    assert not any(tmp_path.iterdir()), "nothing was begun"
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_killed_run_ends_with_the_weights_of_a_straight_one(
+    method: str, processes: int, pictures: Data, tmp_path: Path
+) -> None:
+    def start(out: Path) -> resume.Forked:
+        return resume.Forked(processes, learn, method, pictures, out, processes)
+
+    straight = start(tmp_path / "straight")
+    assert straight.finish() == 0, straight.output
+    run, folder = start(tmp_path / "killed"), tmp_path / "killed" / method / "run"
+    while run.running and len(read_log(folder)) < 5:
+        time.sleep(resume.GLANCE)
+    run.send(resume.signal.SIGKILL)
+    assert run.finish() == -resume.signal.SIGKILL
+    assert not (folder / "weights" / "last.safetensors").exists()
+    again = start(tmp_path / "killed")
+    assert again.finish() == 0, again.output
+    assert equal(weights(folder), weights(tmp_path / "straight" / method / "run"))
