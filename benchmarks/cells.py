@@ -135,13 +135,9 @@ def placeless(value: Any) -> Any:
 
 
 def chosen(pattern: str, data: str) -> list[Cell]:
-    """The cells whose name contains or matches the pattern, with those they come after, in an order that can be run."""
+    """The cells in whose name the pattern (with * and ?) is found, with those they come after, in an order that can be run."""
     known = [cell for plan in PLANS for cell in plan.cells()]
-    wanted = {
-        cell.name
-        for cell in known
-        if (pattern in cell.name or fnmatch.fnmatch(cell.name, pattern)) and data in ("", cell.bench.data)
-    }
+    wanted = {cell.name for cell in known if fnmatch.fnmatch(cell.name, f"*{pattern}*") and data in ("", cell.bench.data)}
     needed = {before.name for cell in known if cell.name in wanted for before in cell.before}
     return [cell for cell in known if cell.name in wanted | needed]
 
@@ -211,7 +207,9 @@ def say(text: str) -> None:
 
 def arguments(words: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.cells", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--only", default="", metavar="PATTERN", help="cells whose name holds this or matches it: '*/ae?-*'")
+    parser.add_argument(
+        "--only", default="", metavar="PATTERN", help="cells in whose name this is found; * and ? stand for any characters"
+    )
     parser.add_argument("--data", default="", choices=["", *DATA], help="cells of one data set")
     parser.add_argument("--jobs", type=int, default=1, help="cells side by side, for instance on one GPU")
     parser.add_argument("--list", action="store_true", help="say where every cell stands, and run none")

@@ -95,7 +95,7 @@ def section(plan: Plan, bench: Bench, records: Records) -> list[str]:
     found = {name: records[name] for name in cells if name in records}
     missing = [name for name in cells if name not in found]
     title = [f"### {plan.method} on {bench.data}", bench.about]
-    not_run = f"Not run: {', '.join(f'`{name}`' for name in missing)}." if missing else ""
+    not_run = f"Not run: {', '.join(name.rpartition('/')[2] for name in missing)}." if missing else ""
     if not found:
         return [*title, f"Nothing has been run yet: `python -m benchmarks.cells --data {bench.data}`."]
     rows = row_scores(plan, found)
