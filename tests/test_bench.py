@@ -252,9 +252,10 @@ def test_aepsl_cells_run_through(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     root = shapes.write(tmp_path / "toys", train=4, val=2, test=0, size=48, quiet=True)
     monkeypatch.setattr(cells, "DATA", {"toys": lambda: root})
     monkeypatch.setattr(cells, "start", here)
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patch:
         patch.setattr(cells, "score", interrupt)
-        cells.main([])
+        with pytest.raises(KeyboardInterrupt):
+            cells.main([])
     assert not list(tmp_path.glob("results/**/*.json"))
     assert cells.main([]) == 0
     done = [line["stage"] for line in read_log(tmp_path / "runs/aepsl/toys/mine-seed0") if line.get("event") == "done"]
