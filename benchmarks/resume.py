@@ -95,6 +95,11 @@ class Training:
             return (self.folder / "weights" / f"{stage}.safetensors").exists()
         return sum(1 for _ in (self.folder / "state" / stage).glob("*/*.npz")) == PICTURES
 
+    def met(self, since: float) -> bool:
+        """Whether the processes started at that time have found each other: then the first one writes the settings."""
+        settings = self.folder / "config.yaml"
+        return settings.exists() and settings.stat().st_mtime >= since
+
     def results(self) -> dict[str, str]:
         """Digests of everything the run made of the pictures: all weights, mined regions and masks."""
         made = {path: _content(path) for path in self.folder.glob("weights/*.safetensors")}
@@ -243,11 +248,14 @@ def straight(training: Training) -> dict[str, float]:
 
 def stop(training: Training, stage: str, within: float, number: signal.Signals = signal.SIGKILL, to: To = "all") -> Stop:
     """Start the training, wait until it is in the stage and then `within` seconds, and send it the signal."""
+    began = time.time()
     run = training.start()
     while run.running and STAGES.index(training.stage()) < STAGES.index(stage):
         time.sleep(GLANCE)
     time.sleep(within)
     found = training.stage() if run.running else "finished"
+    if not training.launcher and not training.met(began):
+        to = "all"  # a process that still waits for a lost one is ended by what launched it, which is us
     run.send(number, to)
     status = run.finish()
     if found != "finished" and status == 0 and number == signal.SIGKILL:
@@ -259,8 +267,7 @@ def killed(training: Training, durations: dict[str, float], seed: int, stages: t
     """Kill the run once in each stage, at a random instant of it, and then let it end. Raises RuntimeError if it cannot."""
     chance = random.Random(seed)
     for stage in stages:
-        # Whoever launches processes must end them all when one is lost before they have met: then all are killed.
-        to: To = chance.choice(("all", "first", "second")) if training.processes > 1 and stage != "start" else "all"
+        to: To = chance.choice(("all", "first", "second")) if training.processes > 1 else "all"
         yield stop(training, stage, chance.random() * durations.get(stage, 0.0), to=to)
     run = training.start()
     if run.finish() != 0:
