@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import shlex
+import signal
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -318,6 +319,9 @@ COMMANDS = {
 # -- from words to a command -----------------------------------------------------------------------------------------------------
 
 
+STOPPED, TERMINATED = "stopped; the same command goes on where it was", 128 + signal.SIGTERM
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and give its exit status; what a user did wrong is one line, not a traceback."""
     words = list(sys.argv[1:] if arguments is None else arguments)
@@ -325,8 +329,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return dispatch([word for word in words if word != "--debug"])
     except KeyboardInterrupt:
-        complain("stopped; the same command goes on where it was")
+        complain(STOPPED)
         return INTERRUPTED
+    except SystemExit as end:
+        if end.code == TERMINATED:
+            complain(STOPPED)
+        raise
     except BrokenPipeError:  # the reader of our output, such as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return PROBLEM

@@ -34,7 +34,13 @@ def evaluate(
     data: a folder, of which the list `split` is read, or what `frugalseg.read` returned. tags: "ground-truth" tells the model
     which classes are in the picture, an upper bound that has its own protocol id. Raises DataError for data that cannot score it.
     """
-    data = read(data, split=split or None) if isinstance(data, (str, Path)) else data
+    if isinstance(data, (str, Path)):
+        try:
+            data = read(data, split=split or None)
+        except DataError as error:
+            raise DataError(
+                f"{error}\nScoring needs pictures with masks that were kept aside: name their list with --split."
+            ) from None
     _check(predictor, data)
     told = tags == "ground-truth"
     list_name = (data.split or "all") + ("+ground-truth-tags" if told else "")

@@ -32,7 +32,7 @@ CODES: dict[str, Code] = {
         "error",
         NONE,
         "More pictures, labels or rows cannot be used than skip_limit allows.",
-        "Correct what the other lines name, or accept it with skip_limit=1.0.",
+        "Correct what the other lines name, or accept it with --skip-limit 1.0 (in Python skip_limit=1.0).",
     ),
     "nothing-to-train": Code(
         "error", NONE, "No method can learn from the labels that are there.", "Add the labels that the list of methods asks for."

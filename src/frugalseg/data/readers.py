@@ -41,10 +41,11 @@ def read(
         faults = "\n".join(f"  - {problem}" for problem in data.problems if problem.effect in over)
         raise DataError(
             f"{data.root}: more than skip_limit={skip_limit:g} cannot be used ({', '.join(over.values())}):\n{faults}\n"
-            "Correct them, or accept it with skip_limit=1.0"
+            "Correct them, or accept it with --skip-limit 1.0 (in Python skip_limit=1.0)."
         )
     if not len(data):
-        raise DataError(f"{data.root}: no picture found (split {data.split!r}, layout {data.layout!r}).")
+        place = "" if split is None else f" in its list {split!r}"
+        raise DataError(f"{data.root}: no picture found{place}; expected files such as .jpg, .png or .tif.")
     return data
 
 
