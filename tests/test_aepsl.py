@@ -392,6 +392,28 @@ def test_mining_stops_by_itself_when_the_loss_passes_the_ratio(tmp_path: Path, m
     assert not (run.folder / "state" / "regions2").exists()
 
 
+def test_a_run_stopped_between_two_erasing_rounds_mines_the_same(
+    tmp_path: Path, pictures: Data, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    straight, fit = train(pictures, tmp_path / "straight", rounds=2), aepsl.fit_classifier
+
+    def interrupted(config: Config, data: Erased, run: Run, stage: str, *rest: Any) -> Classifier:
+        if stage == "classifier1":
+            raise KeyboardInterrupt
+        return fit(config, data, run, stage, *rest)
+
+    monkeypatch.setattr(aepsl, "fit_classifier", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        train(pictures, tmp_path / "stopped", rounds=2)
+    monkeypatch.setattr(aepsl, "fit_classifier", fit)
+    assert same(train(pictures, tmp_path / "stopped", rounds=2), straight)
+    for name in ("regions0", "regions1", "masks"):
+        shelves = [Shelf(tmp_path / run / "state" / name) for run in ("straight", "stopped")]
+        for index in range(len(pictures)):
+            one, other = (shelf.read(index) for shelf in shelves)
+            assert all(np.array_equal(one[key], other[key]) for key in one)
+
+
 @pytest.mark.parametrize("tags", [(0.0, 0.0), (1.0, 0.0), (1.0, 1.0), (UNKNOWN, 0.0)])
 def test_regions_are_mined_for_the_tags_a_picture_has(tmp_path: Path, tags: tuple[float, ...]) -> None:
     sample = two_parts(tmp_path)[0]

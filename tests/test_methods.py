@@ -22,7 +22,8 @@ from frugalseg.run import read_log
 from frugalseg.training import kinds, train
 from frugalseg.types import Prediction
 
-SETTINGS: dict[str, dict[str, Any]] = {"aepsl": {**resume.SETTINGS, "crop": 32, "batch": 2, "plus": 0}}  # trains in a second or two
+# Trainings of a second or two.
+SETTINGS: dict[str, dict[str, Any]] = {"aepsl": {**resume.SETTINGS, "crop": 32, "batch": 2, "plus": 0}}
 pytestmark = pytest.mark.parametrize("method", METHODS)
 
 

@@ -18,6 +18,7 @@ from benchmarks import resume
 from benchmarks.resume import Training
 from frugalseg.recipes.runtime import Runtime
 from frugalseg.run import Run, read_log
+from frugalseg.state import Stage
 
 MODULE = (sys.executable, "-m", "frugalseg.cli")
 TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "frugalseg.cli")
@@ -71,6 +72,20 @@ def test_two_processes_stop_together_when_one_is_asked_to(tmp_path: Path, straig
     run = training.start()
     assert run.finish() == 0, run.output
     assert training.results() == reference.results()
+
+
+def test_what_a_killed_save_left_behind_is_cleared_away(tmp_path: Path) -> None:
+    (tmp_path / "fit" / ".tmp1").mkdir(parents=True)
+    Stage(tmp_path / "fit").save(1, 0.0, {"model": nn.Linear(1, 1)}, None, done=True)
+    assert [path.name for path in (tmp_path / "fit").iterdir()] == ["step00000001"]
+
+
+def test_torchrun_with_another_number_of_processes_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "run")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ValueError, match="torchrun started 2 processes, but devices=1 x nodes=1: add --devices"):
+        Run(tmp_path, Runtime(quiet=True))
+    assert not any(tmp_path.iterdir())
 
 
 # -- the pictures of a step ----------------------------------------------------------------------------------------------------

@@ -105,6 +105,12 @@ class Run:
     def __init__(self, folder: str | Path, runtime: Runtime | None = None, *, dry: bool = False) -> None:
         self.folder, self.runtime, self.dry = Path(folder), runtime or Runtime(), dry
         ranks = self.runtime.devices * self.runtime.nodes
+        started = int(os.environ["WORLD_SIZE"]) if "TORCHELASTIC_RUN_ID" in os.environ else ranks
+        if started != ranks:  # each would think itself the only one and write over the others' files
+            nodes, devices = self.runtime.nodes, self.runtime.devices
+            raise ValueError(
+                f"torchrun started {started} processes, but devices={devices} x nodes={nodes}: add --devices or --nodes"
+            )
         self.fabric = Fabric(
             accelerator=self.runtime.accelerator,
             devices=self.runtime.devices,

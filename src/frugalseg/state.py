@@ -68,7 +68,7 @@ class Stage:
                 f"could not write the checkpoint {final}: {error.strerror or error}. The last good one is kept: free some "
                 "space, then give the same command again to go on from it."
             ) from error
-        for older in self.folder.glob("step*"):
+        for older in [*self.folder.glob("step*"), *self.folder.glob(".tmp*")]:  # and what killed processes left behind
             if older != final:
                 shutil.rmtree(older, ignore_errors=True)
 
