@@ -1,6 +1,6 @@
 """Dense CRF side by side with pydensecrf2: time, peak memory and agreement on real photos, in one run on one machine.
 
-    python benchmarks/speed/crf.py PATH/TO/VOC2012 [--photos 8] [--repeats 3]
+    python benchmarks/speed/crf.py PATH/TO/VOC2012 [--photos 8] [--repeats 3] [--threads 1 2]
 
 The two take turns on the same inputs, so that whatever else the machine does hits both. Peak memory comes from processes of
 their own. Writes crf.json beside this file. Needs `pip install pydensecrf2`.
@@ -136,6 +136,9 @@ def main() -> None:
     parser.add_argument("voc", type=Path, help="a folder in VOC layout with Segmentation/val")
     parser.add_argument("--photos", type=int, default=8)
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument(
+        "--threads", type=int, nargs="+", default=sorted({1, len(os.sched_getaffinity(0))}), help="torch's threads"
+    )
     parser.add_argument("--peak", nargs=3, metavar=("TOOL", "NAME", "CLASSES"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.peak:
@@ -144,7 +147,6 @@ def main() -> None:
         return
     names = (options.voc / "ImageSets/Segmentation/val.txt").read_text().split()
     names = names[:: max(1, len(names) // options.photos)][: options.photos]
-    cores = len(os.sched_getaffinity(0))
     result = {
         "what": "seconds per photo: mean over photos of the median of several calls by turns; ratio: frugalseg over pydensecrf2",
         "date": datetime.date.today().isoformat(),
@@ -153,7 +155,7 @@ def main() -> None:
         "repeats": options.repeats,
         "size": SIZE,
         "settings": SETTINGS,
-        "time": [compare(options.voc, names, c, t, options.repeats) for t in sorted({1, cores}) for c in CLASSES],
+        "time": [compare(options.voc, names, c, t, options.repeats) for t in options.threads for c in CLASSES],
         "peak_memory": peaks(options.voc, names[0]),
     }
     text = json.dumps(result, indent=2)
