@@ -1,0 +1,167 @@
+"""Regions of interest: cut features out of boxes, code boxes as offsets, match, sample and prune them.
+
+Boxes are (x1, y1, x2, y2) in pixels, the right and lower side exclusive. RoIs are rows (picture, x1, y1, x2, y2), so that one
+tensor holds the boxes of a whole batch. Shape letters: B batch, R RoIs, N objects, D channels, K classes, S side of a cut-out.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torchvision.ops import batched_nms, box_iou, roi_align, roi_pool
+
+STD = (0.1, 0.1, 0.2, 0.2)  # offsets are predicted in these units, which gives them about unit variance (MNC's constants)
+LARGEST = math.log(1000 / 16)  # of dw and dh: one wrong prediction cannot grow a box past all bounds (detectron2's constant)
+
+
+def rois(boxes: Sequence[Tensor]) -> Tensor:
+    """The boxes (P, 4) of each picture as RoIs (R, 5)."""
+    return torch.cat([F.pad(own.as_subclass(Tensor), (1, 0), value=float(index)) for index, own in enumerate(boxes)])
+
+
+def in_chunks(work: Callable[[Tensor], Sequence[Tensor]], rows: Tensor, size: int) -> list[Tensor]:
+    """What `work` makes of all rows, from at most `size` of them at a time: the memory of one chunk, the same results."""
+    parts: Iterator[Any] = (work(part) for part in rows.split(size)) if len(rows) else iter([work(rows)])
+    return [torch.cat(columns) for columns in zip(*parts, strict=True)]
+
+
+# -- features --------------------------------------------------------------------------------------------------------
+
+
+def pool(features: Tensor, regions: Tensor, size: int, stride: int, sampling: int = 2, kind: str = "align") -> Tensor:
+    """Features of each RoI on a grid of size × size, (R, D, size, size).
+
+    features: (B, D, h, w) with point i on pixel i · stride, as every convolution with padding k // 2 has it. regions: RoIs (R, 5)
+    in pixels of the picture. sampling: points a side whose mean is one cell. kind: "align" (He et al., ICCV 2017) or "max", the
+    rounded maximum of Fast R-CNN. RoIs carry no gradient.
+    """
+    regions = regions.detach().float()
+    if kind == "max":
+        return roi_pool(features, regions, size, 1 / stride)
+    # RoIAlign takes point i for the middle of pixels [i · stride, (i + 1) · stride): meet it half-way.
+    moved = torch.cat([regions[:, :1], (regions[:, 1:] + (stride - 1) / 2) / stride], 1)
+    if features.device.type != "cpu":
+        return roi_align(features, moved, size, 1.0, sampling, aligned=True)
+    return align(features, moved, size, sampling)
+
+
+def align(features: Tensor, regions: Tensor, size: int, sampling: int) -> Tensor:
+    """RoIAlign as one weighted gather of whole rows of channels, several times faster on a CPU than torchvision's.
+
+    features: (B, D, h, w). regions: (R, 5) in units of the map. Returns (R, D, size, size) in channels-last order.
+    """
+    batch, channels, height, width = features.shape
+    rows, row_weights = _taps(regions[:, 2], regions[:, 4], height, size, sampling)
+    columns, column_weights = _taps(regions[:, 1], regions[:, 3], width, size, sampling)
+    first = (regions[:, 0].int() * (height * width)).view(-1, 1, 1, 1, 1)
+    index = first + rows[:, :, None, :, None] * width + columns[:, None, :, None, :]
+    weights = row_weights[:, :, None, :, None] * column_weights[:, None, :, None, :]
+    table = features.float().permute(0, 2, 3, 1).reshape(batch * height * width, channels)
+    taps = (2 * sampling) ** 2
+    cells = F.embedding_bag(index.reshape(-1, taps), table, mode="sum", per_sample_weights=weights.reshape(-1, taps))
+    return cells.view(-1, size, size, channels).permute(0, 3, 1, 2)
+
+
+def _taps(start: Tensor, end: Tensor, extent: int, size: int, sampling: int) -> tuple[Tensor, Tensor]:
+    """Along one axis: which points each cell takes, and with what weight; both (R, size, 2 · sampling)."""
+    steps = (torch.arange(size * sampling, device=start.device) + 0.5) / (size * sampling)
+    places = start[:, None] + steps * (end - start)[:, None] - 0.5
+    inside = (places >= -1) & (places <= extent)
+    places = places.clamp(0, extent - 1)
+    low = places.floor()
+    share = places - low
+    index = torch.stack([low, (low + 1).clamp(max=extent - 1)], -1).int()
+    weights = torch.stack([1 - share, share], -1) * (inside / sampling)[..., None]
+    return index.view(-1, size, 2 * sampling), weights.view(-1, size, 2 * sampling)
+
+
+def cut(masks: Tensor, boxes: Tensor) -> list[Tensor]:
+    """Each object's mask (N, H, W) inside its box, with a rim of one empty pixel: N small uint8 maps, for `mask_targets`.
+
+    A thousand objects of a large picture take the memory of their boxes, not of a thousand pictures.
+    """
+    padded = []
+    for mask, (left, top, right, bottom) in zip(masks.as_subclass(Tensor), _corners(boxes).tolist(), strict=True):
+        padded.append(F.pad(mask[max(0, top) : max(0, bottom), max(0, left) : max(0, right)].to(torch.uint8), (1, 1, 1, 1)))
+    return padded
+
+
+def mask_targets(cuts: Sequence[Tensor], corners: Tensor, boxes: Tensor, size: int) -> Tensor:
+    """The object's mask inside a box that may lie anywhere, bilinear to size × size and cut at 0.5, (R, size, size) int64.
+
+    cuts: for each RoI its object's map as `cut` makes it. corners: (R, 4) the box that map was cut from. boxes: (R, 4).
+    """
+    targets = boxes.new_zeros((len(boxes), size, size), dtype=torch.int64)
+    places = boxes.float() - (_corners(corners)[:, [0, 1, 0, 1]] - 1)
+    for index, (mask, place) in enumerate(zip(cuts, places, strict=True)):
+        region = F.pad(place[None], (1, 0))
+        targets[index] = roi_align(mask[None, None].float(), region, size, 1.0, 2, aligned=True)[0, 0] >= 0.5
+    return targets
+
+
+def _corners(boxes: Tensor) -> Tensor:
+    """The whole pixels that boxes touch."""
+    return torch.cat([boxes[:, :2].floor(), boxes[:, 2:].ceil()], 1).as_subclass(Tensor).long()
+
+
+# -- boxes -----------------------------------------------------------------------------------------------------------
+
+
+def encode(boxes: Tensor, targets: Tensor, std: Sequence[float] = STD) -> Tensor:
+    """Offsets (R, 4) that move boxes onto targets: shift of the centre in box sides, log ratio of the sides (Girshick, 2014)."""
+    centre, sides = _centred(boxes)
+    aim, aimed = _centred(targets)
+    return torch.cat([(aim - centre) / sides, (aimed / sides).log()], 1) / boxes.new_tensor(std)
+
+
+def decode(boxes: Tensor, offsets: Tensor, sizes: Tensor, std: Sequence[float] = STD) -> Tensor:
+    """Boxes (R, 4) moved by offsets (R, 4), inside their pictures and no smaller than one pixel. sizes: (R, 2) of (H, W)."""
+    centre, sides = _centred(boxes)
+    offsets = offsets.float() * boxes.new_tensor(std)
+    centre = centre + offsets[:, :2] * sides
+    sides = sides * offsets[:, 2:].clamp(-LARGEST, LARGEST).exp()
+    return clip(torch.cat([centre - sides / 2, centre + sides / 2], 1), sizes)
+
+
+def _centred(boxes: Tensor) -> tuple[Tensor, Tensor]:
+    return (boxes[:, :2] + boxes[:, 2:]) / 2, (boxes[:, 2:] - boxes[:, :2]).clamp(min=1e-3)
+
+
+def clip(boxes: Tensor, sizes: Tensor) -> Tensor:
+    """Boxes (R, 4) inside pictures of sizes (R, 2), each at least one pixel wide and high."""
+    limits = sizes.flip(1).to(boxes)
+    start = boxes[:, :2].clamp(min=0).minimum(limits - 1)
+    return torch.cat([start, boxes[:, 2:].minimum(limits).maximum(start + 1)], 1)
+
+
+def match(boxes: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
+    """For each box the object (N, 4) it overlaps most and their IoU, both (R,); without objects the IoU is 0."""
+    if not len(truth):
+        return torch.zeros(len(boxes), dtype=torch.long, device=boxes.device), boxes.new_zeros(len(boxes))
+    best = box_iou(boxes, truth).max(1)
+    return best.indices, best.values
+
+
+def sample(overlaps: Tensor, count: int, share: float, threshold: float = 0.5, lowest: float = 0.0) -> tuple[Tensor, Tensor]:
+    """Indices of at most `count` boxes to learn from, objects and background, drawn by torch's own random numbers.
+
+    overlaps: (P,) with the best object. share: of objects among them, at most; background fills up. threshold: IoU from which a
+    box is an object. lowest: IoU from which one below the threshold is background (Fast R-CNN's code has 0.1, the paper 0).
+    """
+    objects, others = overlaps >= threshold, (overlaps < threshold) & (overlaps >= lowest)
+    foreground = _draw(objects.nonzero().flatten(), round(count * share))
+    return foreground, _draw(others.nonzero().flatten(), count - len(foreground))
+
+
+def _draw(candidates: Tensor, count: int) -> Tensor:
+    return candidates[torch.randperm(len(candidates), device=candidates.device)[:count]]
+
+
+def nms(boxes: Tensor, scores: Tensor, labels: Tensor, threshold: float, most: int) -> Tensor:
+    """Indices of the best `most` boxes, best first; none overlaps a better one of its class by more than the threshold."""
+    return batched_nms(boxes, scores, labels, threshold)[:most]
