@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from torchvision.ops import batched_nms, box_iou, roi_align, roi_pool
 
 STD = (0.1, 0.1, 0.2, 0.2)  # offsets are predicted in these units, which gives them about unit variance (MNC's constants)
+MANY = 32  # channels from which one gather of rows beats torchvision's loop over single values in training on a CPU
 LARGEST = math.log(1000 / 16)  # of dw and dh: one wrong prediction cannot grow a box past all bounds (detectron2's constant)
 
 
@@ -45,13 +46,13 @@ def pool(features: Tensor, regions: Tensor, size: int, stride: int, sampling: in
         return roi_pool(features, regions, size, 1 / stride)
     # RoIAlign takes point i for the middle of pixels [i · stride, (i + 1) · stride): meet it half-way.
     moved = torch.cat([regions[:, :1], (regions[:, 1:] + (stride - 1) / 2) / stride], 1)
-    if features.device.type != "cpu":
-        return roi_align(features, moved, size, 1.0, sampling, aligned=True)
-    return align(features, moved, size, sampling)
+    if features.requires_grad and features.device.type == "cpu" and features.shape[1] >= MANY:
+        return align(features, moved, size, sampling)
+    return roi_align(features, moved, size, 1.0, sampling, aligned=True)
 
 
 def align(features: Tensor, regions: Tensor, size: int, sampling: int) -> Tensor:
-    """RoIAlign as one weighted gather of whole rows of channels, several times faster on a CPU than torchvision's.
+    """RoIAlign as one weighted gather of whole rows of channels: in training on a CPU 2 to 5 times as fast as torchvision's.
 
     features: (B, D, h, w). regions: (R, 5) in units of the map. Returns (R, D, size, size) in channels-last order.
     """
