@@ -1,0 +1,85 @@
+"""A forked network against the whole networks it is made of."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from frugalseg.nets.backbone import build
+from frugalseg.nets.fork import Fork
+
+
+def names(module: nn.Module) -> list[str]:
+    return [type(layer).__name__ for layer in module.modules() if isinstance(layer, nn.Conv2d | nn.MaxPool2d)]
+
+
+def test_vgg16_forks_after_conv4_without_its_last_two_pools() -> None:
+    fork = Fork("vgg16", 16, 8, "dilated")
+    assert names(fork.trunk).count("Conv2d") == 10, "conv1_1 to conv4_3"
+    assert names(fork.coarse) == ["MaxPool2d", "Conv2d", "Conv2d", "Conv2d"], "pool4 and conv5"
+    assert names(fork.fine) == ["Conv2d", "Conv2d", "Conv2d"], "conv5 alone"
+    assert [layer.dilation for layer in fork.fine if isinstance(layer, nn.Conv2d)] == [(2, 2)] * 3
+    coarse, fine = fork.eval()(torch.rand(1, 3, 64, 80) * 255)
+    assert coarse.shape == (1, 512, 4, 5)
+    assert fine.shape == (1, 512, 8, 10)
+
+
+@pytest.mark.parametrize("name", ["tiny", "resnet18", "mobilenet_v2"])
+def test_both_maps_are_those_of_whole_networks_with_the_same_weights(name: str) -> None:
+    images = torch.rand(1, 3, 64, 72) * 255
+    torch.manual_seed(3)
+    fork = Fork(name, 16, 8, "dilated").eval()
+    torch.manual_seed(3)
+    coarse, fine = build(name, 16).eval(), build(name, 8).eval()
+    found_coarse, found_fine = fork(images)
+    torch.testing.assert_close(found_coarse, coarse(images))
+    # The fine network's leading layers are the shared ones: give them the trunk's weights.
+    count = len(list(fork.trunk.body.parameters()))
+    for own, first in zip(list(fine.body.parameters())[:count], fork.trunk.body.parameters(), strict=True):
+        own.data.copy_(first)
+    torch.testing.assert_close(found_fine, fine(images))
+
+
+def test_weights_fill_both_tails(tmp_path: Path) -> None:
+    path = tmp_path / "tiny.safetensors"
+    save_file(build("tiny", 16).body.state_dict(), path)
+    fork = Fork("tiny", 16, 8, "dilated", weights=path)
+    for own, other in zip(fork.coarse.parameters(), fork.fine.parameters(), strict=True):
+        assert torch.equal(own, other)
+    assert fork.report is not None
+
+
+def test_kinds_of_fine_map() -> None:
+    images = torch.rand(1, 3, 64, 64) * 255
+    coarse, fine = Fork("tiny", 16, 8, "same").eval()(images)
+    assert fine is coarse
+    fork = Fork("tiny", 16, 8, "shared").eval()
+    coarse, fine = fork(images)
+    assert fine.shape == (1, fork.fine_channels, 8, 8)
+    assert coarse.shape == (1, fork.channels, 4, 4)
+    assert torch.equal(fork.trunk(images), fine)
+
+
+def test_frozen_layers_stay_frozen_in_both_tails() -> None:
+    fork = Fork("tiny", 16, 8, "dilated", frozen=5, freeze_norm=True).train()
+    assert not any(parameter.requires_grad for parameter in fork.parameters())
+    assert not any(module.training for module in fork.modules() if isinstance(module, nn.BatchNorm2d))
+    free = Fork("tiny", 16, 8, "dilated").train()
+    assert all(module.training for module in free.modules() if isinstance(module, nn.BatchNorm2d))
+
+
+def test_no_tensor_is_kept_twice() -> None:
+    fork = Fork("tiny", 16, 8, "dilated")
+    pointers = [value.data_ptr() for value in fork.state_dict().values() if value.numel()]
+    assert len(set(pointers)) == len(pointers)
+
+
+def test_strides_without_a_fork_and_networks_that_are_no_row_are_refused() -> None:
+    with pytest.raises(ValueError, match="stride 8 before"):
+        Fork("tiny", 8, 8, "dilated")
+    with pytest.raises(ValueError, match='mask_features="same"'):
+        Fork("timm/convnext_atto", 16, 8, "shared")
