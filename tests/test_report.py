@@ -19,6 +19,7 @@ from frugalseg import draw, report
 from frugalseg.config import UsageError
 from frugalseg.evaluation import telling
 from frugalseg.export.png import palette
+from frugalseg.progress import duration
 from frugalseg.training import recall, remember
 from frugalseg.types import CompactInstances, Prediction
 
@@ -115,7 +116,7 @@ def test_telling_pictures_are_best_median_worst() -> None:
 
 @pytest.mark.parametrize(("seconds", "text"), [(3.4, "3 s"), (125, "2 min 5 s"), (7800, "2 h 10 min")])
 def test_durations(seconds: float, text: str) -> None:
-    assert report.duration(seconds) == text
+    assert duration(seconds) == text
 
 
 @pytest.mark.parametrize(("count", "text"), [(0, "0 B"), (999, "999 B"), (1500, "2 kB"), (2.5e9, "2.5 GB")])

@@ -44,7 +44,7 @@ class Demo:
         val: pictures to score on.
         size: side of the pictures in pixels.
         seed: another seed draws other pictures and trains from other random numbers.
-        quiet: no progress bars.
+        quiet: say nothing of the progress.
     """
 
     train: int = 400
@@ -87,7 +87,7 @@ class Evaluate:
     Args:
         split: the list of pictures; empty takes all that have masks.
         tags: "ground-truth" tells the model which classes are in each picture: an upper bound, with a protocol id of its own.
-        quiet: no progress bars.
+        quiet: say nothing of the progress.
     """
 
     split: str = "val"
@@ -102,7 +102,7 @@ class Predict:
     Args:
         out: the folder for masks/ (indexed PNG), overlays/ (JPEG), tags.csv and, if need be, skipped.csv.
         overlays: draw the masks over the pictures too.
-        quiet: no progress bars.
+        quiet: say nothing of the progress.
     """
 
     out: str = "predictions"

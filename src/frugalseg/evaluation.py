@@ -9,7 +9,6 @@ from typing import Any, Literal
 
 import numpy as np
 from PIL import Image
-from rich.progress import track
 
 from frugalseg import draw
 from frugalseg.data import Data, read
@@ -18,6 +17,7 @@ from frugalseg.export import png
 from frugalseg.files import write_json
 from frugalseg.metrics.semantic import SemanticScores, class_iou
 from frugalseg.predictor import Predictor
+from frugalseg.progress import track
 
 SHOWN = 2  # pictures that are drawn of the best, the median and the worst
 
@@ -49,7 +49,7 @@ def evaluate(
     truth = masked.only("semantic")
     folder = predictor.folder / "predictions" / list_name.replace("/", "_") if predictor.folder else None
     predictions = predictor.stream(masked, tags="given" if told else "predicted")
-    for index, (sample, prediction) in track(enumerate(predictions), "evaluate", len(masked), disable=quiet):
+    for index, (sample, prediction) in track(enumerate(predictions), "evaluate", len(masked), quiet=quiet):
         scores.update(sample.name, prediction.semantic, truth[index].semantic)
         if folder and prediction.semantic is not None:
             png.write(png.inside(folder, sample.name, ".png"), prediction.semantic)

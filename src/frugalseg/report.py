@@ -15,6 +15,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from frugalseg import config, draw, files
 from frugalseg.methods import METHODS
+from frugalseg.progress import duration
 from frugalseg.run import read_log
 from frugalseg.training import kinds, recall
 
@@ -108,13 +109,6 @@ def _bytes(path: Path) -> int:
 def percent(value: float | None, digits: int = 1) -> str:
     """A fraction in percent; a score that does not exist is a dash."""
     return "–" if value is None else f"{100 * value:.{digits}f}"
-
-
-def duration(seconds: float) -> str:
-    """42 s, 3 min 5 s, 2 h 10 min."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
 def size(count: float) -> str:

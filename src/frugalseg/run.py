@@ -14,19 +14,19 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from lightning_fabric import Fabric
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from frugalseg.files import write, write_json
 from frugalseg.nets.weights import save_weights
+from frugalseg.progress import Advance, progress
 from frugalseg.recipes.runtime import Runtime
 from frugalseg.state import Shelf, Stage
 
@@ -212,7 +212,7 @@ class Run:
         self._cut_log(stage, start)
         loader = self._loader(stage, data, steps, batch, start, collate)
         clock = Clock(seconds, start)
-        with self._stoppable(), self._bar(stage, steps, start) as advance:
+        with self._stoppable(), self._progress(stage, steps, start, unit="steps") as advance:
             for step, items in enumerate(loader, start):
                 torch.manual_seed(seed_of(self.runtime.seed, stage, step, self.fabric.global_rank))
                 yield step, self.fabric.to_device(items)
@@ -297,12 +297,12 @@ class Run:
         self.fabric.barrier()  # every process has listed the same work before any does a part of it
         mine = todo[self.fabric.global_rank :: self.fabric.world_size]
         begin = time.perf_counter()
-        with self._stoppable(), self._bar(name, len(mine)) as advance:
+        with self._stoppable(), self._progress(name, len(mine)) as advance:
             for index, item in DataLoader(
                 _Indexed(data, mine), batch_size=None, num_workers=self._workers if mine else 0, worker_init_fn=_deaf
             ):
                 shelf.write(index, compute(index, item))
-                advance({})
+                advance()
                 if self._stopping:
                     raise Stopped
         self.fabric.barrier()
@@ -345,9 +345,10 @@ class Run:
         kept = [line for line in read_log(self.folder) if line.get("stage") != stage or line.get("step", 0) <= start]
         write(path, "".join(json.dumps(line) + "\n" for line in kept))
 
-    def _log_step(self, stage: str, step: int, steps: int, batch: int, clock: Clock) -> dict[str, float]:
+    def _log_step(self, stage: str, step: int, steps: int, batch: int, clock: Clock) -> str:
+        """Log the step if it is one to be logged; gives its losses in words, else nothing."""
         if step % self.runtime.log_every and step != steps:
-            return {}
+            return ""
         losses = {name: float(value) for name, value in self._losses.items()}
         speed = round(batch * clock.lap(step), 2)
         self.log(
@@ -359,21 +360,10 @@ class Run:
             losses=losses,
             lr=self._scale,
         )
-        return losses
+        return " ".join(f"{name} {value:.3f}" for name, value in losses.items())
 
-    @contextmanager
-    def _bar(self, name: str, total: int, done: int = 0) -> Iterator[Callable[[dict[str, float]], None]]:
-        columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn()
-        hidden = not self.main or self.runtime.quiet or total == done
-        with Progress(*columns, TextColumn("{task.fields[losses]}"), disable=hidden) as progress:
-            task = progress.add_task(name, total=total, completed=done, losses="")
-
-            def advance(losses: dict[str, float]) -> None:
-                progress.advance(task)
-                if losses:
-                    progress.update(task, losses=" ".join(f"{key} {value:.3f}" for key, value in losses.items()))
-
-            yield advance
+    def _progress(self, name: str, total: int, done: int = 0, unit: str = "pictures") -> AbstractContextManager[Advance]:
+        return progress(name, total, done=done, unit=unit, quiet=self.runtime.quiet or not self.main)
 
     # -- checkpoints -------------------------------------------------------------------------------------------------
 

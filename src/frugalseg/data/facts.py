@@ -11,32 +11,30 @@ import contextlib
 import hashlib
 import json
 import os
-import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.progress import Progress
+from frugalseg.progress import track
 
 Facts = dict[str, Any]
 FORMAT = 1  # raise it when the facts of any kind change their meaning
 CHUNK = 2048
-QUIET_SECONDS = 2.0
 
 
 def of(root: Path, kind: str, paths: Sequence[Path], look: Callable[[Path], Facts]) -> dict[Path, Facts]:
     """`look(path)` for each path, on all cores, read from the cache where size and modification time have not changed.
 
     kind: names what `look` finds out; with a dash and a setting if the facts depend on one. look: returns facts that JSON can
-    hold, and never raises for what is in the file. A bar appears after two seconds.
+    hold, and never raises for what is in the file. Whoever waits longer than two seconds sees how far it is.
     """
     store = _store(root, kind)
     known, stamps = _load(store), {str(path): _stamp(path) for path in paths}
     stale = [path for path in paths if str(path) not in known or known[str(path)][:2] != stamps[str(path)]]
     try:
-        for path, found in _progress(_parallel(look, stale), len(stale), f"reading {root.name}: {kind.partition('-')[0]}s"):
+        label = f"reading {kind.partition('-')[0]}s of {root.name}"
+        for path, found in track(_parallel(look, stale), label, len(stale), unit="files", brief=True):
             known[str(path)] = [*stamps[str(path)], found]
     finally:  # an interrupted pass continues where it stopped
         if stale:
@@ -56,22 +54,6 @@ def _parallel(look: Callable[[Path], Facts], paths: Sequence[Path]) -> Iterator[
         for start in range(0, len(paths), CHUNK):
             chunk = paths[start : start + CHUNK]
             yield from zip(chunk, pool.map(look, chunk), strict=True)
-
-
-def _progress(items: Iterable[tuple[Path, Facts]], total: int, label: str) -> Iterator[tuple[Path, Facts]]:
-    """The items as they come; whoever waits longer than QUIET_SECONDS sees a bar on the error stream."""
-    started = time.monotonic()
-    bar = Progress(console=Console(stderr=True), transient=True)
-    task = bar.add_task(label, total=total)
-    try:
-        for item in items:
-            yield item
-            bar.advance(task)
-            if not bar.live.is_started and time.monotonic() - started > QUIET_SECONDS:
-                bar.start()
-    finally:
-        if bar.live.is_started:
-            bar.stop()
 
 
 def _stamp(path: Path) -> list[int]:

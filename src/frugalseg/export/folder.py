@@ -7,12 +7,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.progress import Progress
-
 from frugalseg import draw
 from frugalseg.config import UsageError
 from frugalseg.data.images import BadImage
 from frugalseg.export import png
+from frugalseg.progress import track
 from frugalseg.types import Prediction, Sample
 
 if TYPE_CHECKING:
@@ -55,11 +54,7 @@ def _predicted(
     twice = next((name for name in names if names.count(name) > 1), None) if len(set(names)) < len(names) else None
     if twice is not None:
         raise UsageError(f"two pictures are called {twice!r}; predict their folders one by one, each with an --out of its own")
-    with Progress(disable=quiet) as progress:
-        task = progress.add_task("predict", total=len(names))
-        for item in predictor.stream(found, skipped):
-            progress.update(task, completed=progress.tasks[task].completed + 1)
-            yield item
+    yield from track(predictor.stream(found, skipped), "predict", len(names), quiet=quiet)
 
 
 def _list_skipped(path: Path, skipped: Sequence[BadImage]) -> None:

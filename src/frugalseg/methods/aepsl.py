@@ -28,6 +28,7 @@ from torchvision.transforms import v2
 from frugalseg.data.transforms import ZoomCrop, longer_side
 from frugalseg.nets import backbone, heads, schedule
 from frugalseg.nets.weights import read_weights
+from frugalseg.progress import track
 from frugalseg.recipes.aepsl import Config
 from frugalseg.regions import saliency
 from frugalseg.regions.cache import Cache
@@ -402,7 +403,7 @@ def train(config: Config, data: Any, run: Run) -> Classifier:
     """
     data = learnable(config, data)
     run.expect("data", data.fingerprint)
-    mean = run.once("mean_pixel", lambda: mean_pixel(data))
+    mean = run.once("mean_pixel", lambda: mean_pixel(data, run.runtime.quiet))
     if config.masks == "given":
         return save(run, fit_segmenter(config, Labelled(data, None), run, "segmentation0", mean), "last", mean)
     regions, model = mine(config, data, run, mean)
@@ -534,11 +535,12 @@ def stack(items: list[dict[str, Tensor]]) -> dict[str, Any]:
     return {name: torch.stack([item[name] for item in items]) for name in items[0]}
 
 
-def mean_pixel(data: Any) -> list[float]:
+def mean_pixel(data: Any, quiet: bool = False) -> list[float]:
     """Mean RGB of the training pictures, every picture weighing the same."""
     with ThreadPoolExecutor() as pool:
-        means = list(pool.map(lambda index: data.image(index).float().mean((1, 2)), range(len(data))))
-    return torch.stack(means).mean(0).tolist()
+        means = pool.map(lambda index: data.image(index).float().mean((1, 2)), range(len(data)))
+        shown = list(track(means, "mean pixel", len(data), quiet=quiet, brief=True))
+    return torch.stack(shown).mean(0).tolist()
 
 
 def converged_loss(run: Run, t: int) -> float:

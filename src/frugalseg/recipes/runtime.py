@@ -20,7 +20,7 @@ class Runtime:
         save_every: steps between two checkpoints; a stopped run goes on from the last one.
         out: the folder that holds all runs.
         name: the run's folder below out/<method>/; empty takes the data's name and a hash of data and settings.
-        quiet: no progress bars.
+        quiet: say nothing of the progress.
     """
 
     seed: int = 0

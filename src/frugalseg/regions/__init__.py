@@ -10,10 +10,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn, TimeRemainingColumn
 from torch import Tensor
 
+from frugalseg.progress import track
 from frugalseg.regions import saliency, superpixels
 from frugalseg.regions.cache import Cache
 
@@ -43,9 +42,9 @@ def fill(data: Data, tool: Tool | str, cache: Cache | None = None, jobs: int | N
     """
     tool = TOOLS[tool] if isinstance(tool, str) else tool
     work = partial(_keep, data, tool, cache or Cache(), arguments)
-    with _bar() as bar, ThreadPoolExecutor(jobs or _cores()) as pool:
+    with ThreadPoolExecutor(jobs or _cores()) as pool:
         try:
-            outcomes = list(bar.track(pool.map(work, range(len(data))), total=len(data), description=tool.__name__))
+            outcomes = list(track(pool.map(work, range(len(data))), tool.__name__, len(data)))
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)  # Ctrl-C waits for the images in work, not for the whole queue
             raise
@@ -71,8 +70,3 @@ def _keep(data: Data, tool: Tool, cache: Cache, arguments: dict[str, Any], index
 def _cores() -> int:
     """Cores this process may use, which a container or scheduler can make fewer than the machine has."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _bar() -> Progress:
-    columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), "left", TimeRemainingColumn())
-    return Progress(*columns, console=Console(stderr=True))

@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from faster_coco_eval.core import mask as rle_codec
 from PIL import Image
-from rich.progress import track
 
 from frugalseg.export import png
 from frugalseg.files import write_json
+from frugalseg.progress import track
 from frugalseg.types import IGNORE, Instances, Sample
 
 from .drawing import draw, ring
@@ -42,7 +42,7 @@ def write(
     Args:
         train, val, test: numbers of pictures.
         void: mark a line of one pixel round things as 255 in both kinds of VOC mask.
-        quiet: no progress bar.
+        quiet: say nothing of the progress.
 
     Raises:
         FileExistsError: the folder holds anything but this very set; nothing was touched.
@@ -80,7 +80,7 @@ def _write_all(root: Path, counts: dict[str, int], seed: int, size: int, void: b
     names: dict[str, list[str]] = {split: [] for split in counts}
     objects: dict[str, list[list[dict[str, Any]]]] = {split: [] for split in counts}
     jobs = [(split, index) for split, count in counts.items() for index in range(count)]
-    for split, index in track(jobs, description="drawing", disable=quiet):
+    for split, index in track(jobs, "drawing", quiet=quiet):
         sample = draw(index, seed, size, split)
         assert sample.instances is not None
         names[split].append(sample.name)
