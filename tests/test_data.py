@@ -165,7 +165,7 @@ def test_voc_classes_are_the_given_ones_else_vocs_else_those_found(voc: Path) ->
     given = read(voc)
     assert given.classes[:2] == ("dog", "cat")
     assert [(problem.code, problem.items) for problem in given.problems if problem.code.startswith("tag")] == [
-        ("tag-unknown-class", ["zebra in b"])
+        ("tag-unknown-class", ["zebra in Annotations/b.xml"])
     ]
 
 
@@ -293,7 +293,7 @@ def test_tags_may_be_unknown_one_by_one_or_altogether(table: Path) -> None:
     data = read(table.parent)
     assert data.tags[:2].tolist() == pytest.approx(np.array([[NAN, 1], [0, NAN]]), nan_ok=True)
     assert data.records[2].tags is None
-    assert [(problem.code, problem.items) for problem in data.problems] == [("tag-missing", ["c"])]
+    assert [(problem.code, problem.items) for problem in data.problems] == [("tag-missing", ["images/c.jpg"])]
 
 
 def test_table_rows_that_name_no_picture_are_counted_and_limited(table: Path) -> None:

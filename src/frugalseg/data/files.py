@@ -42,14 +42,14 @@ def pictures(
     for path in sorted(_files(folder, follow_links, apart)):
         relative = path.relative_to(folder)
         if path.is_dir():
-            problems.add("name-outside", relative.as_posix())
+            problems.add("name-outside", shown(path, root))
         elif path.suffix.lower() not in SUFFIXES:
             if path.suffix.lower() not in EXPECTED_BESIDE:
-                problems.add("file-ignored", relative.as_posix())
+                problems.add("file-ignored", shown(path, root))
         elif not is_plain(relative.as_posix()) or not (follow_links or _stays(path, root)):
-            problems.add("name-outside", relative.as_posix())
+            problems.add("name-outside", shown(path, root))
         elif found.setdefault(relative.with_suffix("").as_posix(), path) is not path:
-            problems.add("image-twice", relative.as_posix())
+            problems.add("image-twice", shown(path, root))
     return found
 
 
@@ -94,6 +94,11 @@ def read_text(path: Path) -> str:
         return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: byte {error.start} is not UTF-8. Save the file as UTF-8.") from error
+
+
+def shown(path: Path, root: Path) -> str:
+    """A file as people find it: its path from the data folder, with its ending."""
+    return path.relative_to(root).as_posix() if path != root and path.is_relative_to(root) else path.name
 
 
 def _files(folder: Path, follow_links: bool, apart: frozenset[str]) -> Iterator[Path]:

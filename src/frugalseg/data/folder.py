@@ -57,15 +57,16 @@ def read(
     own = members(root, pictures, problems)
     tagged = _tagged(root, layout, pictures, problems)
     classes = files.class_names(root) or _guessed_classes(root, masks, tagged, options, problems)
-    for name in set(masks) - set(pictures):
-        problems.add("mask-orphan", name)
+    for name in sorted(set(masks) - set(pictures)):
+        problems.add("mask-orphan", files.shown(masks[name], root))
     records = []
     for name in _chosen(split, own, root):
+        picture = files.shown(pictures[name], root)
         if masks and name not in masks:
-            problems.add("mask-missing", name)
+            problems.add("mask-missing", picture)
         if tagged and name not in tagged:
-            problems.add("tag-missing", name)
-        known = tags.vector(name, tagged[name], classes, problems) if name in tagged else None
+            problems.add("tag-missing", picture)
+        known = tags.vector(picture, tagged[name], classes, problems) if name in tagged else None
         records.append(Record(name, pictures[name], known, masks.get(name)))
     return classes, records
 

@@ -56,7 +56,7 @@ def _known_rows(path: Path, index: Mapping[str, str], problems: Problems) -> Ite
             yield index[key], cells
 
 
-def vector(name: str, tags: Iterable[str], classes: tuple[str, ...], problems: Problems) -> tuple[float, ...]:
+def vector(picture: str, tags: Iterable[str], classes: tuple[str, ...], problems: Problems) -> tuple[float, ...]:
     """Tags as one of {0, 1, nan} per class: what is not named is absent, `?name` is unknown, `background` says nothing."""
     values = [0.0] * len(classes)
     for tag in tags:
@@ -64,7 +64,7 @@ def vector(name: str, tags: Iterable[str], classes: tuple[str, ...], problems: P
         if known not in classes and known.lower() in files.NO_CLASSES:
             continue
         if known not in classes:
-            problems.add("tag-unknown-class", f"{known} in {name}")
+            problems.add("tag-unknown-class", f"{known} in {picture}")
         elif values[classes.index(known)] != 1.0:
             values[classes.index(known)] = math.nan if tag.startswith(UNKNOWN_MARK) else 1.0
     return tuple(values)

@@ -35,14 +35,14 @@ def usable(
     for record in records:
         known = pictures[record.image]
         if "code" in known:
-            problems.add(known["code"], f"{record.name} ({known['reason']})")
+            problems.add(known["code"], f"{files.shown(record.image, root)} ({known['reason']})")
         else:
-            _note_picture(record, known, problems)
+            _note_picture(root, record, known, problems)
             kept.append(record)
     paths = {path for record in kept for path in (record.semantic, record.objects, record.object_classes) if path is not None}
     masks = mask_facts(root, sorted(paths), options)
     binary = _is_binary(masks[record.semantic] for record in kept if record.semantic is not None)
-    sound = [_with_sound_masks(record, pictures[record.image], masks, classes, binary, problems) for record in kept]
+    sound = [_with_sound_masks(root, record, pictures[record.image], masks, classes, binary, problems) for record in kept]
     looked = {
         record.name: Looked(pictures[record.image], masks[record.semantic] if record.semantic else None) for record in sound
     }
@@ -100,7 +100,13 @@ def _is_binary(masks: Iterable[facts.Facts]) -> bool:
 
 
 def _with_sound_masks(
-    record: Record, picture: facts.Facts, masks: dict[Path, facts.Facts], classes: int, binary: bool, problems: Problems
+    root: Path,
+    record: Record,
+    picture: facts.Facts,
+    masks: dict[Path, facts.Facts],
+    classes: int,
+    binary: bool,
+    problems: Problems,
 ) -> Record:
     """The record without the masks that do not fit; object masks go with the class masks that explain them."""
     for path, limit in ((record.semantic or record.object_classes, classes), (record.objects, None)):
@@ -109,13 +115,13 @@ def _with_sound_masks(
         problems.seen[LABEL] += 1
         found = fault(masks[path], picture, limit, binary)
         if found is not None:
-            problems.add(found[0], f"{record.name} ({found[1]})")
+            problems.add(found[0], f"{files.shown(path, root)} ({found[1]})")
             semantic = record.semantic if path == record.objects else None
             return replace(record, semantic=semantic, objects=None, object_classes=None)
     return record
 
 
-def _note_picture(record: Record, known: facts.Facts, problems: Problems) -> None:
+def _note_picture(root: Path, record: Record, known: facts.Facts, problems: Problems) -> None:
     height, width = known["height"], known["width"]
     outside = sum(not (-1 <= box.x1 < box.x2 <= width + 1 and -1 <= box.y1 < box.y2 <= height + 1) for box in record.boxes or ())
     notes = {
@@ -125,4 +131,4 @@ def _note_picture(record: Record, known: facts.Facts, problems: Problems) -> Non
         "box-outside": outside > 0,
     }
     for code in (code for code, met in notes.items() if met):
-        problems.add(code, record.name)
+        problems.add(code, files.shown(record.image, root))

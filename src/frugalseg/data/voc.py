@@ -37,15 +37,16 @@ def read(root: Path, split: str | None, options: files.Options, problems: Proble
     listed = dict.fromkeys(pictures) if split is None else members(root, split, pictures, problems)
     records = []
     for name, value in listed.items():
-        known = annotations.get(root / "Annotations" / f"{name}.xml")
-        boxes, tags = _labels(name, known, classes, problems, options.difficult)
+        annotation = root / "Annotations" / f"{name}.xml"
+        known, picture = annotations.get(annotation), files.shown(pictures[name], root)
+        boxes, tags = _labels(files.shown(annotation, root), known, classes, problems, options.difficult)
         if known is None and annotations:
-            problems.add("annotation-missing", name)
+            problems.add("annotation-missing", picture)
         if known is None and split is not None and value is not None:
             tags = _listed_tag(split, value, classes)
         masks = _masks(name, semantic, objects)
         if masks[0] is None and split is not None and split.startswith("Segmentation/"):
-            problems.add("mask-missing", name)
+            problems.add("mask-missing", picture)
         records.append(Record(name, pictures[name], tags, *masks, boxes))
     return classes, records
 
@@ -121,19 +122,19 @@ def _masks(name: str, semantic: Mapping[str, Path], objects: Mapping[str, Path])
 
 
 def _labels(
-    name: str, known: facts.Facts | None, classes: tuple[str, ...], problems: Problems, difficult: str
+    file: str, known: facts.Facts | None, classes: tuple[str, ...], problems: Problems, difficult: str
 ) -> tuple[tuple[Box, ...] | None, tuple[float, ...] | None]:
     """Boxes and tags that an annotation file tells; both None if there is none or it cannot be read."""
     if known is None:
         return None, None
     problems.seen[LABEL] += 1
     if "code" in known:
-        problems.add(known["code"], f"{name} ({known['reason']})")
+        problems.add(known["code"], f"{file} ({known['reason']})")
         return None, None
     tags, boxes = [0.0] * len(classes), []
     for label_name, x1, y1, x2, y2, hard in known["objects"]:
         if label_name not in classes:
-            problems.add("tag-unknown-class", f"{label_name} in {name}")
+            problems.add("tag-unknown-class", f"{label_name} in {file}")
             continue
         label = classes.index(label_name) + 1
         tags[label - 1] = _claim(tags[label - 1], DIFFICULT[difficult] if hard else 1.0)
