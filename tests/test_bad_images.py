@@ -279,14 +279,14 @@ def test_unusable_picture_is_left_out_and_listed(tmp_path: Path, kind: str) -> N
     (problem,) = (problem for problem in data.problems if problem.effect)
     assert problem.code == ("image-too-large" if kind == "huge" else "image-broken")
     assert problem.count == 1
-    assert problem.items[0].startswith("20 (")
+    assert problem.items[0].startswith("images/20.png (")
 
 
 def test_too_many_unusable_pictures_are_an_error_that_says_how_to_go_on(tmp_path: Path) -> None:
     root = tagged(tmp_path, 4)
     (root / "images" / "00.png").write_bytes(b"")
     with pytest.raises(
-        DataError, match=r"picture left out: 1 of 4.*\n.*image-broken.*00 \(the file is empty\)(.|\n)*skip_limit=1.0"
+        DataError, match=r"picture left out: 1 of 4.*\n.*image-broken.*images/00.png \(the file is empty\)(.|\n)*skip_limit=1.0"
     ):
         read(root)
     assert len(read(root, skip_limit=0.25)) == 3
@@ -310,7 +310,7 @@ def test_masks_with_unknown_ids_are_withheld_and_their_pictures_kept(tmp_path: P
     assert len(data) == 20
     assert [record.name for record in data.records if record.semantic is None] == ["07"]
     (problem,) = data.problems
-    assert (problem.code, problem.items) == ("mask-unknown-id", ["07 (id 3 of 2)"])
+    assert (problem.code, problem.items) == ("mask-unknown-id", ["masks/07.png (id 3 of 2)"])
 
 
 def voc(root: Path, *names: str, lines: str | None = None) -> Path:

@@ -17,7 +17,8 @@ from frugalseg.data.check import check, scored_pairs
 from frugalseg.data.problems import CODES, Problem, markdown
 from frugalseg.methods import METHODS, Method
 
-COUNT = 12  # pictures of a sound set
+COUNT = 12  # pictures of each split of a sound set
+THIRD, THIRD_MASK = "train/images/03.png", "train/masks/03.png"
 
 
 def picture(path: Path, value: int, size: tuple[int, int] = (8, 6), **options: object) -> Path:
@@ -137,25 +138,25 @@ SPOILT: dict[str, tuple[str, Callable[[Path], object], str]] = {
     "unreadable": ("sound", lambda root: (root / "classes.txt").write_text("dog\ndog\n"), "names twice: dog"),
     "too-many-left-out": ("sound", broken, "picture left out: 3 of 24"),
     "nothing-to-train": ("sound", unlabelled, "aepsl needs tags"),
-    "image-broken": ("sound", lambda root: (root / "train/images/03.png").write_bytes(b"no"), "train/images/03.png (cannot be decoded"),
-    "image-too-large": ("sound", lambda root: picture(root / "train/images/03.png", 1, (99, 99)), "train/images/03.png (99 x 99 pixels"),
-    "image-range": ("sound", lambda root: Image.new("F", (8, 6), -1).save(root / "train/images/z.tif"), "train/images/z.tif (values -1"),
+    "image-broken": ("sound", lambda root: (root / THIRD).write_bytes(b"no"), f"{THIRD} (cannot be decoded"),
+    "image-too-large": ("sound", lambda root: picture(root / THIRD, 1, (99, 99)), f"{THIRD} (99 x 99 pixels"),
+    "image-range": ("sound", lambda root: Image.new("F", (8, 6), -1).save(root / "train/images/z.tif"), "z.tif (values -1"),
     "image-missing": ("voc", lambda root: listing(root, "train", *"abcd", "nowhere"), "nowhere"),
-    "image-twice": ("sound", lambda root: picture(root / "train/images/03.bmp", 1), "train/images/03.png"),
+    "image-twice": ("sound", lambda root: picture(root / "train/images/03.bmp", 1), THIRD),
     "list-duplicate": ("voc", lambda root: listing(root, "train", *"abcd", "a"), "a"),
     "name-outside": ("voc", lambda root: listing(root, "train", *"abcd", "../../etc/passwd"), "../../etc/passwd"),
     "file-ignored": ("sound", lambda root: (root / "train/images/x.heic").write_bytes(b""), "train/images/x.heic"),
-    "image-16-bit": ("sound", lambda root: Image.new("I;16", (8, 6)).save(root / "train/images/03.png"), "train/images/03.png"),
-    "image-alpha": ("sound", lambda root: Image.new("RGBA", (8, 6)).save(root / "train/images/03.png"), "train/images/03.png"),
-    "exif-rotated": ("sound", lambda root: turned(root / "train/images/03.png"), "train/images/03.png"),
-    "mask-broken": ("sound", lambda root: (root / "train/masks/03.png").write_bytes(b""), "train/masks/03.png (the file is empty)"),
+    "image-16-bit": ("sound", lambda root: Image.new("I;16", (8, 6)).save(root / THIRD), THIRD),
+    "image-alpha": ("sound", lambda root: Image.new("RGBA", (8, 6)).save(root / THIRD), THIRD),
+    "exif-rotated": ("sound", lambda root: turned(root / THIRD), THIRD),
+    "mask-broken": ("sound", lambda root: (root / THIRD_MASK).write_bytes(b""), f"{THIRD_MASK} (the file is empty)"),
     "mask-0-255": ("sound", binary, "train/masks/00.png (0 and 255 only)"),
     "mask-rgb": ("sound", colours, "train/masks/00.png (a mask of mode RGB"),
-    "mask-lossy": ("sound", lambda root: to_jpeg(root / "train/masks/03.png"), "train/masks/03.jpg"),
-    "mask-unknown-id": ("sound", lambda root: mask(root / "train/masks/03.png", 0, 3), "train/masks/03.png (id 3 of 2)"),
+    "mask-lossy": ("sound", lambda root: to_jpeg(root / THIRD_MASK), "train/masks/03.jpg"),
+    "mask-unknown-id": ("sound", lambda root: mask(root / THIRD_MASK, 0, 3), f"{THIRD_MASK} (id 3 of 2)"),
     "mask-object-ids": ("sound", object_ids, "up to 42 in one mask"),
-    "mask-size": ("sound", lambda root: picture(root / "train/images/03.png", 3, (9, 6)), "train/masks/03.png (8 x 6, picture 9 x 6)"),
-    "mask-missing": ("sound", lambda root: (root / "train/masks/03.png").unlink(), "train/images/03.png"),
+    "mask-size": ("sound", lambda root: picture(root / THIRD, 3, (9, 6)), f"{THIRD_MASK} (8 x 6, picture 9 x 6)"),
+    "mask-missing": ("sound", lambda root: (root / THIRD_MASK).unlink(), THIRD),
     "mask-orphan": ("sound", lambda root: mask(root / "train/masks/alone.png", 1), "train/masks/alone.png"),
     "annotation-broken": ("voc", with_doctype, "Annotations/a.xml (holds a DOCTYPE)"),
     "annotation-missing": ("voc", lambda root: (root / "Annotations/a.xml").unlink(), "JPEGImages/a.png"),
@@ -170,8 +171,8 @@ SPOILT: dict[str, tuple[str, Callable[[Path], object], str]] = {
     "class-everywhere": ("sound", one_class_for_all, "dog in train"),
     "class-similar": ("sound", lambda root: add(root / "classes.txt", "D_o g\n"), "dog and D_o g"),
     "class-guessed": ("sound", lambda root: [unlabelled(root), (root / "classes.txt").unlink()], "class 1, class 2"),
-    "duplicate-across-splits": ("sound", twin, "train/images/03.png in train = val/images/20.png in val"),
-    "duplicate-in-split": ("sound", lambda root: picture(root / "train/images/07.png", 3), "train/images/03.png = train/images/07.png"),
+    "duplicate-across-splits": ("sound", twin, f"{THIRD} in train = val/images/20.png in val"),
+    "duplicate-in-split": ("sound", lambda root: picture(root / "train/images/07.png", 3), f"{THIRD} = train/images/07.png"),
     "split-empty": ("voc", lambda root: listing(root, "test"), "Main/test"),
 }  # fmt: skip
 
