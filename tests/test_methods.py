@@ -23,7 +23,12 @@ from frugalseg.training import kinds, train
 from frugalseg.types import Prediction
 
 # Trainings of a second or two.
-SETTINGS: dict[str, dict[str, Any]] = {"aepsl": {**resume.SETTINGS, "crop": 32, "batch": 2, "plus": 0}}
+BIOPT = {"backbone": "tiny", "side": 33, "steps": 6, "batch": 2, "known": 2, "pairs": 6, "test_scales": (1.0,)}
+ENGINE = {name: resume.SETTINGS[name] for name in ("save_every", "log_every", "workers", "accelerator")}
+SETTINGS: dict[str, dict[str, Any]] = {
+    "aepsl": {**resume.SETTINGS, "crop": 32, "batch": 2, "plus": 0},
+    "biopt": {**BIOPT, **ENGINE},
+}
 pytestmark = pytest.mark.parametrize("method", METHODS)
 
 

@@ -45,6 +45,14 @@ METHODS: dict[str, Method] = {
         module="frugalseg.methods.aepsl",
         recipe="frugalseg.recipes.aepsl",
     ),
+    "biopt": Method(
+        name="biopt",
+        summary="BiOpt: masks of new classes from a few examples (Liu et al., 2020)",
+        needs=frozenset({"image", "semantic"}),
+        makes="semantic masks",
+        module="frugalseg.methods.biopt",
+        recipe="frugalseg.recipes.biopt",
+    ),
 }
 
 

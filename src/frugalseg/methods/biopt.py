@@ -10,16 +10,31 @@ D channels, H W picture, h w feature map, X = h·w its positions.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+from typing import Any, NamedTuple, cast
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torchvision.models.resnet import BasicBlock, Bottleneck
+from torchvision.transforms import v2
 
-from frugalseg.types import IGNORE
+from frugalseg.data import episodes
+from frugalseg.data.episodes import Base, Episode, class_mask
+from frugalseg.data.problems import DataError
+from frugalseg.nets import backbone, schedule
+from frugalseg.recipes.biopt import Config
+from frugalseg.run import Run
+from frugalseg.types import IGNORE, Prediction, Sample
 
 EPS = 1e-5  # added to the weight of a mean, as in PANet
 FLOOR = 1e-6  # least norm of a vector: the cosine of a shorter one has no usable gradient
+UNCALIBRATED = (14.0, -0.6, -11.8)  # of `confidence`: MobileNetV2's 14 leading blocks on photos, a start for other features
+CALIBRATION_SHOTS = (1, 2, 4)  # references of the pairs that calibrate
+FINEST = 1024  # longer side, in pixels, at which probabilities are up-sampled; larger pictures repeat its labels
 LEAST_SIMILAR = 0.1  # share of the query that stands in for a class without a pixel (ruling)
 
 # -- prototypes ------------------------------------------------------------------------------------------------------
@@ -172,6 +187,31 @@ class Solution(NamedTuple):
     found: Tensor
 
 
+class Examples(NamedTuple):
+    """References, boiled down, of E episodes or classes: all that a query needs of them.
+
+    prototypes: P_s (E, M, D). shown: whether any reference has a pixel of it (E, M). shots: number of references (E,).
+    """
+
+    prototypes: Tensor
+    shown: Tensor
+    shots: Tensor
+
+    def at(self, places: Tensor) -> Examples:
+        """Those at an index tensor or mask."""
+        return Examples(self.prototypes[places], self.shown[places], self.shots[places])
+
+    def to(self, device: torch.device) -> Examples:
+        return Examples(*(part.to(device) for part in self))
+
+    def together(self) -> Examples:
+        """C classes of (C, 2, D) as one episode of all of them, whose background is the mean of theirs: (1, C + 1, D)."""
+        seen = self.shown[:, 0]
+        background = (self.prototypes[:, 0] * seen[:, None]).sum(0) / seen.sum().clamp(min=1)
+        prototypes = torch.cat([background[None], self.prototypes[:, 1]])
+        return Examples(prototypes[None], torch.cat([seen.any()[None], self.shown[:, 1]])[None], self.shots.mean()[None])
+
+
 class InitModule(nn.Module):
     """ω = sigmoid(FC([P_s; P'])), P⁰ = ω·P_s + (1 − ω)·P' (eq. 5), one layer for all classes.
 
@@ -198,3 +238,545 @@ def temporary_prototypes(query: Tensor, rough: Tensor, support: Tensor) -> Tenso
     chosen = F.one_hot(rough.argmax(1), rough.shape[1]).mT.to(query)
     count = chosen.sum(-1, keepdim=True)
     return torch.where(count > 0, _gather(chosen, query) / (count + EPS), support)
+
+
+# -- networks --------------------------------------------------------------------------------------------------------
+
+
+class OpenBottleneck(Bottleneck):
+    """A residual block without the ReLU behind its sum (sec. 5.1: "the last ReLU layer [is] removed")."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        inner = self.relu(self.bn2(self.conv2(self.relu(self.bn1(self.conv1(x))))))
+        return self.bn3(self.conv3(inner)) + (x if self.downsample is None else self.downsample(x))
+
+
+class OpenBasicBlock(BasicBlock):
+    """The same for the block of ResNet-18."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        inner = self.bn2(self.conv2(self.relu(self.bn1(self.conv1(x)))))
+        return inner + (x if self.downsample is None else self.downsample(x))
+
+
+class OpenResidual(backbone.Residual):
+    """The same for the block of `tiny`."""
+
+    def forward(self, features: Tensor) -> Tensor:
+        return self.bn2(self.conv2(self.relu(self.bn1(self.conv1(features))))) + self.shortcut(features)
+
+
+OPEN: dict[type[nn.Module], type[nn.Module]] = {
+    Bottleneck: OpenBottleneck,
+    BasicBlock: OpenBasicBlock,
+    backbone.Residual: OpenResidual,
+}
+
+
+def remove_last_relu(body: nn.Module) -> None:
+    """Let features take both signs: no ReLU, and no pool, behind the last block. Networks of timm stay as they are."""
+    modules = [module for module in body.modules() if type(module) in OPEN]
+    last = [*body.modules()][-1]
+    if modules:
+        modules[-1].__class__ = OPEN[type(modules[-1])]
+    elif isinstance(last, nn.MaxPool2d | nn.ReLU | nn.ReLU6):
+        parent = next(module for module in reversed([*body.modules()]) if last in module.children())
+        for name, child in reversed([*cast(nn.Sequential, parent).named_children()]):
+            if not isinstance(child, nn.MaxPool2d | nn.ReLU | nn.ReLU6):
+                break
+            delattr(parent, name)
+
+
+def on_grid(side: float, stride: int) -> int:
+    """The nearest stride·k + 1 pixels: the map's corner points then lie on the picture's corner pixels."""
+    return max(1, round((side - 1) / stride)) * stride + 1
+
+
+class BiOpt(nn.Module):
+    """Feature network and init module; everything else has no parameters.
+
+    calibration: the three numbers of `confidence`. known, known_shown, known_shots: examples of the classes it learned from.
+    """
+
+    calibration: Tensor
+    known: Tensor
+    known_shown: Tensor
+    known_shots: Tensor
+
+    def __init__(self, config: Config, classes: Sequence[str]) -> None:
+        super().__init__()
+        self.config, self.classes = config, tuple(classes)
+        self.backbone = backbone.build(
+            config.backbone,
+            output_stride=config.output_stride,
+            weights=config.weights,
+            normalize=config.normalize,
+            level=config.level,
+            frozen=config.frozen,
+            freeze_norm=config.freeze_norm,
+        )
+        remove_last_relu(self.backbone.body)
+        channels = self.backbone.channels
+        self.init = InitModule(channels)
+        self.movement = torch.zeros(0)  # of the last batch, for the log
+        self.register_buffer("calibration", torch.tensor(UNCALIBRATED))
+        self.register_buffer("known", torch.zeros(len(self.classes), 2, channels))
+        self.register_buffer("known_shown", torch.zeros(len(self.classes), 2, dtype=torch.bool))
+        self.register_buffer("known_shots", torch.zeros(len(self.classes)))
+
+    def features(self, images: Tensor) -> Tensor:
+        """(B, h, w, D) float32 of pictures (B, 3, H, W) in 0..255."""
+        return self.backbone(images.to(memory_format=torch.channels_last)).permute(0, 2, 3, 1).float()
+
+    def solve(self, query: Tensor, support: Tensor) -> Solution:
+        """Algorithm 1 without its outer loop: query (E or 1, X, D), P_s (E, M, D)."""
+        config, unit = self.config, F.normalize(query, dim=-1)
+        initial = rough = config.alpha * cosine(unit, support)
+        start = support
+        if config.init == "module":
+            start = self.init(support, temporary_prototypes(query, rough, support))
+            initial = config.alpha * cosine(unit, start)
+        target = initial.detach().argmax(1)
+        found = inner_loop(unit, start, target, config.inner_steps, config.inner_lr, config.alpha, config.first_order)
+        final = config.alpha * cosine(unit, found) if config.inner_steps else initial
+        return Solution(rough, initial, final, start, found)
+
+    def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Eq. 8 for a batch of one-way episodes; terms that coincide under the settings are counted once.
+
+        Batch: query (E, 3, H, W), query_mask (E, H, W), references (E, K, 3, H, W), reference_masks (E, K, H, W), masks of 0, 1
+        and 255; or, in the place of pictures, their features (E, h, w, D) and (E, K, h, w, D).
+        """
+        query, references = self._both(batch["query"], batch["references"])
+        size = (query.shape[-3], query.shape[-2])
+        with torch.autocast(query.device.type, enabled=False):
+            query, references = query.flatten(1, 2), references.flatten(2, 3)
+            weights = class_weights(batch["reference_masks"], size)
+            support, shown = support_prototypes(references[:, None], weights[:, None])
+            found = self.solve(query, fill_empty(support, shown, query))
+            self.movement = movement(found.start, found.found).detach()
+            return self._losses(found, size, batch) | self._alignment(found, size, query, references, batch)
+
+    def _both(self, query: Tensor, references: Tensor) -> tuple[Tensor, Tensor]:
+        """Features of queries and references, by one pass of the backbone."""
+        if query.is_floating_point():
+            return query, references
+        features = self.features(torch.cat([query, references.flatten(0, 1)]))
+        return features[: len(query)], features[len(query) :].unflatten(0, references.shape[:2])
+
+    def _losses(self, found: Solution, size: tuple[int, int], batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        masks = batch["query_mask"]
+        extent = (masks.shape[-2], masks.shape[-1])
+        losses = {"rough": mask_loss(upsample(found.rough, size, extent), masks)}
+        if self.config.init == "module":
+            losses["initial"] = mask_loss(upsample(found.initial, size, extent), masks)
+        if self.config.inner_steps:
+            losses["final"] = mask_loss(upsample(found.final, size, extent), masks)
+        return losses
+
+    def _alignment(
+        self, found: Solution, size: tuple[int, int], query: Tensor, references: Tensor, batch: dict[str, Tensor]
+    ) -> dict[str, Tensor]:
+        """PANet's loss (Wang et al., ICCV 2019, sec. 3.4): the query's mask, as found, is the reference of its references."""
+        if not self.config.align:
+            return {}
+        masks = batch["reference_masks"].flatten(0, 1)
+        prototypes = temporary_prototypes(query, found.final, found.found).repeat_interleave(references.shape[1], 0)
+        logits = self.config.alpha * cosine(F.normalize(references.flatten(0, 1), dim=-1), prototypes)
+        return {"align": self.config.align * mask_loss(upsample(logits, size, (masks.shape[-2], masks.shape[-1])), masks)}
+
+    # -- prediction --------------------------------------------------------------------------------------------------
+
+    def picture(self, image: Tensor, scale: float = 1.0) -> Tensor:
+        """A picture (3, H, W) of any size as the square the features are made of, (1, 3, S, S) float."""
+        side = on_grid(self.config.side * scale, self.config.output_stride)
+        device = next(self.parameters()).device
+        return v2.functional.resize(image.as_subclass(Tensor).to(device)[None], [side, side], antialias=True).float()
+
+    def views(self, image: Tensor) -> list[Tensor]:
+        """Features (1, h, w, D) of a query at every test scale."""
+        return [self.features(self.picture(image, scale)) for scale in self.config.test_scales]
+
+    def examples(self, features: Tensor, masks: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """Prototypes (T, 2, D) of background and object in one reference, and the pixels of each (T, 2).
+
+        features: (1, h, w, D). masks: T of the picture's size, of 0, 1 and 255.
+        """
+        weights = torch.stack([class_weights(mask.to(features.device), (features.shape[1], features.shape[2])) for mask in masks])
+        return masked_average(features.flatten(1, 2), weights), weights.sum(-1)
+
+    def find(self, views: Sequence[Tensor], examples: Examples) -> tuple[Tensor, Tensor]:
+        """Episodes that share a query: probabilities (E, M, h, w) of the largest view's map, averaged over the views, and how
+        sure it is that each class is there (E, N).
+        """
+        probabilities, alike = [], []
+        largest = max(((view.shape[1], view.shape[2]) for view in views), key=math.prod)
+        for view in views:
+            query = view.flatten(1, 2)
+            support = fill_empty(examples.prototypes, examples.shown, query)
+            found = self.solve(query, support)
+            probabilities.append(upsample(found.final.softmax(1), (view.shape[1], view.shape[2]), largest))
+            alike.append(resemblance(query, found.final, support))
+        return torch.stack(probabilities).mean(0), confidence(
+            torch.stack(alike).mean(0), examples.shots[:, None], self.calibration
+        )
+
+    @torch.no_grad()
+    def label(
+        self, image: Tensor, examples: Examples, threshold: float = 0.5, given: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Class ids (H, W) uint8 of a picture (3, H, W), and confidences (C,), for examples of C classes.
+
+        Every class is first sought alone; those that are surer than `threshold` (or that are `given`, (C,) of 0 and 1) then
+        compete for the pixels.
+        """
+        views, size = self.views(image), size_of(image)
+        probabilities, sure = self.find(views, examples)
+        present = (sure[:, 0] > threshold if given is None else given.to(sure.device) > 0).nonzero().flatten()
+        if not len(present):
+            return torch.zeros(size, dtype=torch.uint8), sure[:, 0].cpu()
+        if len(present) > 1:
+            probabilities, _ = self.find(views, examples.at(present).together())
+        else:
+            probabilities = probabilities[present]
+        ids = torch.cat([present.new_zeros(1), present + 1])[full_size(probabilities, size).argmax(1)]
+        return F.interpolate(ids[None].float(), size, mode="nearest")[0, 0].to(torch.uint8).cpu(), sure[:, 0].cpu()
+
+    def predict(self, samples: Iterable[Sample], tags: str = "predicted") -> list[Prediction]:
+        """Masks of the classes it was trained on, by their mean prototypes; for other classes see `frugalseg.few`."""
+        examples = Examples(self.known, self.known_shown, self.known_shots)
+        return [predicted(self, sample, self.classes, examples, tags) for sample in samples]
+
+
+def predicted(
+    model: BiOpt, sample: Sample, classes: tuple[str, ...], examples: Examples, tags: str = "predicted", threshold: float = 0.5
+) -> Prediction:
+    """What `BiOpt.label` makes of a picture; tags="given" takes the picture's own tags for the presence of classes.
+
+    A class without an example is never found.
+    """
+    if tags == "given" and sample.tags is None:
+        raise ValueError(f"{sample.name}: tags='given' needs the picture's tags and it has none; leave the option out")
+    usable = examples.shown[:, 1].nonzero().flatten()
+    given = sample.tags.nan_to_num(0.0)[usable.cpu()] if tags == "given" and sample.tags is not None else None
+    ids, sure = model.label(sample.image, examples.at(usable), threshold, given)
+    labels = torch.cat([usable.new_zeros(1), 1 + usable]).cpu()
+    confidences = torch.zeros(len(classes)).index_copy(0, usable.cpu(), sure)
+    return Prediction(sample.name, size_of(sample.image), classes, confidences, labels[ids.long()].to(torch.uint8))
+
+
+def size_of(image: Tensor) -> tuple[int, int]:
+    """(H, W) of a picture."""
+    return int(image.shape[-2]), int(image.shape[-1])
+
+
+def full_size(probabilities: Tensor, size: tuple[int, int]) -> Tensor:
+    """Probabilities (E, M, h, w) at a picture's size, or at most at FINEST pixels: memory must not grow with the picture."""
+    scale = min(1.0, FINEST / max(size))
+    extent = (max(1, round(size[0] * scale)), max(1, round(size[1] * scale)))
+    return F.interpolate(probabilities, extent, mode="bilinear", align_corners=True)
+
+
+# -- is the class there? ---------------------------------------------------------------------------------------------
+
+
+def resemblance(query: Tensor, logits: Tensor, support: Tensor) -> Tensor:
+    """Cosine of the mean feature of what was found and P_s, (E, N); −1 where nothing was found.
+
+    Of a dozen measures on real photos (largest and mean probability, margins, segmenting the references back) this one told best
+    whether the class is there. Shapes: query (E or 1, X, D), logits (E, M, X), support (E, M, D).
+    """
+    chosen = F.one_hot(logits.argmax(1), logits.shape[1]).mT[:, 1:].to(query)
+    found = F.normalize(_gather(chosen, query), dim=-1)
+    cos = (found * F.normalize(support[:, 1:], dim=-1)).sum(-1)
+    return torch.where(chosen.sum(-1) > 0, cos, -1.0)
+
+
+def confidence(resemblance: Tensor, shots: Tensor, calibration: Tensor) -> Tensor:
+    """σ(a·resemblance + b·log2(shots) + c), as `calibrated` fits it: the mean of more references is more like anything."""
+    a, b, c = calibration
+    return torch.where(resemblance > -1, (a * resemblance + b * shots.clamp(min=1).log2() + c).sigmoid(), 0.0)
+
+
+def calibrated(resemblance: np.ndarray, shots: np.ndarray, present: np.ndarray, ridge: float = 1e-3) -> np.ndarray:
+    """The (3,) of `confidence` by logistic regression on pairs with and without the class (Newton's method), all (N,).
+
+    ridge: a little of the squared weights, so that pairs that separate perfectly do not drive them to infinity.
+    """
+    seen = resemblance > -1
+    inputs = np.stack([resemblance, np.log2(shots), np.ones_like(resemblance)], 1)[seen].astype(np.float64)
+    weights, wanted = np.zeros(3), present[seen].astype(np.float64)
+    for _ in range(50):
+        sure = 1 / (1 + np.exp(-np.clip(inputs @ weights, -30, 30)))
+        slope = inputs.T @ (sure - wanted) + ridge * len(wanted) * weights * (1, 1, 0)
+        curve = (inputs * (sure * (1 - sure))[:, None]).T @ inputs + (ridge * len(wanted) + 1e-9) * np.eye(3)
+        weights = weights - np.linalg.solve(curve, slope)
+    return weights
+
+
+# -- episodes to learn from ------------------------------------------------------------------------------------------
+
+
+class Reader:
+    """Pictures of a data set as squares, with the mask of one class. hidden: classes whose pixels are 255 ("ignore")."""
+
+    def __init__(self, config: Config, data: Any, hidden: Sequence[int] = ()) -> None:
+        self.config, self.data, self.side = config, data, on_grid(config.side, config.output_stride)
+        self.hidden = hidden if config.novel_in_train == "ignore" else ()
+
+    def read(self, index: int, label: int) -> tuple[Tensor, Tensor]:
+        """(3, H, W) uint8 and (H, W) of 0, 1, 255, at their own size."""
+        sample = self.data[index]
+        mask = class_mask(sample, label, self.config.masks)
+        for other in self.hidden:
+            mask = torch.where(class_mask(sample, other, self.config.masks) == 1, IGNORE, mask)
+        return sample.image.as_subclass(Tensor), mask
+
+    def square(self, image: Tensor, mask: Tensor, side: int = 0) -> tuple[Tensor, Tensor]:
+        """Both as squares; a thin object may vanish from the mask."""
+        size = [side or self.side] * 2
+        image = v2.functional.resize(image, size, antialias=True)
+        return image, F.interpolate(mask[None, None].float(), size, mode="nearest")[0, 0].long()
+
+    def augmented(self, image: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """A reference mirrored, enlarged by 1 to 1.5 and cropped (sec. 5.1, after CANet); never so that its object is cut off."""
+        if torch.rand(()) < 0.5:
+            image, mask = image.flip(-1), mask.flip(-1)
+        side = round(self.side * float(torch.empty(()).uniform_(1, 1.5)))
+        large = self.square(image, mask, side)
+        for _ in range(10):
+            top, left = torch.randint(side - self.side + 1, (2,)).tolist()
+            crops = [part[..., top : top + self.side, left : left + self.side] for part in large]
+            if (crops[1] == 1).any():
+                return crops[0], crops[1]
+        return self.square(image, mask)
+
+
+class Tasks:
+    """Random one-way episodes of the base classes; which one depends on torch's random numbers alone.
+
+    A class is drawn first, evenly, then a query and other pictures of it as references (sec. 3). Its length, the pairs of class
+    and picture, only says how long an epoch is.
+    """
+
+    def __init__(self, config: Config, base: Base) -> None:
+        self.config, self.base, self.reader = config, base, Reader(config, base.data, base.hidden)
+
+    def __len__(self) -> int:
+        return sum(map(len, self.base.pictures.values()))
+
+    def drawn(self) -> Episode:
+        label = self.base.labels[int(torch.randint(len(self.base.labels), ()))]
+        pictures = self.base.pictures[label]
+        query, *references = (pictures[place] for place in torch.randperm(len(pictures))[: self.config.shots + 1].tolist())
+        return Episode(label, query, tuple(references))
+
+    def __getitem__(self, _: int) -> dict[str, Tensor]:
+        episode = self.drawn()
+        query, query_mask = self.reader.square(*self.reader.read(episode.query, episode.label))
+        shape = self.reader.augmented if self.config.augment else self.reader.square
+        pairs = [shape(*self.reader.read(index, episode.label)) for index in episode.references]
+        references, masks = (torch.stack(parts) for parts in zip(*pairs, strict=True))
+        return {"query": query, "query_mask": query_mask, "references": references, "reference_masks": masks}
+
+
+class StoredTasks(Tasks):
+    """The same episodes with features in the place of pictures: where nothing that makes them learns or is random."""
+
+    def __init__(self, config: Config, base: Base, shelf: Any) -> None:
+        super().__init__(config, base)
+        self.shelf = shelf
+
+    def __getitem__(self, _: int) -> dict[str, Tensor]:
+        episode = self.drawn()
+        pairs = [self._stored(index, episode.label) for index in (episode.query, *episode.references)]
+        features, masks = (torch.stack(parts) for parts in zip(*pairs, strict=True))
+        return {"query": features[0], "query_mask": masks[0], "references": features[1:], "reference_masks": masks[1:]}
+
+    def _stored(self, index: int, label: int) -> tuple[Tensor, Tensor]:
+        features = torch.from_numpy(self.shelf.read(index)["features"]).float()
+        return features, self.reader.square(torch.zeros(3, 1, 1), self.reader.read(index, label)[1])[1]
+
+
+# -- training --------------------------------------------------------------------------------------------------------
+
+
+def train(config: Config, data: Any, run: Run) -> BiOpt:
+    """Learn episode by episode from the base classes; no pixel of a class that is held back reaches a loss.
+
+    Writes weights/last; with steps=0 the weights are the backbone's. Raises DataError where there is too little to learn from.
+    """
+    run.expect("data", data.fingerprint)
+    base = episodes.base(data, held_back(config, data.classes), config.shots, config.least, config.masks, config.novel_in_train)
+    names = {"base": [data.classes[label - 1] for label in base.labels], "novel": [data.classes[i - 1] for i in base.hidden]}
+    run.expect("classes", names)
+    run.once("episodes", lambda: {"pictures": len(base.data), "dropped": base.dropped, "left_out": dict(base.left_out)})
+    run.seed("biopt")
+    model = BiOpt(config, data.classes).to(memory_format=torch.channels_last)
+    if config.steps:
+        fit(config, model, base, run)
+    else:
+        model.to(run.device)
+    know(config, model.eval(), base, run)
+    run.save_model(model, {"method": "biopt", "config": asdict(config), "classes": list(model.classes), **names})
+    return model
+
+
+def held_back(config: Config, classes: Sequence[str]) -> list[int]:
+    """The ids of the new classes. Raises DataError for a name that is none of the classes."""
+    strange = [name for name in config.novel if name not in classes]
+    if strange:
+        raise DataError(f"novel: got {', '.join(strange)}, expected some of the classes {', '.join(classes)}")
+    if config.novel:
+        return [classes.index(name) + 1 for name in config.novel]
+    if config.fold < 0:
+        return []
+    if config.folds > len(classes):
+        raise DataError(f"folds={config.folds}: there are only {len(classes)} classes; use fewer --folds, or --novel NAME")
+    return episodes.folds(len(classes), config.folds, config.folding)[config.fold]
+
+
+def fit(config: Config, model: BiOpt, base: Base, run: Run) -> None:
+    """The outer loop of algorithm 1."""
+    wrapped, optimizer = run.setup(model, optimizer_of(config, model))
+    tasks, log_every = tasks_of(config, model, base, run), run.runtime.log_every
+    for step, batch in run.steps(
+        "episodes", tasks, config.steps, config.batch, model=wrapped, optimizer=optimizer, collate=stack
+    ):
+        run.update(wrapped(batch), optimizer, schedule.step_decay(step, 1.0, config.drops))
+        if config.inner_steps and (step + 1) % log_every == 0:
+            run.log(stage="episodes", step=step + 1, moved=round(float(model.movement.mean()), 5))
+
+
+def tasks_of(config: Config, model: BiOpt, base: Base, run: Run) -> Tasks:
+    """The episodes to train on; features are computed once where the backbone is fixed and no picture is augmented."""
+    learning = any(parameter.requires_grad for parameter in model.backbone.parameters())
+    if learning or not config.freeze_norm or config.augment:
+        return Tasks(config, base)
+    reader = Reader(config, base.data)
+
+    @torch.no_grad()
+    def features(_: int, sample: Sample) -> dict[str, np.ndarray]:
+        picture = v2.functional.resize(sample.image.as_subclass(Tensor), [reader.side] * 2, antialias=True)
+        return {"features": model.features(picture[None].to(run.device))[0].cpu().numpy()}
+
+    return StoredTasks(config, base, run.each("features", base.data, features))
+
+
+def optimizer_of(config: Config, model: BiOpt) -> torch.optim.Optimizer:
+    """SGD on what learns (sec. 5.1); with init "support" the init module has no part in the loss."""
+    model.init.requires_grad_(config.init == "module")
+    learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    if not learning:
+        raise ValueError("nothing can learn: every block is frozen and init is 'support'; lower frozen, or give steps=0")
+    return torch.optim.SGD(learning, lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay)
+
+
+def stack(items: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+    return {name: torch.stack([item[name] for item in items]) for name in items[0]}
+
+
+def know(config: Config, model: BiOpt, base: Base, run: Run) -> None:
+    """After training: the mean prototypes of the base classes, and how sure is sure, from some of their pictures."""
+    chosen = sorted({index for pictures in base.pictures.values() for index in spread(pictures, config.known)})
+    pictures = base.data.select(chosen)
+    labels = [[label for label in base.labels if index in base.pictures[label]] for index in chosen]
+
+    @torch.no_grad()
+    def examples(index: int, sample: Sample) -> dict[str, np.ndarray]:
+        masks = [class_mask(sample, label, config.masks) for label in labels[index]]
+        prototypes, pixels = model.examples(model.features(model.picture(sample.image)), masks)
+        return {"prototypes": prototypes.cpu().numpy(), "pixels": pixels.cpu().numpy()}
+
+    shelf = run.each("examples", pictures, examples)
+    bank = Bank(
+        {(index, label): part for index in range(len(pictures)) for label, part in _parts(shelf.read(index), labels[index])}
+    )
+    for label in base.labels:
+        mean, shown = bank.mean(label, [index for index in range(len(pictures)) if label in labels[index]])
+        model.known[label - 1], model.known_shown[label - 1] = mean, shown
+        model.known_shots[label - 1] = sum(label in mine for mine in labels)
+    if config.pairs:
+        calibrate(config, model, pictures, labels, bank, run)
+
+
+def spread(items: Sequence[int], count: int) -> list[int]:
+    """`count` of the items, evenly over the list."""
+    return [items[place * len(items) // count] for place in range(count)] if len(items) > count else list(items)
+
+
+def _parts(arrays: Mapping[str, np.ndarray], labels: Sequence[int]) -> Iterable[tuple[int, tuple[Tensor, Tensor]]]:
+    for label, prototypes, pixels in zip(labels, arrays["prototypes"], arrays["pixels"], strict=True):
+        yield label, (torch.from_numpy(prototypes), torch.from_numpy(pixels))
+
+
+class Bank:
+    """Prototypes (2, D) and pixels (2,) of single references, by (picture, class): each is computed once for all its episodes."""
+
+    def __init__(self, parts: dict[tuple[int, int], tuple[Tensor, Tensor]]) -> None:
+        self.parts = parts
+
+    def mean(self, label: int, pictures: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """P_s (2, D) of these references of a class, and which of background and object they show (2,)."""
+        prototypes = torch.stack([self.parts[picture, label][0] for picture in pictures])
+        shown = torch.stack([self.parts[picture, label][1] > 0 for picture in pictures])
+        total = (prototypes * shown[..., None]).sum(0)
+        return total / shown.sum(0).clamp(min=1)[:, None], shown.any(0)
+
+    def examples(self, tasks: Sequence[Episode]) -> Examples:
+        """The references of episodes, (E, 2, D)."""
+        means = [self.mean(task.label, task.references) for task in tasks]
+        shots = torch.tensor([float(len(task.references)) for task in tasks])
+        return Examples(torch.stack([mean for mean, _ in means]), torch.stack([shown for _, shown in means]), shots)
+
+
+def by_query(tasks: Iterable[Episode]) -> dict[int, list[tuple[int, bool]]]:
+    """For each picture that is asked, (number of the episode, whether it shows the class): it is looked at once for all."""
+    found: dict[int, list[tuple[int, bool]]] = {}
+    for number, task in enumerate(tasks):
+        found.setdefault(task.query, []).append((number, True))
+        if task.absent is not None:
+            found.setdefault(task.absent, []).append((number, False))
+    return dict(sorted(found.items()))
+
+
+def calibrate(config: Config, model: BiOpt, pictures: Any, labels: Sequence[Sequence[int]], bank: Bank, run: Run) -> None:
+    """Fit `confidence` on pictures of base classes that show the class asked for, and as many that do not."""
+    pixels = [dict.fromkeys(mine, 1) for mine in labels]
+    usable = [label for label in range(1, len(model.classes) + 1) if sum(label in mine for mine in labels) > 1]
+    tasks: list[Episode] = []
+    for shots in CALIBRATION_SHOTS:
+        wide = [label for label in usable if sum(label in mine for mine in labels) > shots]
+        if wide:
+            tasks += episodes.draw(
+                pictures, pixels, wide, shots, -(-config.pairs // len(CALIBRATION_SHOTS)), run.runtime.seed
+            ).episodes
+    asked = by_query(tasks)
+    places = list(asked)
+
+    @torch.no_grad()
+    def measure(index: int, sample: Sample) -> dict[str, np.ndarray]:
+        numbers, present = zip(*asked[places[index]], strict=True)
+        examples = bank.examples([tasks[number] for number in numbers]).to(run.device)
+        query = model.features(model.picture(sample.image)).flatten(1, 2)
+        support = fill_empty(examples.prototypes, examples.shown, query)
+        alike = resemblance(query, model.solve(query, support).final, support)[:, 0]
+        return {"alike": alike.cpu().numpy(), "shots": examples.shots.cpu().numpy(), "present": np.array(present)}
+
+    shelf = run.each("presence", pictures.select(places), measure)
+    found = [shelf.read(index) for index in range(len(places))]
+    if not found:
+        return
+    alike, many, present = (np.concatenate([arrays[key] for arrays in found]) for key in ("alike", "shots", "present"))
+    if present.any() and not present.all():
+        model.calibration.copy_(torch.from_numpy(calibrated(alike, many, present)))
+
+
+def load(state: dict[str, Tensor], metadata: dict[str, Any]) -> BiOpt:
+    """The model of a weights file that `train` wrote."""
+    settings: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in metadata["config"].items()
+    }
+    model = BiOpt(Config(**{**settings, "weights": None}), metadata["classes"])
+    model.load_state_dict(state)
+    return model.to(memory_format=torch.channels_last).eval()
