@@ -142,7 +142,7 @@ def check(
         problems.add("too-many-left-out", effect)
     _look_at_tags(data, problems)
     _look_at_classes(data.classes, counts, problems)
-    _look_at_duplicates(present, looked, {record.name: files.shown(record.image, root) for record in data.records}, problems)
+    _look_at_duplicates(present, looked, records, root, problems)
     if not any(item.pictures for item in trainable):
         problems.add("nothing-to-train", "; ".join(f"{item.method} needs {', '.join(item.missing)}" for item in trainable))
     return Report(root, data.layout, data.classes, counts, trainable, problems.list())
@@ -218,11 +218,10 @@ def _known_fields(record: Record) -> frozenset[str]:
 
 def _look_at_tags(data: Data, problems: Problems) -> None:
     for record in data.records:
-        picture = files.shown(record.image, data.root)
         if record.tags and not any(record.tags):  # nan counts as true: an unknown tag is not "none"
-            problems.add("no-tags", picture)
+            problems.add("no-tags", files.shown(record.image, data.root))
         if record.tags and len(record.tags) > 1 and all(tag == 1 for tag in record.tags):
-            problems.add("all-tags", picture)
+            problems.add("all-tags", files.shown(record.image, data.root))
 
 
 def _look_at_classes(classes: tuple[str, ...], counts: Mapping[str, Counts], problems: Problems) -> None:
@@ -237,20 +236,26 @@ def _look_at_classes(classes: tuple[str, ...], counts: Mapping[str, Counts], pro
                 problems.add("class-everywhere", f"{name} in {split}")
 
 
-def _look_at_duplicates(lists: Lists, looked: Mapping[str, Looked], paths: Mapping[str, str], problems: Problems) -> None:
-    """Byte-equal files. A picture that was saved anew is not found. paths: what is shown of each picture."""
+def _look_at_duplicates(
+    lists: Lists, looked: Mapping[str, Looked], records: Mapping[str, Record], root: Path, problems: Problems
+) -> None:
+    """Byte-equal files. A picture that was saved anew is not found."""
+
+    def shown(name: str) -> str:
+        return files.shown(records[name].image, root)
+
     for (first, word), (second, other_word) in scored_pairs(lists):
         seen = {looked[name].picture["hash"]: name for name in lists[first]}
         for name in lists[second]:
             twin = seen.get(looked[name].picture["hash"])
             if twin is not None:
-                problems.add("duplicate-across-splits", f"{paths[twin]} in {word} = {paths[name]} in {other_word}")
+                problems.add("duplicate-across-splits", f"{shown(twin)} in {word} = {shown(name)} in {other_word}")
     for names in lists.values():
         seen = {}
         for name in names:
             twin = seen.setdefault(looked[name].picture["hash"], name)
             if twin != name:
-                problems.add("duplicate-in-split", f"{paths[twin]} = {paths[name]}")
+                problems.add("duplicate-in-split", f"{shown(twin)} = {shown(name)}")
 
 
 def _plain(name: str) -> str:

@@ -61,12 +61,13 @@ def read(
         problems.add("mask-orphan", files.shown(masks[name], root))
     records = []
     for name in _chosen(split, own, root):
-        picture = files.shown(pictures[name], root)
         if masks and name not in masks:
-            problems.add("mask-missing", picture)
+            problems.add("mask-missing", files.shown(pictures[name], root))
         if tagged and name not in tagged:
-            problems.add("tag-missing", picture)
-        known = tags.vector(picture, tagged[name], classes, problems) if name in tagged else None
+            problems.add("tag-missing", files.shown(pictures[name], root))
+        known, strange = tags.vector(tagged[name], classes) if name in tagged else (None, [])
+        for tag in strange:
+            problems.add("tag-unknown-class", f"{tag} in {files.shown(pictures[name], root)}")
         records.append(Record(name, pictures[name], known, masks.get(name)))
     return classes, records
 

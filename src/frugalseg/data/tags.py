@@ -56,18 +56,21 @@ def _known_rows(path: Path, index: Mapping[str, str], problems: Problems) -> Ite
             yield index[key], cells
 
 
-def vector(picture: str, tags: Iterable[str], classes: tuple[str, ...], problems: Problems) -> tuple[float, ...]:
-    """Tags as one of {0, 1, nan} per class: what is not named is absent, `?name` is unknown, `background` says nothing."""
-    values = [0.0] * len(classes)
+def vector(tags: Iterable[str], classes: tuple[str, ...]) -> tuple[tuple[float, ...], list[str]]:
+    """Tags as one of {0, 1, nan} per class: what is not named is absent, `?name` is unknown, `background` says nothing.
+
+    Gives the tags that are no class beside them.
+    """
+    values, strange = [0.0] * len(classes), []
     for tag in tags:
         known = tag.removeprefix(UNKNOWN_MARK).strip()
         if known not in classes and known.lower() in files.NO_CLASSES:
             continue
         if known not in classes:
-            problems.add("tag-unknown-class", f"{known} in {picture}")
+            strange.append(known)
         elif values[classes.index(known)] != 1.0:
             values[classes.index(known)] = math.nan if tag.startswith(UNKNOWN_MARK) else 1.0
-    return tuple(values)
+    return tuple(values), strange
 
 
 def vocabulary(tagged: Iterable[Iterable[str]]) -> tuple[str, ...]:

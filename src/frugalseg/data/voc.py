@@ -37,16 +37,15 @@ def read(root: Path, split: str | None, options: files.Options, problems: Proble
     listed = dict.fromkeys(pictures) if split is None else members(root, split, pictures, problems)
     records = []
     for name, value in listed.items():
-        annotation = root / "Annotations" / f"{name}.xml"
-        known, picture = annotations.get(annotation), files.shown(pictures[name], root)
-        boxes, tags = _labels(files.shown(annotation, root), known, classes, problems, options.difficult)
+        known = annotations.get(root / "Annotations" / f"{name}.xml")
+        boxes, tags = _labels(f"Annotations/{name}.xml", known, classes, problems, options.difficult)
         if known is None and annotations:
-            problems.add("annotation-missing", picture)
+            problems.add("annotation-missing", files.shown(pictures[name], root))
         if known is None and split is not None and value is not None:
             tags = _listed_tag(split, value, classes)
         masks = _masks(name, semantic, objects)
         if masks[0] is None and split is not None and split.startswith("Segmentation/"):
-            problems.add("mask-missing", picture)
+            problems.add("mask-missing", files.shown(pictures[name], root))
         records.append(Record(name, pictures[name], tags, *masks, boxes))
     return classes, records
 
