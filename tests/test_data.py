@@ -459,7 +459,9 @@ def test_each_picture_is_verified_once_until_it_changes(voc: Path, decoded: list
     assert decoded[4:] == ["b.jpg"]
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"[1]", b'{"a": 1}', b'{"a": [1, 2, 3]}', b"\xff"])
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"[1]", b'{"a": 1}', b'{"a": [1, 2, 3]}', b'{"a": {"x": 1, "y": 2, "z": 3}}', b"\xff"]
+)
 def test_broken_cache_is_made_again(voc: Path, decoded: list[str], content: bytes) -> None:
     read(voc)
     for store in (facts.cache_folder() / "facts").iterdir():
@@ -468,6 +470,20 @@ def test_broken_cache_is_made_again(voc: Path, decoded: list[str], content: byte
     assert len(decoded) == 8
     for store in (facts.cache_folder() / "facts").iterdir():
         assert json.loads(store.read_bytes())
+
+
+@pytest.mark.parametrize("field", [*images.Header._fields, "hash", "ids", "objects"])
+def test_facts_that_another_version_wrote_without_a_field_are_found_anew(voc: Path, field: str) -> None:
+    expected = read(voc)
+    for store in (facts.cache_folder() / "facts").iterdir():
+        known = json.loads(store.read_bytes())
+        for *_, found in known.values():
+            found.pop(field, None)
+        store.write_text(json.dumps(known))
+    again = read(voc)
+    assert [repr(record) for record in again.records] == [repr(record) for record in expected.records]
+    stores = [json.loads(store.read_bytes()) for store in (facts.cache_folder() / "facts").iterdir()]
+    assert any(field in found for store in stores for *_, found in store.values())
 
 
 def test_cache_that_cannot_be_written_is_no_error(voc: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -19,18 +19,21 @@ from typing import Any
 from frugalseg.progress import track
 
 Facts = dict[str, Any]
-FORMAT = 1  # raise it when the facts of any kind change their meaning
+FORMAT = 2  # raise it when the facts of any kind change their meaning; a file of another format is not looked at
 CHUNK = 2048
 
 
-def of(root: Path, kind: str, paths: Sequence[Path], look: Callable[[Path], Facts]) -> dict[Path, Facts]:
+def of(
+    root: Path, kind: str, paths: Sequence[Path], look: Callable[[Path], Facts], fields: Collection[str] = ()
+) -> dict[Path, Facts]:
     """`look(path)` for each path, on all cores, read from the cache where size and modification time have not changed.
 
     kind: names what `look` finds out; with a dash and a setting if the facts depend on one. look: returns facts that JSON can
-    hold, and never raises for what is in the file. Whoever waits longer than two seconds sees how far it is.
+    hold, with a "code" if the file is at fault, and never raises for what is in it. fields: what the facts of a sound file have;
+    remembered facts without them are of another version, so `look` is called again. A wait of more than two seconds is shown.
     """
     store = _store(root, kind)
-    known, stamps = _load(store), {str(path): _stamp(path) for path in paths}
+    known, stamps = _load(store, fields), {str(path): _stamp(path) for path in paths}
     stale = [path for path in paths if str(path) not in known or known[str(path)][:2] != stamps[str(path)]]
     try:
         label = f"reading {kind.partition('-')[0]}s of {root.name}"
@@ -69,12 +72,20 @@ def _store(root: Path, kind: str) -> Path:
     return cache_folder() / "facts" / f"{root.name}-{key}-{kind}-{FORMAT}.json"
 
 
-def _load(store: Path) -> dict[str, list[Any]]:
+def _load(store: Path, fields: Collection[str]) -> dict[str, list[Any]]:
+    """The entries [size, time, facts] by path; whatever else stands in the file is left out."""
     try:
         known = json.loads(store.read_bytes())
-        return {path: entry for path, entry in known.items() if len(entry) == 3 and isinstance(entry[2], dict)}
-    except (OSError, ValueError, AttributeError, TypeError):
+    except (OSError, ValueError, RecursionError):
         return {}
+    entries = known.items() if isinstance(known, dict) else ()
+    return {path: entry for path, entry in entries if _is_whole(entry, fields)}
+
+
+def _is_whole(entry: Any, fields: Collection[str]) -> bool:
+    if not isinstance(entry, list) or len(entry) != 3 or not isinstance(entry[2], dict):
+        return False
+    return entry[2].keys() >= ({"code", "reason"} if "code" in entry[2] else set(fields))
 
 
 def _save(store: Path, known: dict[str, list[Any]]) -> None:

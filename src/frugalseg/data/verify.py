@@ -50,11 +50,13 @@ def usable(
 
 
 def picture_facts(root: Path, paths: list[Path], options: files.Options) -> dict[Path, facts.Facts]:
-    return facts.of(root, f"picture-{options.max_pixels}", paths, partial(look_at_picture, max_pixels=options.max_pixels))
+    look, fields = partial(look_at_picture, max_pixels=options.max_pixels), {*images.Header._fields, "hash"}
+    return facts.of(root, f"picture-{options.max_pixels}", paths, look, fields)
 
 
 def mask_facts(root: Path, paths: list[Path], options: files.Options) -> dict[Path, facts.Facts]:
-    return facts.of(root, f"mask-{options.max_pixels}", paths, partial(look_at_mask, max_pixels=options.max_pixels))
+    look = partial(look_at_mask, max_pixels=options.max_pixels)
+    return facts.of(root, f"mask-{options.max_pixels}", paths, look, {"height", "width", "ids"})
 
 
 def look_at_picture(path: Path, max_pixels: int) -> facts.Facts:

@@ -30,7 +30,7 @@ NAN = math.nan
 def read(root: Path, split: str | None, options: files.Options, problems: Problems) -> tuple[tuple[str, ...], list[Record]]:
     """Classes and records of a list in ImageSets (None: of every picture)."""
     pictures = index(root, options, problems)
-    annotations = facts.of(root, "annotation", sorted((root / "Annotations").glob("**/*.xml")), parse)
+    annotations = facts.of(root, "annotation", sorted((root / "Annotations").glob("**/*.xml")), parse, {"objects"})
     semantic = files.pictures(root / "SegmentationClass", root, problems, options.follow_links)
     objects = files.pictures(root / "SegmentationObject", root, problems, options.follow_links)
     classes = files.class_names(root) or _found_classes(annotations, bool(semantic), problems)
