@@ -81,33 +81,18 @@ def _taps(start: Tensor, end: Tensor, extent: int, size: int, sampling: int) -> 
     return index.view(-1, size, 2 * sampling), weights.view(-1, size, 2 * sampling)
 
 
-def cut(masks: Tensor, boxes: Tensor) -> list[Tensor]:
-    """Each object's mask (N, H, W) inside its box, with a rim of one empty pixel: N small uint8 maps, for `mask_targets`.
-
-    A thousand objects of a large picture take the memory of their boxes, not of a thousand pictures.
-    """
-    padded = []
-    for mask, (left, top, right, bottom) in zip(masks.as_subclass(Tensor), _corners(boxes).tolist(), strict=True):
-        padded.append(F.pad(mask[max(0, top) : max(0, bottom), max(0, left) : max(0, right)].to(torch.uint8), (1, 1, 1, 1)))
-    return padded
-
-
 def mask_targets(cuts: Sequence[Tensor], corners: Tensor, boxes: Tensor, size: int) -> Tensor:
     """The object's mask inside a box that may lie anywhere, bilinear to size × size and cut at 0.5, (R, size, size) int64.
 
-    cuts: for each RoI its object's map as `cut` makes it. corners: (R, 4) the box that map was cut from. boxes: (R, 4).
+    cuts: for each RoI its object's mask as `data.objects.cut` makes it, with a rim of one empty pixel. corners: (R, 4) the box it
+    was cut from. boxes: (R, 4) in the same pixels.
     """
     targets = boxes.new_zeros((len(boxes), size, size), dtype=torch.int64)
-    places = boxes.float() - (_corners(corners)[:, [0, 1, 0, 1]] - 1)
+    places = boxes.float() - (corners[:, [0, 1, 0, 1]].floor() - 1)
     for index, (mask, place) in enumerate(zip(cuts, places, strict=True)):
         region = F.pad(place[None], (1, 0))
         targets[index] = roi_align(mask[None, None].float(), region, size, 1.0, 2, aligned=True)[0, 0] >= 0.5
     return targets
-
-
-def _corners(boxes: Tensor) -> Tensor:
-    """The whole pixels that boxes touch."""
-    return torch.cat([boxes[:, :2].floor(), boxes[:, 2:].ceil()], 1).as_subclass(Tensor).long()
 
 
 # -- boxes -----------------------------------------------------------------------------------------------------------

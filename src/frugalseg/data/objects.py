@@ -1,0 +1,127 @@
+"""Pictures with object masks as a detector learns from them: resized, mirrored, masks cut out at their boxes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torchvision.transforms.v2 import functional as transforms
+
+from frugalseg.types import Sample
+
+PADDING = (124, 116, 104)  # ImageNet's mean colour: what networks take for nothing
+
+
+def learnable(data: Any) -> Any:
+    """The pictures whose objects have masks, with no other label. Raises ValueError if there is none."""
+    masked = [index for index, record in enumerate(data.records) if record.objects is not None]
+    if not masked:
+        raise ValueError(
+            f"{data.root}, list {data.split!r}: no picture has object masks, boxes alone do not do; `frugalseg check`"
+        )
+    return data.only("image", "instances").select(masked)
+
+
+def scaled(size: tuple[int, int], scale: int, longest: int) -> tuple[int, int]:
+    """The (H, W) whose shorter side is `scale`, unless the longer one would pass `longest`; scale 0 keeps the size."""
+    factor = min(scale / min(size), longest / max(size)) if scale else 1.0
+    return max(1, round(size[0] * factor)), max(1, round(size[1] * factor))
+
+
+def resized(image: Tensor, size: tuple[int, int]) -> Tensor:
+    """The picture (3, H, W) at that (H, W), a plain tensor."""
+    return transforms.resize(image.as_subclass(Tensor), list(size), antialias=True)
+
+
+def ratio(size: tuple[int, int], now: tuple[int, int]) -> Tensor:
+    """(4,) factors for boxes of a picture of `size` that is resized to `now`."""
+    return torch.tensor([now[1] / size[1], now[0] / size[0]]).repeat(2)
+
+
+def padded(images: Sequence[Tensor], multiple: int) -> Tensor:
+    """Pictures (3, H, W) in one batch (B, 3, H', W') float, with sides that are multiples, filled up with PADDING."""
+    height, width = (-(-max(image.shape[axis] for image in images) // multiple) * multiple for axis in (1, 2))
+    batch = torch.tensor(PADDING, dtype=torch.float32, device=images[0].device).view(1, 3, 1, 1)
+    batch = batch.repeat(len(images), 1, height, width)
+    for place, image in zip(batch, images, strict=True):
+        place[:, : image.shape[1], : image.shape[2]] = image
+    return batch
+
+
+def cut(masks: Tensor, boxes: Tensor) -> list[Tensor]:
+    """Each object's mask (N, H, W) inside its box with a rim of one empty pixel, N small uint8 maps.
+
+    A thousand objects of a large picture take the memory of their boxes, not of a thousand pictures.
+    """
+    corners = whole_pixels(boxes).tolist()
+    parts = [
+        mask[max(0, y1) : max(0, y2), max(0, x1) : max(0, x2)] for mask, (x1, y1, x2, y2) in zip(masks, corners, strict=True)
+    ]
+    return [F.pad(part.as_subclass(Tensor).to(torch.uint8), (1, 1, 1, 1)) for part in parts]
+
+
+def whole_pixels(boxes: Tensor) -> Tensor:
+    """The whole pixels that boxes (N, 4) touch, int64."""
+    boxes = boxes.as_subclass(Tensor)
+    return torch.cat([boxes[:, :2].floor(), boxes[:, 2:].ceil()], 1).long()
+
+
+class Objects:
+    """Items of a detector's training data.
+
+    data: gives Samples whose instances have masks. boxes: gives each picture's proposals (P, 4) in its own pixels; None has none.
+    scale, longest: see `scaled`. flip: mirror half of the pictures.
+
+    An item is a dict: image (3, h, w) uint8; boxes (N, 4) and proposals (P, 4) in its pixels; labels (N,); cuts: as `cut` makes
+    them, in the picture's own pixels, from corners (N, 4); ratio (4,): resized over own pixels.
+    """
+
+    def __init__(self, data: Any, boxes: Any = None, scale: int = 0, longest: int = 0, flip: bool = True) -> None:
+        self.data, self.boxes, self.scale, self.longest, self.flip = data, boxes, scale, longest, flip
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        item = self._own_pixels(self.data[index], index)
+        size = (item["image"].shape[1], item["image"].shape[2])
+        if self.flip and torch.rand(()) < 0.5:
+            item = mirrored(item, size[1])
+        now = scaled(size, self.scale, self.longest)
+        factors = ratio(size, now)
+        item |= {"corners": item["boxes"], "ratio": factors, "image": resized(item["image"], now)}
+        return item | {"boxes": item["boxes"] * factors, "proposals": item["proposals"] * factors}
+
+    def _own_pixels(self, sample: Sample, index: int) -> dict[str, Any]:
+        objects = sample.instances
+        if objects is None or objects.masks is None:
+            raise ValueError(f"{sample.name}: got no object masks; learn from pictures that have them")
+        boxes = objects.boxes.as_subclass(Tensor)
+        own = torch.zeros(0, 4) if self.boxes is None else self.boxes[index]
+        cuts = cut(objects.masks, boxes)
+        return {
+            "image": sample.image.as_subclass(Tensor),
+            "boxes": boxes,
+            "labels": objects.labels,
+            "cuts": cuts,
+            "proposals": own,
+        }
+
+
+def mirrored(item: dict[str, Any], width: int) -> dict[str, Any]:
+    """The item of a picture turned left to right."""
+    boxes = {name: width - item[name][:, [2, 1, 0, 3]] for name in ("boxes", "proposals")}
+    for name, own in boxes.items():
+        own[:, [1, 3]] = item[name][:, [1, 3]]
+    return item | boxes | {"image": item["image"].flip(-1), "cuts": [mask.flip(-1) for mask in item["cuts"]]}
+
+
+def stack(items: Sequence[dict[str, Any]], multiple: int) -> dict[str, Any]:
+    """A batch: images (B, 3, H, W) padded to multiples, sizes (B, 2) of the pictures in it, and lists of the rest."""
+    images = [item["image"] for item in items]
+    lists = {name: [item[name] for item in items] for name in ("boxes", "labels", "cuts", "corners", "ratio", "proposals")}
+    sizes = torch.tensor([image.shape[1:] for image in images])
+    return {"images": padded(images, multiple), "sizes": sizes, **lists}

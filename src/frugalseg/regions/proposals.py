@@ -1,0 +1,121 @@
+"""Boxes that may hold an object: from the image alone, from a grid, at random, or from files that others made.
+
+All are (P, 4) float32 xyxy in pixels of the picture, right and bottom exclusive, likeliest first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from frugalseg.regions.boxfiles import BoxFiles
+from frugalseg.regions.cache import Cache, cacheable
+from frugalseg.regions.selective_search import selective_search
+from frugalseg.types import Sample
+
+ASPECTS = (0.5, 1.0, 2.0)  # height over width of the boxes of a grid
+OVERLAP = 0.5  # of neighbours in a grid, in box sides
+
+
+@cacheable("torch")
+def grid(image: Tensor, count: int = 2000, smallest: float = 0.1) -> Tensor:
+    """Boxes of all places, sides and three shapes, evenly spread, at most `count`; from the largest to the smallest.
+
+    image: (3, H, W). smallest: least side, as a share of the image's shorter side; the sides halve from the whole down to it.
+    """
+    height, width = image.shape[-2:]
+    found, side = [torch.tensor([[0.0, 0.0, width, height]])], float(min(height, width))
+    while side >= smallest * min(height, width) and sum(map(len, found)) < count:
+        found += [_tiled(height, width, side * aspect**0.5, side / aspect**0.5) for aspect in ASPECTS]
+        side /= 2
+    return clean(torch.cat(found), (height, width)).boxes[:count]
+
+
+def _tiled(height: int, width: int, tall: float, wide: float) -> Tensor:
+    """Boxes of one size, evenly over the image and half over each other; none if they do not fit."""
+    if tall > height or wide > width:
+        return torch.zeros(0, 4)
+    rows, columns = (int((extent - side) / (side * OVERLAP)) + 1 for extent, side in ((height, tall), (width, wide)))
+    tops, lefts = torch.linspace(0, height - tall, rows), torch.linspace(0, width - wide, columns)
+    corners = torch.cartesian_prod(lefts, tops)
+    return torch.cat([corners, corners + torch.tensor([wide, tall])], 1)
+
+
+@cacheable("torch")
+def random(image: Tensor, count: int = 2000, seed: int = 0) -> Tensor:
+    """Boxes with both corners anywhere: what a proposal method must beat."""
+    height, width = image.shape[-2:]
+    places = torch.rand(count, 2, 2, generator=torch.Generator().manual_seed(seed)) * torch.tensor([width, height])
+    return clean(torch.cat([places.amin(1), places.amax(1)], 1), (height, width)).boxes
+
+
+TOOLS: dict[str, Callable[..., Tensor]] = {"selective_search": selective_search, "grid": grid, "random": random}
+
+
+@dataclass(frozen=True)
+class Cleaned:
+    """Boxes (P, 4) that can be used, and how many could not: broken (not finite), outside the image, without area once cut to the
+    image, the same as another."""
+
+    boxes: Tensor
+    broken: int = 0
+    outside: int = 0
+    empty: int = 0
+    double: int = 0
+
+    def __str__(self) -> str:
+        faults = {"not finite": self.broken, "outside": self.outside, "empty": self.empty, "double": self.double}
+        said = ", ".join(f"{count} {fault}" for fault, count in faults.items() if count)
+        return f"{len(self.boxes)} boxes" + (f", left out: {said}" if said else "")
+
+
+def clean(boxes: Tensor, size: tuple[int, int]) -> Cleaned:
+    """Boxes (P, 4) cut to an image of that (H, W), in their order, each at least one pixel wide and high, each once."""
+    boxes = boxes.as_subclass(Tensor).float().reshape(-1, 4)
+    finite = boxes[boxes.isfinite().all(1)]
+    width, height = float(size[1]), float(size[0])
+    x1, y1, x2, y2 = finite.T
+    inside = finite[(x1 < width) & (y1 < height) & (x2 > 0) & (y2 > 0)]
+    cut = inside.clamp(min=0).minimum(torch.tensor([width, height, width, height]))
+    whole = cut[(cut[:, 2] - cut[:, 0] >= 1) & (cut[:, 3] - cut[:, 1] >= 1)]
+    kept = whole[_first(whole)]
+    lost = len(boxes) - len(finite), len(finite) - len(inside), len(inside) - len(whole), len(whole) - len(kept)
+    return Cleaned(kept, *lost)
+
+
+def _first(boxes: Tensor) -> Tensor:
+    """Indices of the first of each group of equal boxes, ascending."""
+    _, groups = boxes.unique(dim=0, return_inverse=True)
+    first = torch.full((len(boxes),), len(boxes)).scatter_reduce_(0, groups, torch.arange(len(boxes)), "amin")
+    return first[first < len(boxes)].sort().values
+
+
+def of(sample: Sample, source: str, count: int = 2000) -> Tensor:
+    """The proposals of a picture, clean, at most `count`: its own if it has any, else those of the source.
+
+    source: a name in TOOLS, whose results are kept in the cache, or a file or folder that `boxfiles.BoxFiles` reads.
+    Raises ValueError for a source that is neither, and for a picture that the files say nothing of.
+    """
+    size = (int(sample.image.shape[-2]), int(sample.image.shape[-1]))
+    if sample.proposals is not None:
+        return clean(sample.proposals, size).boxes[:count]
+    if source in TOOLS:
+        return clean(_cache()(TOOLS[source], sample.image.as_subclass(Tensor), count=count), size).boxes
+    return clean(_files(source)(sample.name), size).boxes[:count]
+
+
+@lru_cache(maxsize=1)
+def _cache() -> Cache:
+    return Cache()
+
+
+@lru_cache(maxsize=4)
+def _files(source: str) -> BoxFiles:
+    if not Path(source).exists():
+        raise ValueError(f"proposals: got {source!r}; expected one of {', '.join(TOOLS)}, rpn, or a file or folder of boxes")
+    return BoxFiles(Path(source))

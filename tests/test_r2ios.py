@@ -1,0 +1,579 @@
+"""R2-IOS part by part: recursion, gate, sub-networks, losses, early exit, and what bad input does to it."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from frugalseg import rle
+from frugalseg.data import objects, shapes
+from frugalseg.methods import r2ios
+from frugalseg.methods.r2ios import R2IOS, Drawn, Found, Maps, Output
+from frugalseg.nets import roi
+from frugalseg.recipes.r2ios import Config
+from frugalseg.recipes.runtime import Runtime
+from frugalseg.run import Run, read_log
+from frugalseg.types import Instances, Sample
+
+QUIET = Runtime(quiet=True, workers=0, log_every=1, accelerator="cpu")
+CLASSES = ("apple", "berry", "cherry")
+TINY = Config(
+    backbone="tiny",
+    frozen=0,
+    channels=8,
+    mask_channels=6,
+    mask_size=6,
+    code=5,
+    width=12,
+    dropout=0.0,
+    mask_init=0.0,
+    iterations=3,
+    proposals="grid",
+    count=40,
+    rois=16,
+    scale=48,
+    longest=96,
+    batch=2,
+    steps=2,
+    gate_steps=2,
+    lr=0.01,
+    head_lr=0.01,
+)
+
+
+@pytest.fixture(autouse=True)
+def hasty_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test here cuts the power, so none needs to wait for the disk."""
+    monkeypatch.setattr(os, "fsync", lambda _: None)
+
+
+def model_of(seed: int = 0, **changes: Any) -> R2IOS:
+    """A network with uneven weights: it sees objects, moves boxes and changes its mind."""
+    torch.manual_seed(seed)
+    model = R2IOS(replace(TINY, **changes), CLASSES)
+    with torch.no_grad():
+        model.refinement.fc7.weight *= 30  # random features of random pixels hardly differ
+        for layer in (model.refinement.scores, model.refinement.offsets):
+            torch.nn.init.normal_(layer.weight, std=0.7)
+            layer.weight[:, TINY.width :] *= 0.1
+    return model.eval()
+
+
+def untrained(seed: int = 0, **changes: Any) -> R2IOS:
+    torch.manual_seed(seed)
+    return R2IOS(replace(TINY, **changes), CLASSES).eval()
+
+
+def maps_of(model: R2IOS, size: tuple[int, int] = (48, 64)) -> Maps:
+    with torch.no_grad():
+        return model.maps(torch.rand(1, 3, *size) * 255)
+
+
+def boxes_in(size: tuple[int, int], count: int) -> Tensor:
+    start = torch.rand(count, 2) * torch.tensor([size[1], size[0]]) * 0.7
+    return roi.clip(torch.cat([start, start + 4 + torch.rand(count, 2) * 30], 1), torch.tensor([size]).expand(count, 2))
+
+
+def picture(count: int = 3, size: tuple[int, int] = (50, 60), name: str = "toy") -> Sample:
+    """Noise with `count` objects of a few pixels."""
+    masks, boxes = torch.zeros(count, *size, dtype=torch.bool), torch.zeros(count, 4)
+    for index in range(count):
+        x, y = 3 + (7 * index) % (size[1] - 12), 2 + (5 * index) % (size[0] - 14)
+        masks[index, y : y + 9, x : x + 7] = True
+        boxes[index] = torch.tensor([x, y, x + 7, y + 9])
+    labels = torch.arange(count) % len(CLASSES) + 1
+    image = torch.randint(0, 256, (3, *size), dtype=torch.uint8)
+    return Sample(name, image, instances=Instances(boxes, labels, masks=masks))
+
+
+class Given:
+    """Samples as a data set."""
+
+    def __init__(self, samples: list[Sample]) -> None:
+        self.samples = samples
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, index: int) -> Sample:
+        return self.samples[index]
+
+
+def batch_of(samples: list[Sample], config: Config = TINY, count: int = 30, gate: bool = False) -> dict[str, Any]:
+    boxes = [boxes_in(tuple(sample.image.shape[-2:]), count) for sample in samples]
+    views = objects.Objects(Given(samples), boxes, config.scale, config.longest, flip=False)
+    return {**objects.stack([views[i] for i in range(len(samples))], config.stride), "gate": gate}
+
+
+# -- sub-networks ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("head", ["autoencoder", "fc", "conv"])
+def test_masks_are_two_maps_of_the_papers_size(head: str) -> None:
+    model = untrained(mask_head=head, mask_size=40)
+    maps, regions = maps_of(model), roi.rois([boxes_in((48, 64), 3)])
+    assert model.masks(maps, regions).shape == (3, 2, 40, 40)
+
+
+def test_the_autoencoder_is_two_layers_without_a_last_relu() -> None:
+    coder = r2ios.Autoencoder(40, 512)
+    assert (coder.encoder.in_features, coder.encoder.out_features) == (3200, 512)
+    assert (coder.decoder.in_features, coder.decoder.out_features) == (512, 3200)
+    confidence = torch.randn(4, 2, 40, 40)
+    by_hand = F.linear(
+        F.relu(F.linear(confidence.reshape(4, 3200), coder.encoder.weight, coder.encoder.bias)), coder.decoder.weight
+    )
+    found = coder(confidence)
+    torch.testing.assert_close(found.reshape(4, 3200), by_hand + coder.decoder.bias)
+    assert (found < 0).any()
+
+
+def test_its_ablations_are_two_layers_of_3200_and_none_at_all() -> None:
+    wide = untrained(mask_head="fc", mask_size=40).segmentation.head
+    assert wide.encoder.out_features == wide.decoder.in_features == 3200
+    assert sum(p.numel() for p in untrained(mask_head="conv").segmentation.head.parameters()) == 0
+
+
+def test_first_weights_are_the_papers() -> None:
+    model = untrained(mask_init=0.001, mask_size=40, code=512, width=512)
+    deviations = {
+        model.refinement.scores: 0.01,
+        model.refinement.offsets: 0.001,
+        model.segmentation.head.encoder: 0.001,
+        model.segmentation.head.decoder: 0.001,
+    }
+    for layer, deviation in deviations.items():
+        assert layer.weight.std().item() == pytest.approx(deviation, rel=0.05)
+        assert not layer.bias.any()
+
+
+def test_class_scores_depend_on_the_mask_only_with_seg_aware() -> None:
+    for seg_aware in (True, False):
+        model = model_of(seg_aware=seg_aware)
+        cells, masks = torch.randn(2, 8, 7, 7), torch.randn(2, 2, 6, 6, requires_grad=True)
+        for output in model.refinement(cells, masks):
+            (gradient,) = torch.autograd.grad(output.square().sum(), masks, retain_graph=True, allow_unused=True)
+            assert (gradient is not None and bool(gradient.any())) is seg_aware
+
+
+def test_narrowing_before_pooling_is_narrowing_after_it() -> None:
+    """A 1×1 convolution commutes with RoIAlign: done once for the picture, it gives what the paper's order gives."""
+    model = untrained()
+    features, regions = torch.randn(1, 8, 6, 8), roi.rois([boxes_in((48, 64), 5)])
+    branch = model.segmentation
+    papers = branch.head(branch.score(branch.narrow(roi.pool(features, regions, 6, 8)).relu()).contiguous())
+    torch.testing.assert_close(branch(branch.prepare(features), regions, 8), papers)
+
+
+@pytest.mark.parametrize("pool", ["features", "scores"])
+@pytest.mark.parametrize("pooling", ["align", "max"])
+@pytest.mark.parametrize("features", ["dilated", "lateral", "same"])
+def test_every_way_to_cut_masks_out_learns(features: str, pooling: str, pool: str) -> None:
+    model = R2IOS(replace(TINY, mask_features=features, pooling=pooling, mask_pool=pool), CLASSES)
+    losses = model(batch_of([picture()]))
+    torch.stack([*losses.values()]).sum().backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.isfinite().all(), name
+
+
+def test_a_lateral_map_keeps_what_lies_where() -> None:
+    """A coarse and a fine ramp of pixel positions stay ramps, at odd and at even sizes."""
+    for height, width in ((7, 9), (8, 10)):
+        lateral = r2ios.Lateral(1, 1, 1, 2)
+        for layer in (lateral.fine, lateral.coarse):
+            torch.nn.init.ones_(layer.weight)
+            torch.nn.init.zeros_(layer.bias)
+        fine = (torch.arange(float(width)) * 8).expand(1, 1, height, width)
+        coarse = fine[..., ::2, ::2]
+        last = (coarse.shape[-1] - 1) * 2 + 1
+        torch.testing.assert_close(lateral(fine, coarse)[..., :last], 2 * fine[..., :last])
+
+
+# -- losses ----------------------------------------------------------------------------------------------------------
+
+
+def drawn_of(model: R2IOS, samples: list[Sample]) -> tuple[Maps, Drawn]:
+    batch = batch_of(samples, model.config)
+    return model.maps(batch["images"]), model.draw(batch, batch["proposals"])
+
+
+def test_class_box_and_mask_come_from_the_object_that_overlaps_the_proposal_most() -> None:
+    model, batch = model_of(), batch_of([picture(4), picture(2)])
+    drawn = model.draw(batch, batch["proposals"])
+    inside, place = drawn.labels > 0, 0
+    assert inside.any()
+    for region, label in zip(drawn.regions, drawn.labels, strict=True):
+        number = int(region[0])
+        overlaps = roi.match(region[None, 1:], batch["boxes"][number])
+        assert (label > 0) == (overlaps[1] >= 0.5)
+        if label:
+            index = int(overlaps[0])
+            assert label == batch["labels"][number][index]
+            assert torch.equal(drawn.truth[place], batch["boxes"][number][index])
+            assert drawn.cuts[place] is batch["cuts"][number][index]
+            torch.testing.assert_close(drawn.corners[place] * drawn.ratio[place], drawn.truth[place])
+            place += 1
+    assert place == len(drawn.cuts)
+
+
+def losses_by_hand(model: R2IOS, maps: Maps, drawn: Drawn, gate: bool) -> dict[str, Tensor]:
+    """Eq. 1 for every region by itself, background computed anew at each iteration."""
+    totals = {name: torch.zeros(()) for name in ("class", "box", "mask")}
+    place = 0
+    for region, label in zip(drawn.regions, drawn.labels.tolist(), strict=True):
+        here, terms, confidences = region[None], [], []
+        for _ in range(model.config.iterations):
+            output = model.look(maps, here)
+            term = {"class": F.cross_entropy(output.scores, torch.tensor([label]))}
+            if label:
+                offsets = output.offsets[0, label - 1]
+                target = roi.encode(here[:, 1:], drawn.truth[place : place + 1])[0]
+                term["box"] = F.smooth_l1_loss(offsets, target, reduction="sum")
+                own = here[:, 1:] / drawn.ratio[place]
+                mask = roi.mask_targets([drawn.cuts[place]], drawn.corners[place : place + 1], own, model.config.mask_size)
+                term["mask"] = F.cross_entropy(output.masks, mask)
+                here = torch.cat([here[:, :1], roi.decode(here[:, 1:], offsets.detach()[None], drawn.sizes[:1])], 1)
+            terms.append(term)
+            confidences.append(output.scores.softmax(1)[0, label].item())
+        last = int(np.argmax(confidences)) if gate else model.config.iterations - 1
+        for term in terms[: last + 1 if label or not gate else 1]:
+            for name, value in term.items():
+                totals[name] = totals[name] + value
+        place += label > 0
+    return {
+        "class": totals["class"] / len(drawn.labels),
+        "box": totals["box"] / len(drawn.labels),
+        "mask": totals["mask"] / place,
+    }
+
+
+@pytest.mark.parametrize("gate", [False, True])
+def test_losses_equal_eq_1_region_by_region(gate: bool) -> None:
+    model = model_of(seed=3)
+    maps, drawn = drawn_of(model, [picture(4)])
+    found, expected = model.losses(maps, drawn, gate), losses_by_hand(model, maps, drawn, gate)
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value, rtol=1e-4, atol=1e-5)
+    weight = model.refinement.fc6.weight
+    own, hand = (torch.autograd.grad(sum(terms.values()), weight, retain_graph=True)[0] for terms in (found, expected))
+    torch.testing.assert_close(own, hand, rtol=1e-3, atol=1e-5)
+
+
+def test_the_gate_drops_the_losses_after_the_best_iteration() -> None:
+    confidences = torch.tensor([[0.2, 0.5, 0.3], [0.6, 0.5, 0.2], [0.1, 0.4, 0.9]])
+    assert r2ios.optimal_iteration(confidences).tolist() == [1, 0, 2], "the first of equal ones"
+
+
+def test_recursion_only_at_test_learns_from_one_iteration() -> None:
+    several = model_of(recursion="test_only")
+    maps, drawn = drawn_of(several, [picture(4)])
+    several.config = replace(several.config, iterations=1, recursion="trained")
+    alone = several.losses(maps, drawn, gate=False)
+    several.config = replace(several.config, iterations=4, recursion="test_only")
+    for name, value in several.losses(maps, drawn, gate=False).items():
+        assert torch.equal(value, alone[name])
+
+
+def test_moved_boxes_carry_no_gradient() -> None:
+    region, offsets = torch.tensor([[0.0, 5.0, 5.0, 20.0, 20.0]]), torch.ones(1, 4, requires_grad=True)
+    assert not R2IOS.moved(region, offsets, torch.tensor([[48, 64]])).requires_grad
+
+
+# -- recursion and gate at test ----------------------------------------------------------------------------------------
+
+
+def test_before_training_all_iterations_agree_and_the_gate_takes_the_first() -> None:
+    model = untrained(iterations=4, mask_init=0.001)
+    maps, regions = maps_of(model), roi.rois([boxes_in((48, 64), 12)])
+    first = model.look(maps, regions)
+    here = regions
+    for _ in range(4):
+        output = model.look(maps, here)
+        for own, before in zip(output, first, strict=True):
+            torch.testing.assert_close(own, before, atol=1e-2, rtol=0)
+        here = R2IOS.moved(here, output.offsets[:, 0], torch.tensor([[48, 64]]).expand(12, 2))
+    torch.nn.init.zeros_(model.refinement.offsets.weight)  # boxes stay: all iterations tie
+    assert model.recur(maps, regions, (48, 64)).iterations.unique().tolist() == [0]
+
+
+def naive(model: R2IOS, maps: Maps, regions: Tensor, size: tuple[int, int]) -> list[dict[str, Any]]:
+    """Sec. 3.4 for each proposal by itself; all iterations, background and all."""
+    results = []
+    for region in regions:
+        here, best = region[None].clone(), None
+        for t in range(model.config.iterations):
+            output = model.look(maps, here)
+            probabilities = output.scores.softmax(1)[0]
+            label, moved = int(probabilities.argmax()), here
+            result = None
+            if label:
+                moved = R2IOS.moved(here, output.offsets[:, label - 1], torch.tensor([size]))
+                mask = output.masks.softmax(1)[0, 1]
+                result = {"t": t, "label": label, "score": float(probabilities[label]), "input": here[0, 1:], "box": moved[0, 1:]}
+                result["mask"] = mask
+            if not model.config.gate or (result and (best is None or result["score"] > best["score"])):
+                best = result
+            here = moved
+        results.append(best)
+    return results
+
+
+@pytest.mark.parametrize("early_exit", [True, False])
+@pytest.mark.parametrize("gate", [True, False])
+@torch.no_grad()
+def test_recursion_equals_each_proposal_by_itself(gate: bool, early_exit: bool) -> None:
+    model = model_of(seed=3, gate=gate, early_exit=early_exit, iterations=4)
+    maps, regions = maps_of(model), roi.rois([boxes_in((48, 64), 60)])
+    found, expected = model.recur(maps, regions, (48, 64)), naive(model, maps, regions, (48, 64))
+    assert found.decided.tolist() == [result is not None for result in expected]
+    for place, result in enumerate(expected):
+        if result:
+            assert (found.iterations[place], found.labels[place]) == (result["t"], result["label"])
+            torch.testing.assert_close(found.scores[place].item(), result["score"], atol=1e-5, rtol=1e-5)
+            for own, name in ((found.inputs, "input"), (found.boxes, "box"), (found.masks, "mask")):
+                torch.testing.assert_close(own[place], result[name], atol=1e-3, rtol=1e-4)
+    iterations = {result["t"] for result in expected if result}
+    assert not gate or len(iterations) > 1, "the case must have proposals whose best iterations differ"
+    assert any(result is None for result in expected)
+
+
+@torch.no_grad()
+def test_the_early_exit_computes_less_and_changes_nothing() -> None:
+    for undecided in ("drop", "keep"):
+        model = model_of(seed=3, iterations=4, undecided=undecided)
+        sample = picture()
+        maps, regions = maps_of(model), roi.rois([boxes_in((48, 64), 60)])
+        results, predictions = [], []
+        for early_exit in (True, False):
+            model.config = replace(model.config, early_exit=early_exit)
+            results.append(model.recur(maps, regions, (48, 64)))
+            predictions.append(model.predict([sample])[0].instances)
+        assert results[0].looked < results[1].looked == 4 * 60
+        for name in ("decided", "labels", "iterations"):
+            assert torch.equal(getattr(results[0], name), getattr(results[1], name))
+        for name in ("scores", "inputs", "boxes", "masks"):
+            torch.testing.assert_close(getattr(results[0], name), getattr(results[1], name), atol=1e-4, rtol=1e-4)
+        assert len(predictions[0]) > 0
+        assert predictions[0].rles == predictions[1].rles
+        assert torch.equal(predictions[0].labels, predictions[1].labels)
+
+
+@torch.no_grad()
+def test_background_repeats_itself_bit_by_bit() -> None:
+    model = model_of(seed=3)
+    maps, regions = maps_of(model), roi.rois([boxes_in((48, 64), 60)])
+    first = model.look(maps, regions)
+    background = first.scores.argmax(1) == 0
+    assert background.any()
+    moved = R2IOS.moved(regions, first.offsets[:, 0], torch.tensor([[48, 64]]).expand(60, 2))
+    second = model.look(maps, torch.where(background[:, None], regions, moved))
+    for own, again in zip(first, second, strict=True):
+        assert torch.equal(own[background], again[background])
+
+
+@torch.no_grad()
+def test_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = model_of(seed=3)
+    maps, regions = maps_of(model), roi.rois([boxes_in((48, 64), 33)])
+    whole = model.recur(maps, regions, (48, 64))
+    monkeypatch.setattr(r2ios, "CHUNK", 4)
+    parts = model.recur(maps, regions, (48, 64))
+    assert torch.equal(whole.labels, parts.labels)
+    torch.testing.assert_close(whole.masks, parts.masks)
+
+
+class Scripted(R2IOS):
+    """A network whose outputs are written down: for each iteration a row of class probabilities and an offset for each class."""
+
+    def __init__(self, script: list[tuple[list[float], list[list[float]]]], **changes: Any) -> None:
+        super().__init__(replace(TINY, iterations=len(script), **changes), CLASSES)
+        self.script, self.turn, self.seen = script, 0, []
+
+    def look(self, maps: Maps, regions: Tensor) -> Output:
+        probabilities, offsets = self.script[self.turn]
+        self.turn += 1
+        self.seen.append(regions[0, 1:].clone())
+        masks = torch.zeros(len(regions), 2, 6, 6)
+        masks[:, 1] = 10.0 * self.turn
+        return Output(torch.tensor([probabilities]).log(), torch.tensor([offsets]), masks)
+
+
+BOX = torch.tensor([[0.0, 10.0, 10.0, 20.0, 20.0]])
+RIGHT, DOWN, STAY = [10.0, 0.0, 0.0, 0.0], [0.0, 10.0, 0.0, 0.0], [0.0] * 4  # one box side, in units of roi.STD
+
+
+def test_boxes_move_by_the_offsets_of_their_present_class() -> None:
+    moves = [RIGHT, DOWN, STAY]
+    model = Scripted([([0.1, 0.8, 0.1, 0.0], moves), ([0.1, 0.1, 0.8, 0.0], moves), ([0.1, 0.1, 0.8, 0.0], moves)])
+    model.recur(Maps(torch.zeros(1), torch.zeros(1)), BOX, (60, 60))
+    expected = torch.tensor([[10.0, 10.0, 20.0, 20.0], [20.0, 10.0, 30.0, 20.0], [20.0, 20.0, 30.0, 30.0]])
+    torch.testing.assert_close(torch.stack(model.seen), expected)
+
+
+def test_class_score_box_and_mask_are_of_the_same_iteration_and_the_mask_belongs_to_its_input() -> None:
+    moves = [RIGHT, DOWN, STAY]
+    model = Scripted([([0.3, 0.7, 0.0, 0.0], moves), ([0.05, 0.0, 0.95, 0.0], moves), ([0.2, 0.8, 0.0, 0.0], moves)])
+    found: Found = model.recur(Maps(torch.zeros(1), torch.zeros(1)), BOX, (60, 60))
+    assert (found.iterations.item(), found.labels.item()) == (1, 2)
+    assert found.scores.item() == pytest.approx(0.95)
+    torch.testing.assert_close(found.inputs, torch.tensor([[20.0, 10.0, 30.0, 20.0]]))
+    torch.testing.assert_close(found.boxes, torch.tensor([[20.0, 20.0, 30.0, 30.0]]))
+    torch.testing.assert_close(found.masks[0, 0, 0].item(), float(torch.tensor(20.0).sigmoid()))
+
+
+def test_without_the_gate_the_last_iteration_counts() -> None:
+    moves = [RIGHT, DOWN, STAY]
+    script = [([0.3, 0.7, 0.0, 0.0], moves), ([0.05, 0.0, 0.95, 0.0], moves), ([0.2, 0.8, 0.0, 0.0], moves)]
+    found = Scripted(script, gate=False).recur(Maps(torch.zeros(1), torch.zeros(1)), BOX, (60, 60))
+    assert (found.iterations.item(), found.labels.item()) == (2, 1)
+    script[2] = ([0.9, 0.1, 0.0, 0.0], moves)
+    assert not Scripted(script, gate=False).recur(Maps(torch.zeros(1), torch.zeros(1)), BOX, (60, 60)).decided
+
+
+def test_a_confident_background_beats_no_object() -> None:
+    moves = [STAY] * 3
+    script = [([0.4, 0.6, 0.0, 0.0], moves), ([0.99, 0.01, 0.0, 0.0], moves)]
+    found = Scripted(script).recur(Maps(torch.zeros(1), torch.zeros(1)), BOX, (60, 60))
+    assert found.decided.item()
+    assert found.scores.item() == pytest.approx(0.6)
+
+
+@pytest.mark.parametrize("mask_box", ["input", "repool"])
+def test_the_mask_is_pasted_where_it_was_predicted(mask_box: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = Scripted([([0.1, 0.9, 0.0, 0.0], [RIGHT, DOWN, STAY])], mask_box=mask_box, scale=30, longest=30)
+    monkeypatch.setattr(model, "masks", lambda maps, regions: torch.tensor([-9.0, 9.0]).view(1, 2, 1, 1).expand(1, 2, 6, 6))
+    sample = Sample("square", torch.zeros(3, 60, 60, dtype=torch.uint8), proposals=torch.tensor([[20.0, 20.0, 40.0, 40.0]]))
+    found = model.predict([sample])[0].instances
+    expected = np.zeros((60, 60), bool)
+    expected[20:40, (20, 40)[mask_box == "repool"] : (40, 60)[mask_box == "repool"]] = True
+    assert (found.dense(0) ^ expected).sum() <= 4, "all but the corners, which interpolation rounds"
+    torch.testing.assert_close(found.boxes, torch.tensor([[40.0, 20.0, 60.0, 40.0]]))
+
+
+def test_undecided_proposals_are_dropped_or_kept_at_their_low_confidence() -> None:
+    script = [([0.6, 0.1, 0.3, 0.0], [RIGHT, DOWN, STAY])]
+    sample = Sample("square", torch.zeros(3, 48, 48, dtype=torch.uint8), proposals=BOX[:, 1:])
+    assert len(Scripted(script).predict([sample])[0].instances) == 0
+    kept = Scripted(script, undecided="keep").predict([sample])[0].instances
+    assert kept.labels.tolist() == [2]
+    assert kept.scores.item() == pytest.approx(0.3)
+
+
+def test_given_tags_rule_out_other_classes() -> None:
+    script = [([0.1, 0.9, 0.0, 0.0], [STAY] * 3)]
+    sample = Sample("square", torch.zeros(3, 48, 48, dtype=torch.uint8), torch.tensor([0.0, 1.0, 1.0]), proposals=BOX[:, 1:])
+    assert len(Scripted(script).predict([sample])[0].instances) == 1
+    assert len(Scripted(script).predict([sample], tags="given")[0].instances) == 0
+    with pytest.raises(ValueError, match="tags='given'"):
+        Scripted(script).predict([replace(sample, tags=None)], tags="given")
+
+
+# -- bad input -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("gate", [False, True])
+@pytest.mark.parametrize("seg_aware", [True, False])
+@pytest.mark.parametrize("kind", ["no object", "no foreground", "no proposal", "nothing", "one pixel"])
+def test_pictures_without_much_to_learn_from_give_finite_gradients_everywhere(kind: str, seg_aware: bool, gate: bool) -> None:
+    model = R2IOS(replace(TINY, seg_aware=seg_aware, add_truth=kind in ("no proposal", "one pixel")), CLASSES)
+    sample = picture(0 if kind in ("no object", "nothing") else 2)
+    if kind == "one pixel":
+        masks = torch.zeros(1, 50, 60, dtype=torch.bool)
+        masks[0, 20, 30] = True
+        sample.instances = Instances(torch.tensor([[30.0, 20.0, 31.0, 21.0]]), torch.tensor([1]), masks=masks)
+    batch = batch_of([sample], count=0 if kind in ("no proposal", "nothing") else 20, gate=gate)
+    if kind == "no foreground":
+        batch["proposals"] = [torch.tensor([[0.0, 0.0, 2.0, 2.0]]).expand(20, 4)]
+    losses = model(batch)
+    torch.stack([*losses.values()]).sum().backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None, f"{name}: parallel training waits for it"
+        assert parameter.grad.isfinite().all(), name
+
+
+def test_a_thousand_objects_are_learned_from() -> None:
+    sample = picture(1000)
+    losses = R2IOS(TINY, CLASSES)(batch_of([sample]))
+    assert all(value.isfinite() for value in losses.values())
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 70), (300, 20)])
+def test_pictures_of_any_shape_are_predicted(size: tuple[int, int]) -> None:
+    sample = Sample("strip", torch.randint(0, 256, (3, *size), dtype=torch.uint8))
+    (prediction,) = model_of(undecided="keep").predict([sample])
+    assert prediction.size == size
+    assert all(tuple(code["size"]) == size for code in prediction.instances.rles)
+
+
+def test_zero_proposals_give_zero_objects() -> None:
+    sample = Sample("empty", torch.zeros(3, 40, 50, dtype=torch.uint8), proposals=torch.zeros(0, 4))
+    (prediction,) = model_of().predict([sample])
+    assert len(prediction.instances) == 0
+    assert prediction.tags.tolist() == [0, 0, 0]
+
+
+def test_broken_proposals_are_left_out() -> None:
+    bad = torch.tensor([[float("nan"), 0, 5, 5], [90, 90, 95, 95], [5, 5, 5, 9], [8, 8, 2, 2], [-9, -9, 30, 30]])
+    sample = Sample("bad", torch.zeros(3, 40, 50, dtype=torch.uint8), proposals=torch.cat([bad, bad]))
+    (prediction,) = model_of(undecided="keep", nms=1.0).predict([sample])
+    assert len(prediction.instances) <= 1
+
+
+def test_masks_of_detections_are_never_empty() -> None:
+    (prediction,) = model_of(undecided="keep", count=200).predict([picture()])
+    assert len(prediction.instances) > 0
+    assert (rle.areas(prediction.instances.rles) > 0).all()
+
+
+# -- training --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def drawn_pictures(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    from frugalseg.data import read
+
+    return read(shapes.write(tmp_path_factory.mktemp("shapes") / "set", 6, 0, 0, size=64, quiet=True), split="Segmentation/train")
+
+
+def test_both_phases_are_trained_and_logged(drawn_pictures: Any, tmp_path: Path) -> None:
+    run = Run(tmp_path, QUIET)
+    r2ios.train(replace(TINY, proposals="rpn"), drawn_pictures, run)
+    stages = [line["stage"] for line in read_log(tmp_path) if "step" in line]
+    assert stages == ["recursion"] * 2 + ["gate"] * 2
+    assert set(run.logged("gate")[0]["losses"]) == {"class", "box", "mask", "objectness", "rpn_box"}
+
+
+def test_learned_proposals_need_no_selective_search(drawn_pictures: Any, tmp_path: Path) -> None:
+    model = r2ios.train(replace(TINY, proposals="rpn", undecided="keep"), drawn_pictures, Run(tmp_path, QUIET))
+    again = r2ios.load(model.state_dict(), {"config": vars(model.config), "classes": model.classes})
+    sample = drawn_pictures.only("image")[0]
+    before, after = (each.predict([sample])[0].instances for each in (model, again))
+    assert len(before) > 0
+    assert before.rles == after.rles
+
+
+def test_a_few_pictures_can_be_learned_by_heart(drawn_pictures: Any, tmp_path: Path) -> None:
+    """Trained on two pictures, the network finds most of their objects, with masks."""
+    config = replace(TINY, mask_size=14, channels=32, mask_channels=32, width=64, code=64, scale=64, count=300, rois=32)
+    config = replace(config, mask_features="lateral", optimizer="adamw", lr=2e-3, head_lr=2e-3, steps=70, gate_steps=20)
+    data = drawn_pictures.select([0, 1])
+    model = r2ios.train(config, data, Run(tmp_path, QUIET))
+    found = total = 0
+    for index in range(2):
+        sample = data[index]
+        (prediction,) = model.predict([sample])
+        dense = torch.stack([torch.from_numpy(prediction.instances.dense(i)) for i in range(len(prediction.instances))])
+        for mask, label in zip(sample.instances.masks, sample.instances.labels, strict=True):
+            own = dense[prediction.instances.labels == label]
+            overlap = (own & mask).sum((1, 2)) / (own | mask).sum((1, 2))
+            found, total = found + bool((overlap > 0.5).any()), total + 1
+    assert found >= 0.7 * total
