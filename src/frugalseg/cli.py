@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from frugalseg import config
 from frugalseg.config import UsageError
 from frugalseg.methods import METHODS, Method
+from frugalseg.recipes.biopt import Free
 from frugalseg.recipes.runtime import Runtime
 from frugalseg.training import Selection
 
@@ -87,11 +88,17 @@ class Evaluate:
     Args:
         split: the list of pictures; empty takes all that have masks.
         tags: "ground-truth" tells the model which classes are in each picture: an upper bound, with a protocol id of its own.
+        shots: references of an episode, for few-shot models; 0 takes as many as in training.
+        episodes: number of episodes of a list, for few-shot models.
+        seeds: number of lists of episodes, for few-shot models.
         quiet: say nothing of the progress.
     """
 
     split: str = "val"
     tags: Literal["predicted", "ground-truth"] = "predicted"
+    shots: int = 0
+    episodes: int = 1000
+    seeds: int = 1
     quiet: bool = False
 
 
@@ -106,6 +113,31 @@ class Predict:
     """
 
     out: str = "predictions"
+    overlays: bool = True
+    quiet: bool = False
+
+
+@dataclass(frozen=True)
+class Segment:
+    """What to segment.
+
+    Args:
+        model: a run folder or weights file of biopt; empty takes a feature network with its library's weights alone.
+        out: the folder for masks/ (indexed PNG), overlays/ (JPEG), tags.csv (how sure it is of each class) and skipped.csv.
+        split: the list of references in a folder that has lists; empty takes all.
+        shots: references of each class, its first by name; 0 takes all.
+        threshold: a class it is less sure of counts as absent.
+        advice: say which reference helps and which hurts.
+        overlays: draw the masks over the pictures too.
+        quiet: say nothing of the progress.
+    """
+
+    model: str = ""
+    out: str = "segmented"
+    split: str = ""
+    shots: int = 0
+    threshold: float = 0.5
+    advice: bool = True
     overlays: bool = True
     quiet: bool = False
 
@@ -242,12 +274,33 @@ def predict(words: list[str], given: dict[str, Any]) -> int:
     from frugalseg.predictor import load
 
     options = config.resolve([Predict], given)
-    done, skipped = folder.write(load(words[0]), words[1:], **options)
-    say(f"{done} pictures predicted into {options['out']}")
+    return tell(*folder.write(load(words[0]), words[1:], **options), options["out"], "predicted")
+
+
+def tell(done: int, skipped: Sequence[Any], out: str, what: str) -> int:
+    """Say how many pictures were written and which were left out; the exit status."""
+    say(f"{done} pictures {what} into {out}")
     if skipped:
-        say(f"{len(skipped)} skipped as broken, listed in {Path(options['out']) / 'skipped.csv'}:")
+        say(f"{len(skipped)} skipped, listed in {Path(out) / 'skipped.csv'}:")
         say("\n".join(f"  {error}" for error in skipped[:10]) + ("\n  …" if len(skipped) > 10 else ""))
     return OK if done else PROBLEM
+
+
+def segment(words: list[str], given: dict[str, Any]) -> int:
+    from frugalseg.data import read
+    from frugalseg.export import folder
+    from frugalseg.few import Few
+
+    known = config.options(Segment)
+    options = config.resolve([Segment], {name: value for name, value in given.items() if name in known})
+    settings = {name: value for name, value in given.items() if name not in known}
+    few = Few(options["model"] or None, options["threshold"], **settings)
+    references = read(words[0], split=options["split"] or None, skip_limit=1.0)
+    predictor = few.fit(references, options["shots"], quiet=options["quiet"])
+    say("\n".join(few.report(options["advice"], quiet=options["quiet"])))
+    found, skipped = few.others(words[1:])
+    done, broken = folder.write(predictor, found, options["out"], options["overlays"], options["quiet"], skipped)
+    return tell(done, broken, options["out"], "segmented")
 
 
 def regions(words: list[str], given: dict[str, Any]) -> int:
@@ -310,6 +363,13 @@ COMMANDS = {
     "val": _EVALUATE,
     "test": _EVALUATE,
     "predict": Command(predict, "masks, overlays and tags for pictures and folders", "RUN IMAGES...", (2, _ANY), (Predict,)),
+    "segment": Command(
+        segment,
+        "a few masked pictures, then any others: masks without training",
+        "REFERENCES IMAGES...",
+        (2, _ANY),
+        (Segment, Free),
+    ),
     "regions": Command(regions, "fill the cache of superpixels, saliency, … on all cores", "TOOL DATA", (2, 2), (Regions,)),
     "shapes": Command(shapes, "write the built-in picture set in VOC and COCO layout", "OUT", (1, 1), (Shapes,)),
     "methods": Command(methods, "the methods and the labels they need", "", (0, 0)),

@@ -15,6 +15,8 @@ from frugalseg.data import Data, read
 from frugalseg.data.problems import DataError
 from frugalseg.export import png
 from frugalseg.files import write_json
+from frugalseg.methods import NEW_CLASSES
+from frugalseg.metrics.fewshot import FewShotResult, FewShotScores
 from frugalseg.metrics.semantic import SemanticScores, class_iou
 from frugalseg.predictor import Predictor
 from frugalseg.progress import track
@@ -28,8 +30,14 @@ def evaluate(
     split: str = "val",
     tags: Literal["predicted", "ground-truth"] = "predicted",
     quiet: bool = False,
-) -> SemanticScores:
+    shots: int = 0,
+    episodes: int = 1000,
+    seeds: int = 1,
+) -> SemanticScores | FewShotResult:
     """Mean IoU of the model's class masks on pictures with masks; the run folder keeps metrics, masks and overlays.
+
+    A few-shot model is scored on classes it has not learned, by `frugalseg.fewshot`: `shots` (0: as in training) references for
+    each of `episodes` tasks, for each of `seeds` lists of them.
 
     data: a folder, of which the list `split` is read, or what `frugalseg.read` returned. tags: "ground-truth" tells the model
     which classes are in the picture, an upper bound that has its own protocol id. Raises DataError for data that cannot score it.
@@ -41,6 +49,10 @@ def evaluate(
             raise DataError(
                 f"{error}\nScoring needs pictures with masks that were kept aside: name their list with --split."
             ) from None
+    if predictor.method.makes == NEW_CLASSES:
+        from frugalseg import fewshot
+
+        return fewshot.evaluate(predictor, data, shots, episodes, seeds, quiet)
     _check(predictor, data)
     told = tags == "ground-truth"
     list_name = (data.split or "all") + ("+ground-truth-tags" if told else "")
@@ -67,7 +79,7 @@ def _check(predictor: Predictor, data: Data) -> None:
         raise DataError(f"{data.root}: got the classes {got}; expected those of the model, in its order: {expected}")
 
 
-def record(folder: Path, scores: SemanticScores) -> None:
+def record(folder: Path, scores: SemanticScores | FewShotScores) -> None:
     """Put the scores into the run's metrics.json under their protocol id, beside those of other protocols."""
     path = folder / "metrics.json"
     known: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}

@@ -15,19 +15,26 @@ from frugalseg.progress import track
 from frugalseg.types import Prediction, Sample
 
 if TYPE_CHECKING:
+    from frugalseg.data import Data
     from frugalseg.predictor import Predictor
 
 
 def write(
-    predictor: Predictor, pictures: Sequence[str | Path], out: str | Path, overlays: bool = True, quiet: bool = False
+    predictor: Predictor,
+    pictures: Sequence[str | Path | Data],
+    out: str | Path,
+    overlays: bool = True,
+    quiet: bool = False,
+    left_out: Sequence[BadImage] = (),
 ) -> tuple[int, list[BadImage]]:
     """Predict files and folders of pictures into `out`; give the number done and the broken files.
 
     masks/NAME.png holds class ids, overlays/NAME.jpg the picture with them, tags.csv a row of confidences for each picture,
-    skipped.csv the files that could not be read. One picture is in memory at a time. Raises UsageError for two equal names.
+    skipped.csv what is `left_out` already and the files that could not be read. One picture is in memory at a time. Raises
+    UsageError for two equal names.
     """
     folder, done = Path(out), 0
-    skipped: list[BadImage] = []
+    skipped = [*left_out]
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "tags.csv").open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
         table = csv.writer(file)
@@ -45,11 +52,11 @@ def write(
 
 
 def _predicted(
-    predictor: Predictor, pictures: Sequence[str | Path], skipped: list[BadImage], quiet: bool
+    predictor: Predictor, pictures: Sequence[str | Path | Data], skipped: list[BadImage], quiet: bool
 ) -> Iterator[tuple[Sample, Prediction]]:
-    from frugalseg.data import read
+    from frugalseg.data import Data, read
 
-    found = [read(path, layout="images", verify=False, skip_limit=1.0) for path in pictures]
+    found = [item if isinstance(item, Data) else read(item, layout="images", verify=False, skip_limit=1.0) for item in pictures]
     names = [name for data in found for name in data.names]
     twice = next((name for name in names if names.count(name) > 1), None) if len(set(names)) < len(names) else None
     if twice is not None:

@@ -35,6 +35,8 @@ class Method:
         return import_module(self.module)
 
 
+NEW_CLASSES = "masks of new classes"  # what is scored by episodes
+
 # In the order of preference: `train` without a method takes the first whose labels are there.
 METHODS: dict[str, Method] = {
     "aepsl": Method(
@@ -49,7 +51,7 @@ METHODS: dict[str, Method] = {
         name="biopt",
         summary="BiOpt: masks of new classes from a few examples (Liu et al., 2020)",
         needs=frozenset({"image", "semantic"}),
-        makes="semantic masks",
+        makes=NEW_CLASSES,
         module="frugalseg.methods.biopt",
         recipe="frugalseg.recipes.biopt",
     ),

@@ -318,6 +318,7 @@ class BiOpt(nn.Module):
         remove_last_relu(self.backbone.body)
         channels = self.backbone.channels
         self.init = InitModule(channels)
+        self.novel: tuple[str, ...] = ()  # classes held back in training
         self.movement = torch.zeros(0)  # of the last batch, for the log
         self.register_buffer("calibration", torch.tensor(UNCALIBRATED))
         self.register_buffer("known", torch.zeros(len(self.classes), 2, channels))
@@ -618,6 +619,7 @@ def train(config: Config, data: Any, run: Run) -> BiOpt:
     else:
         model.to(run.device)
     know(config, model.eval(), base, run)
+    model.novel = tuple(names["novel"])
     run.save_model(model, {"method": "biopt", "config": asdict(config), "classes": list(model.classes), **names})
     return model
 
@@ -779,4 +781,5 @@ def load(state: dict[str, Tensor], metadata: dict[str, Any]) -> BiOpt:
     }
     model = BiOpt(Config(**{**settings, "weights": None}), metadata["classes"])
     model.load_state_dict(state)
+    model.novel = tuple(metadata["novel"])
     return model.to(memory_format=torch.channels_last).eval()

@@ -27,11 +27,6 @@ def iou(counts: np.ndarray) -> np.ndarray:
     return np.where(union > 0, intersection / np.maximum(union, 1), np.nan)
 
 
-def baselines(true: np.ndarray, total: np.ndarray) -> np.ndarray:
-    """Counts (3,) of painting everything as the object, from its true pixels and all known ones."""
-    return np.stack([true, total, true], -1)
-
-
 class FewShotScores(PerImage):
     """Collects episodes, each with the class it asked for; prints as a table of classes. Scores are fractions.
 
@@ -88,9 +83,9 @@ class FewShotScores(PerImage):
     @property
     def baselines(self) -> dict[str, float]:
         """Mean-IoU of calling every pixel of every query an object; nothing at all scores 0."""
-        total = self.stacked()[:, :2, TRUTH].sum(1)
-        counts = [baselines(self.stacked()[:, OBJECT, TRUTH][at].sum(), total[at].sum()) for at in self._places()]
-        return {"all object": float(np.mean(iou(np.stack(counts))))}
+        true = self.stacked()[:, :2, TRUTH]
+        shares = [true[at, OBJECT].sum() / max(true[at].sum(), 1) for at in self._places()]
+        return {"all object": float(np.mean(shares))}
 
     def _places(self) -> list[np.ndarray]:
         return [self.labels == label for label in np.unique(self.labels)]
@@ -99,13 +94,16 @@ class FewShotScores(PerImage):
         """The classes asked for, and their accumulated object counts (C', 3)."""
         return np.unique(self.labels).tolist(), np.stack([self.stacked()[at, OBJECT].sum(0) for at in self._places()])
 
+    def episodes(self, name: str) -> int:
+        """How often this class was asked for."""
+        return int((self.labels == self.classes.index(name) + 1).sum())
+
     def table(self) -> Table:
         table = Table("class", "IoU %", "episodes", title=self.protocol)
         for column in table.columns[1:]:
             column.justify = "right"
-        episodes = {self.classes[label - 1]: int((self.labels == label).sum()) for label in np.unique(self.labels)}
         for name, value in self.per_class.items():
-            table.add_row(name, percent(value), str(episodes[name]))
+            table.add_row(name, percent(value), str(self.episodes(name)))
         table.add_section()
         table.add_row("mean-IoU", percent(self.value), str(self.images), style="bold")
         table.add_row("95 % interval", str(self.interval()))
@@ -131,3 +129,90 @@ class FewShotScores(PerImage):
         for name, (label, *counts) in record["counts"].items():
             scores.rows[name] = np.array([counts[:3], counts[3:], [label, 0, 0]], np.int64)
         return scores
+
+
+class PresenceScores:
+    """Is the class there at all? Confidences of pictures that show it and of pictures that do not, one for each question."""
+
+    def __init__(self, threshold: float = 0.5) -> None:
+        self.threshold = threshold
+        self.confidences: list[float] = []
+        self.present: list[bool] = []
+
+    def update(self, confidence: float, present: bool) -> None:
+        self.confidences.append(confidence)
+        self.present.append(present)
+
+    @property
+    def precision(self) -> float:
+        """Of the pictures that are said to show the class, the share that do; NaN if none is said to."""
+        said = np.array(self.confidences) > self.threshold
+        return float(np.array(self.present)[said].mean()) if said.any() else float("nan")
+
+    @property
+    def recall(self) -> float:
+        """Of the pictures that show the class, the share that are said to; NaN if none does."""
+        present = np.array(self.present, bool)
+        return float((np.array(self.confidences)[present] > self.threshold).mean()) if present.any() else float("nan")
+
+    @property
+    def ranking(self) -> float:
+        """The chance that a picture with the class gets a higher confidence than one without (area under the ROC curve)."""
+        values, present = np.array(self.confidences), np.array(self.present, bool)
+        if present.all() or not present.any():
+            return float("nan")
+        ordered = np.sort(values[~present])
+        below, up_to = (np.searchsorted(ordered, values[present], side) for side in ("left", "right"))
+        return float((below + up_to).mean() / 2 / len(ordered))
+
+    def to_json(self) -> dict[str, Any]:
+        figures = {name: number(getattr(self, name)) for name in ("precision", "recall", "ranking")}
+        return {"threshold": self.threshold, "questions": len(self.present), "present": sum(self.present), **figures}
+
+
+class FewShotResult:
+    """Scores of the same task lists' seeds, and of the question whether the class is there; prints as one table."""
+
+    def __init__(self, seeds: Mapping[int, FewShotScores], presence: PresenceScores, notes: Sequence[str] = ()) -> None:
+        self.seeds, self.presence, self.notes = dict(seeds), presence, list(notes)
+
+    @property
+    def value(self) -> float:
+        """Mean-IoU, mean over seeds."""
+        return float(np.mean([scores.value for scores in self.seeds.values()]))
+
+    @property
+    def deviation(self) -> float:
+        """Standard deviation of mean-IoU over seeds; NaN for one."""
+        values = [scores.value for scores in self.seeds.values()]
+        return float(np.std(values, ddof=1)) if len(values) > 1 else float("nan")
+
+    @property
+    def binary(self) -> float:
+        """Binary-IoU, mean over seeds."""
+        return float(np.mean([scores.binary for scores in self.seeds.values()]))
+
+    def table(self) -> Table:
+        first = next(iter(self.seeds.values()))
+        table = Table("class", "IoU %", "episodes", title="\n".join(scores.protocol for scores in self.seeds.values()))
+        for column in table.columns[1:]:
+            column.justify = "right"
+        for name in first.per_class:
+            found = [
+                (scores.per_class[name], scores.episodes(name)) for scores in self.seeds.values() if name in scores.per_class
+            ]
+            table.add_row(name, percent(float(np.mean([iou for iou, _ in found]))), str(sum(count for _, count in found)))
+        table.add_section()
+        total = sum(scores.images for scores in self.seeds.values())
+        spread = f" ± {percent(self.deviation)}" if len(self.seeds) > 1 else ""
+        table.add_row("mean-IoU", percent(self.value) + spread, str(total), style="bold")
+        table.add_row("95 % interval", str(first.interval()), f"seed {next(iter(self.seeds))}")
+        table.add_row("binary-IoU", percent(self.binary))
+        for name, value in first.baselines.items():
+            table.add_row(f"baseline: {name}", percent(value))
+        table.add_section()
+        table.add_row("class there? precision", percent(self.presence.precision), str(len(self.presence.present)))
+        table.add_row("class there? recall", percent(self.presence.recall), str(sum(self.presence.present)))
+        for note in self.notes:
+            table.add_row(note)
+        return table

@@ -109,3 +109,19 @@ class Config:
             faults.append(f"test_scales={self.test_scales}: expected numbers above 0, at least one")
         if faults:
             raise ValueError("BiOpt settings are not valid:\n" + "\n".join(f"  - {fault}" for fault in faults))
+
+
+@dataclass(frozen=True)
+class Free(Config):
+    __doc__ = Config.__doc__
+
+    # Chosen for photos on a processor: the sheet of measurements is in docs/biopt.md.
+    backbone: str = "mobilenet_v2"
+    output_stride: int = 16
+    weights: str | None = "imagenet"
+    level: int = 14
+    test_scales: tuple[float, ...] = (1.0,)
+
+
+# What may still be chosen for a trained model.
+AT_TEST = frozenset({"alpha", "init", "inner_steps", "inner_lr", "test_scales", "masks"})
