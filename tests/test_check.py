@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable
+from itertools import zip_longest
 from pathlib import Path
 
 import numpy as np
@@ -276,6 +278,26 @@ def test_the_report_prints_and_dumps_what_it_found(sound: Path) -> None:
     assert dumped["ok"] is True
     assert dumped["splits"]["val"]["tags"] == {"cat": 6, "dog": 6}
     assert {"code", "count", "items", "severity", "message", "fix"} <= set(dumped["problems"][0])
+
+
+@pytest.mark.parametrize("width", [60, 80, 130])
+def test_no_name_is_cut_on_a_narrow_terminal(voc: Path, width: int) -> None:
+    """A name longer than its column goes on below: the letters of each column, put together, hold every name."""
+    splits, classes = ["segmentation_of_pets_cv3_0_train", "cv3_10_validation_of_everything"], ["golden retriever", "x" * 50]
+    for split in splits:
+        listing(voc, split, *"abcd")
+    for name in "abcd":
+        annotate(voc, name, *classes)
+    console = Console(width=width)
+    with console.capture() as capture:
+        console.print(check(voc))
+    text = capture.get()
+    assert all(len(line) <= width for line in text.splitlines())
+    rows = [[cell.strip() for cell in re.split("[│┃]", line)[1:-1]] for line in text.splitlines()]
+    columns = ["".join(cells) for cells in zip_longest(*rows, fillvalue="")]
+    for name in ("Main/train", "Main/val", *(f"Main/{split}" for split in splits), *classes):
+        assert name.replace(" ", "") in "".join(columns).replace(" ", ""), name
+    assert "…" not in text.replace(", …", "")
 
 
 def test_check_reports_instead_of_raising(tmp_path: Path) -> None:

@@ -17,8 +17,10 @@ from dataclasses import asdict, dataclass, field
 from itertools import combinations
 from pathlib import Path
 
+from rich.cells import cell_len
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.markup import escape
+from rich.padding import Padding
 from rich.table import Table
 
 from frugalseg.data import files, folder, images, voc
@@ -36,6 +38,7 @@ HOW = {
     "instances": "add SegmentationObject masks in VOC layout",
 }
 COLOURS = {"error": "bold red", "warning": "yellow", "note": "dim"}
+INDENT = (0, 0, 0, 4)
 LONGEST_TABLE = 100  # rows; the JSON has all
 Lists = dict[str, list[str]]  # the names of the pictures in each split
 
@@ -98,9 +101,9 @@ class Report:
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         if self.splits:
             yield f"[bold]{escape(str(self.path))}[/]: layout {self.layout}, {len(self.classes)} classes"
-            yield _split_table(self)
+            yield _split_table(self, options.max_width)
             if self.classes:
-                yield _class_table(self)
+                yield _class_table(self, options.max_width)
             yield _method_table(self)
         yield from _problem_lines(self)
         yield "[green]Training may start.[/]" if self.ok else "[bold red]Training may not start: see the errors above.[/]"
@@ -270,25 +273,39 @@ def _main(counts: Mapping[str, Counts]) -> dict[str, Counts]:
 # -- printing --
 
 
-def _split_table(report: Report) -> Table:
-    table = Table(title="Labels, in pictures", title_justify="left")
-    for heading in ("split", "pictures", "tags", "some tags", "masks", "object masks", "boxes"):
-        table.add_column(heading, justify="left" if heading == "split" else "right")
+def _split_table(report: Report, width: int) -> Table:
+    rows = []
     for name, known in report.splits.items():
         numbers = (known.pictures, known.tagged, known.partly, known.masks, known.objects, known.boxes)
-        table.add_row(escape(name or "(no split)"), *(f"{number:,}" if number else "–" for number in numbers))
-    return table
+        rows.append([name or "(no split)", *(f"{number:,}" if number else "–" for number in numbers)])
+    headings = ["split", "pictures", "tags", "some tags", "masks", "object masks", "boxes"]
+    return _table("Labels, in pictures", headings, rows, width)
 
 
-def _class_table(report: Report) -> Table:
-    table = Table("id", "class", title="Pictures per class: whose tags name it / whose masks show it", title_justify="left")
+def _class_table(report: Report, width: int) -> Table:
     main = _main(report.splits)
-    for split in main:
-        table.add_column(escape(split), justify="right")
+    rows = []
     for number, name in enumerate(report.classes[:LONGEST_TABLE], start=1):
-        table.add_row(str(number), escape(name), *(f"{known.tags[name]} / {known.shown[name]}" for known in main.values()))
+        rows.append([name, str(number), *(f"{known.tags[name]} / {known.shown[name]}" for known in main.values())])
     if len(report.classes) > LONGEST_TABLE:
-        table.add_row("…", f"and {len(report.classes) - LONGEST_TABLE} more")
+        rows.append([f"and {len(report.classes) - LONGEST_TABLE} more", *[""] * (1 + len(main))])
+    headings = ["class", "id", *(split.replace("/", "/ ") for split in main)]
+    return _table("Pictures per class: whose tags name it / whose masks show it", headings, rows, width)
+
+
+def _table(title: str, headings: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> Table:
+    """A table of `width` letters that cuts nothing: first headings are wrapped, then the names in the first column are folded."""
+    columns = [list(map(cell_len, column)) for column in zip(*rows, strict=True)]
+    rules = 3 * len(headings) + 1  # and the spaces beside them
+    wide = [max(len(heading), *lengths) for heading, lengths in zip(headings, columns, strict=True)]
+    narrow = [max(*map(len, heading.split()), 1, *lengths) for heading, lengths in zip(headings, columns, strict=True)]
+    others = (wide if sum(wide) + rules <= width else narrow)[1:]
+    first = max(len(headings[0]), min(wide[0], width - sum(others) - rules))
+    table = Table(title=title, title_justify="left")
+    for place, (heading, letters) in enumerate(zip(headings, [first, *others], strict=True)):
+        table.add_column(escape(heading), justify="right" if place else "left", width=letters, overflow="fold")
+    for row in rows:
+        table.add_row(*map(escape, row))
     return table
 
 
@@ -301,10 +318,10 @@ def _method_table(report: Report) -> Table:
     return table
 
 
-def _problem_lines(report: Report) -> Iterator[str]:
+def _problem_lines(report: Report) -> Iterator[str | Padding]:
     for problem in sorted(report.problems, key=lambda problem: list(COLOURS).index(problem.severity)):
         effect, colour = f", {problem.effect}" if problem.effect else "", COLOURS[problem.severity]
         yield f"[{colour}]{problem.severity} {problem.code}[/]: {problem.count}{effect}. {escape(problem.message)}"
         more = ", …" if problem.count > len(problem.items) else ""
-        yield f"    {escape(', '.join(problem.items))}{more}"
-        yield f"    → {escape(problem.fix)}"
+        yield Padding(f"{escape(', '.join(problem.items))}{more}", INDENT)
+        yield Padding(f"→ {escape(problem.fix)}", INDENT)
