@@ -19,6 +19,7 @@ from frugalseg.data import images, shapes
 from frugalseg.data.check import check, scored_pairs
 from frugalseg.data.problems import CODES, Problem, markdown
 from frugalseg.methods import METHODS, Method
+from tests import cocos
 
 COUNT = 12  # pictures of each split of a sound set
 THIRD, THIRD_MASK = "train/images/03.png", "train/masks/03.png"
@@ -62,6 +63,20 @@ def voc(tmp_path: Path) -> Path:
             annotate(root, name, ("dog", "cat")[number % 2])
         listing(root, split, *names)
     return root
+
+
+@pytest.fixture
+def coco(tmp_path: Path) -> Path:
+    return cocos.write(tmp_path / "coco")
+
+
+@pytest.fixture
+def maps(tmp_path: Path) -> Path:
+    """Pictures with maps of object ids."""
+    for name in "ab":
+        picture(tmp_path / "maps" / "images" / f"{name}.png", ord(name))
+        mask(tmp_path / "maps" / "objects" / f"{name}.png", 0, 1, 2)
+    return tmp_path / "maps"
 
 
 def annotate(root: Path, name: str, *labels: str, box: tuple[int, int, int, int] = (1, 1, 8, 6)) -> None:
@@ -142,6 +157,31 @@ def broken(root: Path) -> None:
         (root / "train" / "images" / f"0{number}.png").write_bytes(b"")
 
 
+def large_ids(root: Path) -> None:
+    (root / "objects" / "a.png").unlink()
+    Image.new("I", (8, 6), 70000).save(root / "objects" / "a.tif")
+
+
+def coco_boxes(root: Path, first: list[int]) -> None:
+    value = cocos.contents()
+    for entry in value["annotations"]:
+        del entry["segmentation"]
+    value["annotations"][0]["bbox"] = first
+    cocos.put(root, value)
+
+
+def coco_twice(root: Path) -> None:
+    value = cocos.contents()
+    value["annotations"].append(value["annotations"][0] | {"id": 100})
+    cocos.put(root, value)
+
+
+def coco_image_twice(root: Path) -> None:
+    value = cocos.contents()
+    value["images"].append(value["images"][0])
+    cocos.put(root, value)
+
+
 # code -> (which set is spoilt, how, one example that must be listed)
 SPOILT: dict[str, tuple[str, Callable[[Path], object], str]] = {
     "unreadable": ("sound", lambda root: (root / "classes.txt").write_text("dog\ndog\n"), "names twice: dog"),
@@ -170,6 +210,19 @@ SPOILT: dict[str, tuple[str, Callable[[Path], object], str]] = {
     "annotation-broken": ("voc", with_doctype, "Annotations/a.xml (holds a DOCTYPE)"),
     "annotation-missing": ("voc", lambda root: (root / "Annotations/a.xml").unlink(), "JPEGImages/a.png"),
     "box-outside": ("voc", lambda root: annotate(root, "a", "dog", box=(1, 1, 80, 60)), "JPEGImages/a.png"),
+    "annotation-size": ("coco", lambda root: picture(root / "images/train/train_7.png", 1, (9, 9)), "train_7.png (20 x 16, pict"),
+    "image-duplicate-id": ("coco", coco_image_twice, "'train_7.png'"),
+    "object-unknown-image": ("coco", lambda root: cocos.spoil(root, image_id=99), "99, annotation 0"),
+    "object-unknown-class": ("coco", lambda root: cocos.spoil(root, category_id=4), "4, object 0 of train_7.png"),
+    "object-duplicate-id": ("coco", lambda root: cocos.spoil(root, id=5), "5"),
+    "object-twice": ("coco", coco_twice, "object 3 of train_7.png"),
+    "object-without-mask": ("coco", lambda root: cocos.spoil(root, segmentation=None), "object 0 of train_7.png (neither"),
+    "object-empty": ("coco", lambda root: cocos.spoil(root, segmentation=[[0] * 6]), "object 0 of train_7.png (its mask"),
+    "polygon-broken": ("coco", lambda root: cocos.spoil(root, segmentation=[[1, 2, 3]]), "object 0 of train_7.png (its points"),
+    "rle-broken": ("coco", lambda root: cocos.spoil(root, segmentation={"size": [1, 1]}), "object 0 of train_7.png (it has no"),
+    "box-broken": ("coco", lambda root: coco_boxes(root, [0, 0, 0, 0]), "object 0 of train_7.png (its box is empty"),
+    "box-replaced": ("coco", lambda root: cocos.spoil(root, bbox=[0, 0, 1, 1]), "object 0 of train_7.png (its box misses"),
+    "object-ids": ("maps", large_ids, "objects/a.tif (id 70000)"),
     "tag-unknown-file": ("sound", lambda root: add(root / "train/tags.csv", "nowhere,dog\n"), "nowhere"),
     "tag-duplicate-row": ("sound", lambda root: add(root / "train/tags.csv", "03,dog\n"), "train/03"),
     "tag-unknown-class": ("sound", lambda root: add(root / "train/tags.csv", "03,dgo\n"), "dgo in train/images/03.png"),

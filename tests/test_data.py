@@ -183,7 +183,7 @@ def test_object_class_is_the_commonest_of_its_pixels_and_void_is_none() -> None:
     assert found.labels.tolist() == [5, 7]  # object 2 lies on void and background alone
     assert found.boxes.tolist() == [[0, 0, 3, 1], [0, 1, 3, 2]]
     assert len(objects(torch.zeros(2, 2, dtype=torch.int64), torch.zeros(2, 2, dtype=torch.int64))) == 0
-    assert objects(ids, None).labels.tolist() == [1, 1, 1]
+    assert objects(ids, None).labels.tolist() == [1, 1, 1, 1]  # of one class there may be 255 objects and more
 
 
 def test_built_in_pictures_are_read_as_they_were_drawn(tmp_path: Path) -> None:
@@ -357,7 +357,7 @@ def test_two_files_of_one_name_do_not_overwrite_each_other(tmp_path: Path) -> No
 
 
 def test_wrong_words_are_refused_with_the_right_ones(tmp_path: Path, voc: Path) -> None:
-    with pytest.raises(DataError, match=r"got layout='vok'.*expected one of voc, masks"):
+    with pytest.raises(DataError, match=r"got layout='vok'.*expected one of voc, coco, sbd, objects, masks"):
         read(voc, layout="vok")
     with pytest.raises(DataError, match=r"difficult='maybe'.*present, unknown, absent"):
         read(voc, difficult="maybe")
@@ -382,10 +382,11 @@ def test_withheld_labels_cannot_be_reached(voc: Path) -> None:
 
 def test_only_keeps_each_label_it_names_and_no_other(voc: Path) -> None:
     data = read(voc)
-    for field in ("tags", "semantic", "instances"):
+    for field in ("tags", "semantic", "boxes", "instances"):
         assert data.only("image", field).offers == {"image", field}
     assert torch.equal(data.only("instances")[0].instances.labels, data[0].instances.labels)
-    with pytest.raises(ValueError, match="got masks; expected some of image, tags, semantic, instances"):
+    assert data.only("boxes")[0].instances.masks is None
+    with pytest.raises(ValueError, match="got masks; expected some of image, tags, semantic, boxes, instances"):
         data.only("masks")
 
 
@@ -423,7 +424,7 @@ def test_fingerprint_changes_with_what_it_names_and_nothing_else(voc: Path) -> N
 
 def test_repr_says_what_is_there(voc: Path) -> None:
     assert repr(read(voc, "train")) == (
-        "Data(VOC/train: 2 pictures, 20 classes (aeroplane, bicycle, bird, …), offers image tags semantic instances)"
+        "Data(VOC/train: 2 pictures, 20 classes (aeroplane, bicycle, bird, …), offers image tags semantic boxes instances)"
     )
 
 

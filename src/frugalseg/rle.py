@@ -90,7 +90,7 @@ def parse(text: str | bytes) -> np.ndarray:
     A number is written in characters of five bits from `0` on, lowest bits first; a sixth bit says that more follow, the highest
     of the five in the last one is the sign. From the fourth on, a number is the difference to the one two places before.
     """
-    raw = text.encode("ascii", errors="replace") if isinstance(text, str) else text
+    raw = text.encode("ascii") if isinstance(text, str) else text
     digits = np.frombuffer(raw, np.uint8).astype(np.int64) - 48
     if not len(digits) or digits.min() < 0 or digits.max() > 63 or digits[-1] & 32:
         raise ValueError("its text is no run-length code")

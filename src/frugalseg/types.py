@@ -165,16 +165,20 @@ _register(Sample)
 
 @dataclass
 class CompactInstances:
-    """Predicted objects of one image, masks as COCO run lengths: a thousand objects on a 12-Mpx photo stay in kilobytes.
+    """Objects of one image, masks as run lengths (`frugalseg.rle`): a thousand objects on a 12-Mpx photo stay in kilobytes.
 
-    boxes: (N, 4) float32 xyxy. labels: (N,) int64 in 1..C. scores: (N,) float32.
-    rles: N dictionaries {"size": [H, W], "counts": bytes}.
+    boxes: (N, 4) float32 xyxy. labels: (N,) int64 in 1..C. scores: (N,) float32, None for annotated objects.
+    rles: N dictionaries {"size": [H, W], "counts": bytes}, or none at all where only boxes are known.
+    areas: (N,) float64 as the annotation tells them; None: the masks' pixels. crowd: (N,) bool, objects whose finding is neither
+    right nor wrong (COCO's crowds, VOC's difficult ones); None: there is no such.
     """
 
     boxes: Tensor
     labels: Tensor
-    scores: Tensor
+    scores: Tensor | None = None
     rles: list[dict[str, Any]] = field(default_factory=list)
+    areas: Tensor | None = None
+    crowd: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.labels)

@@ -23,7 +23,7 @@ from rich.markup import escape
 from rich.padding import Padding
 from rich.table import Table
 
-from frugalseg.data import files, folder, images, voc
+from frugalseg.data import coco, files, folder, images, sbd, voc
 from frugalseg.data.dataset import Data, Record
 from frugalseg.data.problems import DataError, Problem, Problems
 from frugalseg.data.readers import excess, gather
@@ -35,7 +35,8 @@ HOW = {
     "image": "add pictures",
     "tags": "write tags.csv (image,tag;tag), or sort the pictures into a folder per class",
     "semantic": "add masks of class ids in masks/ beside images/",
-    "instances": "add SegmentationObject masks in VOC layout",
+    "boxes": "add Annotations/*.xml in VOC layout, or a COCO file",
+    "instances": "add a COCO file, SegmentationObject masks in VOC layout, or maps of object ids in objects/ beside images/",
 }
 COLOURS = {"error": "bold red", "warning": "yellow", "note": "dim"}
 INDENT = (0, 0, 0, 4)
@@ -127,7 +128,7 @@ def check(
     options = files.Options(difficult, max_pixels, follow_links)
     try:
         data, looked = gather(root, None, layout, options, problems)
-        lists = split_lists(data, options, problems)
+        lists = split_lists(root, data, options, problems)
         if not any(lists.values()):
             raise DataError(f"{root}: no picture found")
     except DataError as error:
@@ -151,8 +152,16 @@ def check(
     return Report(root, data.layout, data.classes, counts, trainable, problems.list())
 
 
-def split_lists(data: Data, options: files.Options, problems: Problems) -> Lists:
-    """The names in each split, unusable pictures included; VOC's lists of single classes are left aside. Without any: "all"."""
+def split_lists(path: Path, data: Data, options: files.Options, problems: Problems) -> Lists:
+    """The names in each split, unusable pictures included; VOC's lists of single classes are left aside. Without any: "all".
+
+    path: the folder or file that was given.
+    """
+    if data.layout == "coco":
+        return coco.members(path, options)
+    if data.layout == "sbd":
+        index = sbd.index(path, options, Problems())
+        return {split: sbd.members(path, split, index, problems) for split in sbd.lists(path)} or {"all": list(index)}
     if data.layout != "voc":
         lists: Lists = {}
         index = folder.index(data.root, options, Problems())
@@ -177,12 +186,13 @@ def count(records: Sequence[Record], classes: tuple[str, ...], looked: Mapping[s
         tags.update(name for name, tag in zip(classes, record.tags or (), strict=False) if tag == 1)
         mask = looked[record.name].mask or {}
         shown.update(classes[number - 1] for number in mask.get("ids", ()) if number not in (0, IGNORE))
+        shown.update({classes[item.label - 1] for item in record.outlines or ()})
     return Counts(
         pictures=len(records),
         tagged=sum(bool(tags) and all(tags) for tags in known),
         partly=sum(any(tags) and not all(tags) for tags in known),
         masks=sum(record.semantic is not None for record in records),
-        objects=sum(record.objects is not None for record in records),
+        objects=sum("instances" in record.fields for record in records),
         boxes=sum(record.boxes is not None for record in records),
         tags={name: tags[name] for name in classes},
         shown={name: shown[name] for name in classes},
@@ -203,20 +213,10 @@ def _last_word(name: str) -> tuple[str, str]:
 
 
 def _trainable(method: Method, records: Sequence[Record]) -> Trainable:
-    fields = [_known_fields(record) for record in records]
+    fields = [record.fields for record in records]
     there = frozenset().union(*fields)
     pictures = sum(method.needs <= known for known in fields)
     return Trainable(method.name, method.summary, method.makes, pictures, tuple(sorted(method.needs - there)))
-
-
-def _known_fields(record: Record) -> frozenset[str]:
-    known = {
-        "image": True,
-        "tags": any(tag == tag for tag in record.tags or ()),
-        "semantic": record.semantic is not None,
-        "instances": record.objects is not None or record.boxes is not None,
-    }
-    return frozenset(name for name, there in known.items() if there)
 
 
 def _look_at_tags(data: Data, problems: Problems) -> None:

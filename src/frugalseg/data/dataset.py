@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -13,11 +13,12 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from torchvision.ops import masks_to_boxes
 
+from frugalseg import rle
 from frugalseg.data import images
 from frugalseg.data.problems import PICTURE, Problem
-from frugalseg.types import IGNORE, Instances, Sample
+from frugalseg.types import IGNORE, CompactInstances, Instances, Sample
 
-FIELDS = ("image", "tags", "semantic", "instances")  # the fields of a Sample that a reader can fill
+FIELDS = ("image", "tags", "semantic", "boxes", "instances")  # the labels a reader knows; boxes are instances without masks
 
 
 class Box(NamedTuple):
@@ -31,12 +32,32 @@ class Box(NamedTuple):
     difficult: bool = False
 
 
+class Outline(NamedTuple):
+    """One annotated object with its mask: corners as of a Box, class id 1..C, (H, W) and run lengths as in `frugalseg.rle`, the
+    area that the annotation tells, and whether it is a crowd of objects that nobody told apart."""
+
+    x1: float
+    y1: float
+    x2: float
+    y2: float
+    label: int
+    size: tuple[int, int]
+    counts: bytes
+    area: float
+    crowd: bool = False
+
+    @property
+    def rle(self) -> rle.RLE:
+        return {"size": list(self.size), "counts": self.counts}
+
+
 @dataclass(frozen=True, slots=True)
 class Record:
     """What is known about one picture; None = unknown.
 
     name: unique in the data set. tags: one of {0, 1, nan} per class. semantic: mask of class ids. objects: mask of object ids,
     whose classes are read from `object_classes` at the same pixels (None: all are of class 1). boxes: the annotated objects.
+    outlines: the same with masks.
     """
 
     name: str
@@ -46,6 +67,19 @@ class Record:
     objects: Path | None = None
     object_classes: Path | None = None
     boxes: tuple[Box, ...] | None = None
+    outlines: tuple[Outline, ...] | None = None
+
+    @property
+    def fields(self) -> frozenset[str]:
+        """What is known, in names of FIELDS."""
+        known = {
+            "image": True,
+            "tags": any(tag == tag for tag in self.tags or ()),
+            "semantic": self.semantic is not None,
+            "boxes": self.boxes is not None,
+            "instances": self.objects is not None or self.outlines is not None,
+        }
+        return frozenset(name for name, there in known.items() if there)
 
 
 class Data(Dataset[Sample]):
@@ -83,6 +117,24 @@ class Data(Dataset[Sample]):
         """The picture alone, (3, H, W) uint8 RGB; raises images.BadImage if it cannot be read."""
         return images.load(self.records[index].image, self.max_pixels)
 
+    def compact(self, index: int) -> CompactInstances | None:
+        """The objects of a picture with their masks as run lengths, crowds among them; None where no masks are known.
+
+        The picture is not decoded and no mask is dense, so a large set can be scored with little memory. Raises images.BadImage.
+        """
+        record = self.records[index]
+        if record.outlines is not None:
+            return _compact(record.outlines)
+        if record.objects is None:
+            return None
+        ids = images.load_mask(record.objects, record.image, None, self.max_pixels)
+        size = (ids.shape[0], ids.shape[1])
+        classes = None if record.object_classes is None else self._mask(record, record.object_classes, size)
+        labels = object_classes(ids, classes)
+        codes = dict(zip(*rle.from_ids(ids.numpy()), strict=True))
+        kept = [codes[number] for number in labels]
+        return CompactInstances(torch.from_numpy(rle.boxes(kept)), torch.tensor([*labels.values()], dtype=torch.int64), rles=kept)
+
     @property
     def names(self) -> list[str]:
         return [record.name for record in self.records]
@@ -96,12 +148,8 @@ class Data(Dataset[Sample]):
 
     @property
     def offers(self) -> frozenset[str]:
-        """The fields of Sample that at least one record can fill. A method that needs no other field can train on this data."""
-        tagged = any(record.tags is not None and any(tag == tag for tag in record.tags) for record in self.records)
-        masked = any(record.semantic is not None for record in self.records)
-        objects = any(record.objects is not None or record.boxes is not None for record in self.records)
-        known = {"image": bool(self.records), "tags": tagged, "semantic": masked, "instances": objects}
-        return frozenset(name for name, there in known.items() if there)
+        """The names of FIELDS that at least one record knows. A method that needs no other can train on this data."""
+        return frozenset().union(*(record.fields for record in self.records))
 
     def select(self, indices: Iterable[int]) -> Data:
         """The records at `indices`, in that order."""
@@ -148,35 +196,65 @@ class Data(Dataset[Sample]):
         if record.objects is not None:
             ids = images.load_mask(record.objects, record.image, size, self.max_pixels)
             return objects(ids, None if record.object_classes is None else self._mask(record, record.object_classes, size))
+        if record.outlines is not None:
+            return _dense(record, size)
         if record.boxes is not None:
-            corners = torch.tensor([box[:4] for box in record.boxes], dtype=torch.float32).reshape(-1, 4)
-            return Instances(corners, torch.tensor([box.label for box in record.boxes], dtype=torch.int64))
+            return Instances(*_boxes(record.boxes))
         return None
 
 
 def objects(ids: Tensor, classes: Tensor | None) -> Instances:
-    """Object masks from a map of object ids (H, W; 0 and 255 are no object) and the class mask (H, W) under it.
+    """Object masks from a map of object ids (H, W; 0 is no object) and the class mask (H, W) under it, or None for one class.
 
-    An object's class is the commonest class id of its pixels; one that lies on background and ignore alone is no object.
     Boxes are the masks' extents, exclusive at the right and bottom.
     """
-    numbers = [number for number in images.ids(ids) if number not in (0, IGNORE)]
-    masks, labels = [], []
-    for number in numbers:
-        mask = ids == number
-        found = torch.ones(1, dtype=torch.int64) if classes is None else classes[mask]
+    labels = object_classes(ids, classes)
+    masks = ids == torch.tensor([*labels], dtype=ids.dtype)[:, None, None]
+    boxes = masks_to_boxes(masks) + torch.tensor([0.0, 0.0, 1.0, 1.0])
+    return Instances(boxes.float(), torch.tensor([*labels.values()], dtype=torch.int64), masks=masks)
+
+
+def object_classes(ids: Tensor, classes: Tensor | None) -> dict[int, int]:
+    """The class of each object in a map of ids (H, W): the commonest class id (H, W) of its pixels, 1 where there are no classes.
+
+    An object on background and ignore alone is none. Beside class masks, 255 marks the border between objects, as in VOC.
+    """
+    if classes is None:
+        return {number: 1 for number in images.ids(ids) if number}
+    labels = {}
+    for number in images.ids(ids):
+        found = classes[ids == number]
         found = found[(found != 0) & (found != IGNORE)]
-        if len(found):
-            masks.append(mask)
-            labels.append(int(found.mode().values))
-    stacked = torch.stack(masks) if masks else torch.zeros((0, *ids.shape), dtype=torch.bool)
-    boxes = masks_to_boxes(stacked) + torch.tensor([0.0, 0.0, 1.0, 1.0])
-    return Instances(boxes.float(), torch.tensor(labels, dtype=torch.int64), masks=stacked)
+        if number not in (0, IGNORE) and len(found):
+            labels[number] = int(found.mode().values)
+    return labels
+
+
+def _compact(outlines: tuple[Outline, ...]) -> CompactInstances:
+    areas = torch.tensor([item.area for item in outlines], dtype=torch.float64)
+    crowd = torch.tensor([item.crowd for item in outlines], dtype=torch.bool)
+    return CompactInstances(*_boxes(outlines), rles=[item.rle for item in outlines], areas=areas, crowd=crowd)
+
+
+def _dense(record: Record, size: tuple[int, int]) -> Instances:
+    """The objects of a picture of `size` that are no crowds, with dense masks. Raises BadImage for outlines of another size."""
+    kept = tuple(item for item in record.outlines or () if not item.crowd)
+    wrong = next((item.size for item in kept if item.size != size), None)
+    if wrong is not None:
+        reason = f"its objects were drawn on {wrong[1]} x {wrong[0]} pixels, it has {size[1]} x {size[0]}"
+        raise images.BadImage(record.image, reason, "annotation-size")
+    masks = torch.from_numpy(rle.decode([item.rle for item in kept], size))
+    return Instances(*_boxes(kept), masks=masks)
+
+
+def _boxes(items: Sequence[Box | Outline]) -> tuple[Tensor, Tensor]:
+    """Corners (N, 4) and labels (N,)."""
+    corners = torch.tensor([item[:4] for item in items], dtype=torch.float32).reshape(-1, 4)
+    return corners, torch.tensor([item.label for item in items], dtype=torch.int64)
 
 
 def _strip(record: Record, fields: frozenset[str]) -> Record:
     tags = record.tags if "tags" in fields else None
     semantic = record.semantic if "semantic" in fields else None
-    if "instances" in fields:
-        return replace(record, tags=tags, semantic=semantic)
-    return replace(record, tags=tags, semantic=semantic, objects=None, object_classes=None, boxes=None)
+    kept = replace(record, tags=tags, semantic=semantic, boxes=record.boxes if "boxes" in fields else None)
+    return kept if "instances" in fields else replace(kept, objects=None, object_classes=None, outlines=None)

@@ -31,11 +31,16 @@ class Options:
 
 
 def pictures(
-    folder: Path, root: Path, problems: Problems, follow_links: bool = False, apart: frozenset[str] = frozenset()
+    folder: Path,
+    root: Path,
+    problems: Problems,
+    follow_links: bool = False,
+    apart: frozenset[str] = frozenset(),
+    suffixes: frozenset[str] = SUFFIXES,
 ) -> dict[str, Path]:
     """Every picture below `folder`, sorted: name (path relative to `folder`, `/` between, without ending) -> file.
 
-    apart: names of direct subfolders that are passed over.
+    apart: names of direct subfolders that are passed over. suffixes: the endings that make a file one of those looked for.
     Hidden files are passed over; everything else that is left out is counted in `problems`.
     """
     found: dict[str, Path] = {}
@@ -43,7 +48,7 @@ def pictures(
         path, (stem, ending) = folder / name, os.path.splitext(name)
         if name.endswith("/"):
             problems.add("name-outside", shown(path, root))
-        elif ending.lower() not in SUFFIXES:
+        elif ending.lower() not in suffixes:
             if ending.lower() not in EXPECTED_BESIDE:
                 problems.add("file-ignored", shown(path, root))
         elif not is_plain(name) or not (follow_links or _stays(path, root)):

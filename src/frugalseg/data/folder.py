@@ -1,6 +1,7 @@
 """Plain folders: pictures with masks, with a table of tags, in a folder per class, or with nothing at all.
 
     images/ masks/ [classes.txt] [tags.csv]      layout "masks" (or labels/ for masks/)
+    images/ objects/ [classes.txt]               layout "objects": maps of object ids, one class (labels/, masks/ of 16 bits too)
     [images/] tags.csv                           layout "tags"
     dog/ cat/ … [background/]                    layout "classes"
     anything with pictures in it, or one file    layout "images"
@@ -12,25 +13,28 @@ picture is in "train". A picture is called by its path without the folder `image
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 
-from frugalseg.data import files, tags, verify
+from frugalseg.data import coco, files, images, tags, verify
 from frugalseg.data.dataset import Record
 from frugalseg.data.images import SUFFIXES
 from frugalseg.data.problems import DataError, Problems
 
 SPLITS = ("train", "val", "valid", "validation", "test")
-MASK_FOLDERS = ("masks", "labels")
+OBJECT_FOLDERS = ("objects", "instances")
+MASK_FOLDERS = ("masks", "labels", *OBJECT_FOLDERS)
 TAG_TABLE, SPLIT_TABLE = "tags.csv", "splits.csv"
 LARGEST_ID = 254  # of a class; 255 is "ignore"
+LOOKED_AT = 8  # masks whose headers tell whether they number objects
 MANY = 20  # classes; more than this, numbered 1, 2, … without a gap in every mask, are objects
 
 
 def sniff(root: Path) -> str:
     """The layout of a folder (or file) by the names in it."""
     if root.is_file():
-        return "images"
+        return "coco" if root.suffix.lower() == ".json" else "images"
     if not root.is_dir():
         near = difflib.get_close_matches(root.name, _names(root.parent)) if root.parent.is_dir() else []
         raise DataError(f"{root}: there is no such file or folder." + (f" Did you mean {root.parent / near[0]}?" if near else ""))
@@ -39,7 +43,13 @@ def sniff(root: Path) -> str:
     below = sorted([*root.glob("*/JPEGImages"), *root.glob("*/*/JPEGImages")])
     if below:
         raise DataError(f"{root}: the VOC data set lies deeper; type {below[0].parent}")
+    if (root / "img").is_dir() and (root / "inst").is_dir():
+        return "sbd"
+    if coco.lists(root):
+        return "coco"
     shelves = _shelves(root).values()
+    if _numbers_objects(root, [shelf / name for shelf in shelves for name in MASK_FOLDERS]):
+        return "objects"
     if any((shelf / name).is_dir() for shelf in shelves for name in MASK_FOLDERS):
         return "masks"
     if any((shelf / TAG_TABLE).is_file() for shelf in shelves):
@@ -56,7 +66,8 @@ def read(
     pictures, masks = _pictures(root, options, problems), _masks(root, options, problems)
     own = members(root, pictures, problems)
     tagged = _tagged(root, layout, pictures, problems)
-    classes = files.class_names(root) or _guessed_classes(root, masks, tagged, options, problems)
+    objects = layout == "objects"
+    classes = _one_class(root) if objects else files.class_names(root) or _guessed_classes(root, masks, tagged, options, problems)
     for name in sorted(set(masks) - set(pictures)):
         problems.add("mask-orphan", files.shown(masks[name], root))
     records = []
@@ -68,7 +79,8 @@ def read(
         known, strange = tags.vector(tagged[name], classes) if name in tagged else (None, [])
         for tag in strange:
             problems.add("tag-unknown-class", f"{tag} in {files.shown(pictures[name], root)}")
-        records.append(Record(name, pictures[name], known, masks.get(name)))
+        mask = masks.get(name)
+        records.append(Record(name, pictures[name], known, *((None, mask) if objects else (mask, None))))
     return classes, records
 
 
@@ -168,6 +180,33 @@ def _guessed_classes(
     if top > MANY and all(ids == list(range(1, len(ids) + 1)) for ids in found):
         problems.add("mask-object-ids", f"up to {max(map(len, found))} in one mask")
     return tuple(f"class {number}" for number in range(1, top + 1))
+
+
+def _numbers_objects(root: Path, folders: Sequence[Path]) -> bool:
+    """Whether masks are maps of object ids: by their folder's name, or by 16 bits, which no class list fills."""
+    there = [folder for folder in folders if folder.is_dir()]
+    if any(folder.name in OBJECT_FOLDERS for folder in there):
+        return True
+    found = [path for folder in there for path in islice(sorted(folder.rglob("*")), LOOKED_AT) if path.suffix.lower() in SUFFIXES]
+    return bool(found) and len(files.class_names(root) or ("object",)) == 1 and all(map(_is_wide, found))
+
+
+def _is_wide(path: Path) -> bool:
+    try:
+        mode = images.header(path).mode
+    except images.BadImage:
+        return False
+    return mode == "I" or mode.startswith("I;16")
+
+
+def _one_class(root: Path) -> tuple[str, ...]:
+    classes = files.class_names(root) or ("object",)
+    if len(classes) > 1:
+        raise DataError(
+            f"{root / files.CLASS_FILE}: got {len(classes)} classes, but maps of object ids do not say which object is which; "
+            "expected one name. For classes, write VOC's layout (SegmentationObject beside SegmentationClass) or COCO's."
+        )
+    return classes
 
 
 def _single(path: Path) -> Record:

@@ -18,6 +18,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from frugalseg.data import matlab
+
 MAX_PIXELS = 100_000_000
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".pbm"})
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM")  # no EPS and the like: PIL would start other programs for them
@@ -77,6 +79,8 @@ def load_mask(
     unturned one instead, it was drawn on that and is turned along. size: (H, W) of the upright picture, if it is known already.
     Raises BadImage for what `load` refuses, for colour masks, for JPEG masks, and for a wrong size.
     """
+    if Path(path).suffix == matlab.SUFFIX:
+        return _matlab_mask(Path(path), size, max_pixels)
     with _opened(path, max_pixels, code="mask-broken") as image:
         if image.format == "JPEG":
             raise BadImage(path, "a mask stored as JPEG has wrong ids at borders; export it as PNG", "mask-lossy")
@@ -87,6 +91,17 @@ def load_mask(
         if picture is not None and (upright.height, upright.width) != size:
             upright = _turned_like(upright, picture, path, max_pixels)
         return torch.from_numpy(np.array(upright).astype(np.int64))
+
+
+def _matlab_mask(path: Path, size: tuple[int, int] | None, max_pixels: int) -> Tensor:
+    try:
+        found = matlab.label_map(path, max_pixels)
+    except (ValueError, OSError) as error:
+        raise BadImage(path, str(error), "mask-broken") from error
+    if size is not None and found.shape != tuple(size):
+        reason = f"the mask has {found.shape[1]} x {found.shape[0]} pixels, its picture {size[1]} x {size[0]}"
+        raise BadImage(path, reason, "mask-size")
+    return torch.from_numpy(found)
 
 
 def ids(mask: Tensor) -> list[int]:

@@ -23,6 +23,7 @@ class Code(NamedTuple):
 
 
 PICTURE, LABEL, ROW = "picture left out", "label withheld", "row left out"  # the effects that `skip_limit` limits
+OBJECT = "object left out"  # likewise
 CLAIM = "claim left out"
 NONE = ""
 
@@ -113,7 +114,7 @@ CODES: dict[str, Code] = {
         "error",
         NONE,
         "Masks that seem to number objects (1, 2, 3, … in each mask), not classes.",
-        "Write class ids; or, if they are classes, name them in classes.txt.",
+        'Call the folder objects/ (or pass layout="objects") to learn objects; if they are classes, name them in classes.txt.',
     ),
     "mask-size": Code("warning", LABEL, "Masks whose size differs from their picture's.", "Export them at the picture's size."),
     "mask-missing": Code(
@@ -137,6 +138,60 @@ CODES: dict[str, Code] = {
         NONE,
         "Boxes that leave their picture or are empty.",
         "Correct the boxes; they may belong to a resized picture.",
+    ),
+    "annotation-size": Code(
+        "warning",
+        LABEL,
+        "COCO annotations drawn on another size than the picture has.",
+        "Export the annotations again for these very files, or give the pictures their old size.",
+    ),
+    "image-duplicate-id": Code(
+        "warning", PICTURE, "Images of a COCO file without an id, or with that of another.", "Give each image an id of its own."
+    ),
+    "object-unknown-image": Code(
+        "warning", OBJECT, "COCO annotations of an image that the file does not list.", "Correct image_id, or list the image."
+    ),
+    "object-unknown-class": Code(
+        "warning", OBJECT, "COCO annotations of a category the file does not list.", "Correct category_id, or list the category."
+    ),
+    "object-duplicate-id": Code(
+        "note",
+        NONE,
+        "COCO annotations without an id of their own; objects are numbered by their order, so none is lost here.",
+        "Number the annotations 1, 2, … before other tools score with the file: they mix such objects up.",
+    ),
+    "object-twice": Code(
+        "warning", OBJECT, "The same object twice: class, box and mask are equal.", "Delete one of the two annotations."
+    ),
+    "object-without-mask": Code(
+        "warning", OBJECT, "Objects without a mask, though others of the file have one.", "Draw them, or delete the annotations."
+    ),
+    "object-empty": Code(
+        "warning", OBJECT, "Objects whose mask has not one pixel in the picture.", "Delete them; they may belong to another size."
+    ),
+    "polygon-broken": Code(
+        "warning",
+        OBJECT,
+        "Polygons with an odd number of coordinates, fewer than three points, NaN, points far outside, or an endless outline.",
+        "Export the object again; a hole needs run lengths (RLE).",
+    ),
+    "rle-broken": Code(
+        "warning",
+        OBJECT,
+        "Run-length codes that are none, or that are for another size than their picture's.",
+        "Export the object again, as pycocotools' encode writes it: the size is [height, width], columns come first.",
+    ),
+    "box-broken": Code(
+        "warning", OBJECT, "Boxes that are no numbers, have no area, or lie outside.", "Correct bbox: [x, y, width, height]."
+    ),
+    "box-replaced": Code(
+        "note",
+        NONE,
+        "Boxes that are none, or that miss their object's mask; the mask's extent is taken.",
+        "Correct bbox: [x, y, width, height].",
+    ),
+    "object-ids": Code(
+        "warning", LABEL, "Object maps with ids below 0 or above 65535.", "Number the objects of each picture 1, 2, 3, …"
     ),
     "tag-unknown-file": Code(
         "warning",

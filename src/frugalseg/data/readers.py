@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from frugalseg.data import files, folder, images, voc
+from frugalseg.data import coco, files, folder, images, sbd, voc
 from frugalseg.data.dataset import Data
-from frugalseg.data.problems import LABEL, PICTURE, ROW, DataError, Problems
+from frugalseg.data.problems import LABEL, OBJECT, PICTURE, ROW, DataError, Problems
 from frugalseg.data.verify import Looked, usable
 
-LAYOUTS = ("voc", "masks", "tags", "classes", "images")
+LAYOUTS = ("voc", "coco", "sbd", "objects", "masks", "tags", "classes", "images")
+OWN = {"voc": voc, "coco": coco, "sbd": sbd}  # the layouts with a module of their own
 
 
 def read(
@@ -23,11 +24,11 @@ def read(
     max_pixels: int = images.MAX_PIXELS,
     follow_links: bool = False,
 ) -> Data:
-    """The data set in a folder, or a single picture.
+    """The data set in a folder or a COCO file, or a single picture.
 
     split: name of a list or subfolder; None takes every picture. layout: one of LAYOUTS; None recognises it.
     verify: decode every file once before training relies on it (cached, so the next read is instant).
-    skip_limit: the share of pictures, labels or rows that may be left out; more is an error. 1.0 allows any.
+    skip_limit: the share of pictures, labels, rows or objects that may be left out; more is an error. 1.0 allows any.
     difficult: VOC only: whether a class that has only difficult objects is "present", "unknown" or "absent".
     max_pixels: larger pictures are left out. follow_links: accept links that lead out of the folder.
 
@@ -57,10 +58,11 @@ def gather(
     if layout not in LAYOUTS or options.difficult not in voc.DIFFICULT:
         got = f"layout={layout!r} and difficult={options.difficult!r}"
         raise DataError(f"read(): got {got}; expected one of {', '.join(LAYOUTS)} and one of {', '.join(voc.DIFFICULT)}")
-    if layout == "voc":
-        classes, records = voc.read(root, split, options, problems)
+    if layout in OWN:
+        classes, records = OWN[layout].read(root, split, options, problems)
     else:
         classes, records = folder.read(root, split, layout, options, problems)
+    root = coco.home(root) if layout == "coco" else root
     looked: dict[str, Looked] = {}
     if verify:
         records, looked = usable(root, records, len(classes), options, problems)
@@ -70,5 +72,5 @@ def gather(
 def excess(data: Data, problems: Problems, skip_limit: float) -> dict[str, str]:
     """The effects that were met more often than the limit allows, each with its numbers in words."""
     met = problems.counts()
-    seen = {PICTURE: len(data) + met[PICTURE], LABEL: problems.seen[LABEL], ROW: problems.seen[ROW]}
+    seen = {PICTURE: len(data) + met[PICTURE], **{effect: problems.seen[effect] for effect in (LABEL, ROW, OBJECT)}}
     return {effect: f"{effect}: {met[effect]} of {seen[effect]}" for effect in seen if met[effect] > skip_limit * seen[effect]}

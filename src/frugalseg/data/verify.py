@@ -14,6 +14,8 @@ from frugalseg.data.dataset import Record
 from frugalseg.data.problems import LABEL, Problems
 from frugalseg.types import IGNORE
 
+LARGEST_OBJECT = 65535  # id of an object in a map: 16 bits
+
 
 class Looked(NamedTuple):
     """The facts of a usable picture, and of its class mask if it has one."""
@@ -42,7 +44,8 @@ def usable(
     paths = {path for record in kept for path in (record.semantic, record.objects, record.object_classes) if path is not None}
     masks = mask_facts(root, sorted(paths), options)
     binary = _is_binary(masks[record.semantic] for record in kept if record.semantic is not None)
-    sound = [_with_sound_masks(root, record, pictures[record.image], masks, classes, binary, problems) for record in kept]
+    drawn = [_with_fitting_outlines(root, record, pictures[record.image], problems) for record in kept]
+    sound = [_with_sound_masks(root, record, pictures[record.image], masks, classes, binary, problems) for record in drawn]
     looked = {
         record.name: Looked(pictures[record.image], masks[record.semantic] if record.semantic else None) for record in sound
     }
@@ -88,7 +91,8 @@ def fault(mask: facts.Facts, picture: facts.Facts, classes: int | None, binary: 
     if size != wanted and not turned:
         return "mask-size", f"{size[1]} x {size[0]}, picture {wanted[1]} x {wanted[0]}"
     if classes is None:
-        return None
+        strange = [number for number in mask["ids"] if not 0 <= number <= LARGEST_OBJECT]
+        return ("object-ids", f"id {strange[-1]}") if strange else None
     if binary:
         return ("mask-0-255", "0 and 255 only") if IGNORE in mask["ids"] else None
     unknown = [number for number in mask["ids"] if not 0 <= number <= classes and number != IGNORE]
@@ -99,6 +103,20 @@ def _is_binary(masks: Iterable[facts.Facts]) -> bool:
     """Whether 255 must mean "object": it occurs, and no class id does in any mask. One mask alone may well hold only ignore."""
     found = {number for known in masks for number in known.get("ids", ())}
     return IGNORE in found and found <= {0, IGNORE}
+
+
+def _with_fitting_outlines(root: Path, record: Record, picture: facts.Facts, problems: Problems) -> Record:
+    """The record without objects that were drawn on another size than the picture has."""
+    if record.outlines is None:
+        return record
+    problems.seen[LABEL] += 1
+    wanted = (picture["height"], picture["width"])
+    drawn = next((item.size for item in record.outlines if item.size != wanted), None)
+    if drawn is None:
+        return record
+    reason = f"{drawn[1]} x {drawn[0]}, picture {wanted[1]} x {wanted[0]}"
+    problems.add("annotation-size", f"{files.shown(record.image, root)} ({reason})")
+    return replace(record, outlines=None, boxes=None)
 
 
 def _with_sound_masks(
