@@ -72,9 +72,7 @@ def novel_labels(model: BiOpt, data: Data) -> list[int]:
 
 
 def _masked(data: Data, masks: str) -> list[int]:
-    places = [
-        i for i, record in enumerate(data.records) if (record.semantic if masks == "semantic" else record.objects) is not None
-    ]
+    places = [i for i, record in enumerate(data.records) if masks in record.fields]
     if not places:
         raise DataError(f"{data.root}, list {data.split!r}: no picture has a mask to score with; give another --split")
     return places
