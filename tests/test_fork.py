@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from frugalseg.nets.backbone import build
-from frugalseg.nets.fork import Fork
+from frugalseg.nets.fork import Fork, Pyramid
 
 
 def names(module: nn.Module) -> list[str]:
@@ -83,3 +83,18 @@ def test_strides_without_a_fork_and_networks_that_are_no_row_are_refused() -> No
         Fork("tiny", 8, 8, "dilated")
     with pytest.raises(ValueError, match='mask_features="same"'):
         Fork("timm/convnext_atto", 16, 8, "shared")
+
+
+@pytest.mark.parametrize(("name", "strides"), [("tiny", [4, 8, 16]), ("resnet18", [4, 8, 16]), ("vgg16", [4, 8, 16])])
+def test_a_pyramid_gives_the_last_map_of_each_stride(name: str, strides: list[int]) -> None:
+    images = torch.rand(1, 3, 64, 64) * 255
+    torch.manual_seed(3)
+    pyramid = Pyramid(name, 16).eval()
+    torch.manual_seed(3)
+    whole = build(name, 16).eval()
+    maps = pyramid(images)
+    assert pyramid.strides == strides
+    assert [features.shape[1:] for features in maps] == [
+        (channels, 64 // stride, 64 // stride) for channels, stride in zip(pyramid.channels, strides, strict=True)
+    ]
+    torch.testing.assert_close(maps[-1], whole(images))

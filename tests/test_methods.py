@@ -25,9 +25,19 @@ from frugalseg.types import Prediction
 # Trainings of a second or two.
 BIOPT = {"backbone": "tiny", "side": 33, "steps": 6, "batch": 2, "known": 2, "pairs": 6, "test_scales": (1.0,)}
 ENGINE = {name: resume.SETTINGS[name] for name in ("save_every", "log_every", "workers", "accelerator")}
+R2IOS = {
+    "backbone": "tiny", "frozen": 0, "channels": 8, "mask_size": 6, "code": 8, "width": 8, "iterations": 2, "proposals": "grid",
+    "rois": 8, "scale": 33, "longest": 48, "batch": 2, "steps": 6, "gate_steps": 4, "undecided": "keep",
+}  # fmt: skip
+MASKRCNN = {
+    "backbone": "tiny", "frozen": 0, "stride": 16, "channels": 8, "width": 8, "mask_channels": 8, "proposals": 20, "rois": 8,
+    "scale": 33, "longest": 48, "batch": 2, "steps": 8, "min_score": 0.0, "weight_decay": 0.0,
+}  # fmt: skip
 SETTINGS: dict[str, dict[str, Any]] = {
     "aepsl": {**resume.SETTINGS, "crop": 32, "batch": 2, "plus": 0},
     "biopt": {**BIOPT, **ENGINE},
+    "r2ios": {**R2IOS, **ENGINE},
+    "maskrcnn": {**MASKRCNN, **ENGINE},
 }
 pytestmark = pytest.mark.parametrize("method", METHODS)
 
@@ -48,8 +58,16 @@ def trained(pictures: Data, tmp_path_factory: pytest.TempPathFactory) -> dict[st
 
 
 def same(one: list[Prediction], other: list[Prediction]) -> bool:
-    pairs = list(zip(one, other, strict=True))
-    return all(torch.equal(a.semantic, b.semantic) and torch.equal(a.tags, b.tags) for a, b in pairs)
+    return all(torch.equal(a.tags, b.tags) and same_masks(a, b) for a, b in zip(one, other, strict=True))
+
+
+def same_masks(one: Prediction, other: Prediction) -> bool:
+    if one.semantic is not None and other.semantic is not None:
+        return torch.equal(one.semantic, other.semantic)
+    a, b = one.instances, other.instances
+    return a.rles == b.rles and all(
+        torch.equal(*pair) for pair in ((a.boxes, b.boxes), (a.labels, b.labels), (a.scores, b.scores))
+    )
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -79,10 +97,29 @@ def test_predictions_fit_the_pictures(method: str, trained: dict[str, Predictor]
     assert [prediction.name for prediction in predictions] == pictures.names
     for prediction, size in zip(predictions, toys.SIZES, strict=True):
         assert prediction.classes == pictures.classes
-        assert prediction.size == tuple(prediction.semantic.shape) == size
-        assert prediction.semantic.dtype == torch.uint8
-        assert int(prediction.semantic.max()) <= len(pictures.classes)
+        assert prediction.size == size
         assert ((prediction.tags >= 0) & (prediction.tags <= 1)).all()
+        assert (prediction.semantic is None) != (prediction.instances is None)
+        if prediction.semantic is not None:
+            assert prediction.size == tuple(prediction.semantic.shape)
+            assert prediction.semantic.dtype == torch.uint8
+            assert int(prediction.semantic.max()) <= len(pictures.classes)
+        else:
+            fits(prediction)
+    assert any(prediction.semantic is not None or len(prediction.instances) for prediction in predictions)
+
+
+def fits(prediction: Prediction) -> None:
+    """Objects lie in the picture, best first, each with a mask that is not empty."""
+    found, (height, width) = prediction.instances, prediction.size
+    assert len(found.boxes) == len(found.labels) == len(found.scores) == len(found.rles)
+    assert found.boxes.dtype == torch.float32
+    assert (found.boxes >= 0).all()
+    assert (found.boxes <= torch.tensor([width, height, width, height]) + 1e-3).all()
+    assert ((found.labels >= 1) & (found.labels <= len(prediction.classes))).all()
+    assert ((found.scores >= 0) & (found.scores <= 1)).all()
+    assert found.scores.tolist() == sorted(found.scores.tolist(), reverse=True)
+    assert all(code["size"] == [height, width] and found.dense(i).any() for i, code in enumerate(found.rles))
 
 
 def test_a_loaded_model_predicts_as_the_trained_one(method: str, trained: dict[str, Predictor], pictures: Data) -> None:

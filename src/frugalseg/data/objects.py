@@ -10,14 +10,15 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchvision.transforms.v2 import functional as transforms
 
-from frugalseg.types import Sample
+from frugalseg import rle
+from frugalseg.types import CompactInstances, Prediction, Sample
 
 PADDING = (124, 116, 104)  # ImageNet's mean colour: what networks take for nothing
 
 
 def learnable(data: Any) -> Any:
     """The pictures whose objects have masks, with no other label. Raises ValueError if there is none."""
-    masked = [index for index, record in enumerate(data.records) if record.objects is not None]
+    masked = [index for index, record in enumerate(data.records) if "instances" in record.fields]
     if not masked:
         raise ValueError(
             f"{data.root}, list {data.split!r}: no picture has object masks, boxes alone do not do; `frugalseg check`"
@@ -67,6 +68,33 @@ def whole_pixels(boxes: Tensor) -> Tensor:
     """The whole pixels that boxes (N, 4) touch, int64."""
     boxes = boxes.as_subclass(Tensor)
     return torch.cat([boxes[:, :2].floor(), boxes[:, 2:].ceil()], 1).long()
+
+
+def dense(cuts: Sequence[Tensor], boxes: Tensor, size: tuple[int, int]) -> Tensor:
+    """The masks (N, H, W) uint8 that were cut out at these boxes."""
+    masks = torch.zeros((len(cuts), *size), dtype=torch.uint8)
+    for mask, own, (x1, y1, _, _) in zip(masks, cuts, whole_pixels(boxes).clamp(min=0).tolist(), strict=True):
+        mask[y1 : y1 + own.shape[0] - 2, x1 : x1 + own.shape[1] - 2] = own[1:-1, 1:-1]
+    return masks
+
+
+def allowed(sample: Sample) -> Tensor:
+    """The classes (K,) bool of the picture's tags, for predictions that are told them. Raises ValueError if it has none."""
+    if sample.tags is None:
+        raise ValueError(f"{sample.name}: tags='given' needs the picture's tags and it has none; leave the option out")
+    return sample.tags > 0
+
+
+def predicted(
+    sample: Sample, classes: tuple[str, ...], boxes: Tensor, labels: Tensor, scores: Tensor, codes: list[rle.RLE]
+) -> Prediction:
+    """The prediction of a picture from its objects, without those whose mask holds no pixel; a class's tag is its best object."""
+    full = torch.from_numpy(rle.areas(codes) > 0)
+    kept = [code for code, there in zip(codes, full.tolist(), strict=True) if there]
+    boxes, labels, scores = (values.cpu()[full] for values in (boxes, labels, scores))
+    tags = torch.zeros(len(classes)).scatter_reduce_(0, labels - 1, scores, "amax")
+    size = (int(sample.image.shape[-2]), int(sample.image.shape[-1]))
+    return Prediction(sample.name, size, classes, tags, instances=CompactInstances(boxes, labels, scores, kept))
 
 
 class Objects:

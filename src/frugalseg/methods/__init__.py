@@ -55,6 +55,22 @@ METHODS: dict[str, Method] = {
         module="frugalseg.methods.biopt",
         recipe="frugalseg.recipes.biopt",
     ),
+    "r2ios": Method(
+        name="r2ios",
+        summary="R2-IOS: reversible recursive instance-level object segmentation (Liang et al., CVPR 2016)",
+        needs=frozenset({"image", "instances"}),
+        makes="object masks",
+        module="frugalseg.methods.r2ios",
+        recipe="frugalseg.recipes.r2ios",
+    ),
+    "maskrcnn": Method(
+        name="maskrcnn",
+        summary="Mask R-CNN (He et al., ICCV 2017), torchvision's: the baseline beside R2-IOS",
+        needs=frozenset({"image", "instances"}),
+        makes="object masks",
+        module="frugalseg.methods.maskrcnn",
+        recipe="frugalseg.recipes.maskrcnn",
+    ),
 }
 
 

@@ -22,7 +22,6 @@ from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
 
-from frugalseg import rle
 from frugalseg.data import objects
 from frugalseg.nets import roi, schedule
 from frugalseg.nets.fork import Fork
@@ -32,7 +31,7 @@ from frugalseg.recipes.r2ios import Config
 from frugalseg.regions import proposals
 from frugalseg.run import Run
 from frugalseg.state import Shelf
-from frugalseg.types import CompactInstances, Prediction, Sample
+from frugalseg.types import Prediction, Sample
 
 REFINEMENT_SIZE = 7  # cells a side of the refinement branch's RoI pooling (sec. 3.2)
 CHUNK = 128  # regions at a time at test: the 40 × 40 features of 2,000 would take gigabytes
@@ -417,14 +416,14 @@ class R2IOS(nn.Module):
         maps, ratio = self.maps(images), objects.ratio(own, size).to(device)
         boxes = self.boxes_of(sample, images, size, maps, ratio)
         found = self.recur(maps, roi.rois([boxes]), size)
-        kept = self.keep(found, allowed(sample, tags, len(self.classes)).to(device))
+        kept = self.keep(found, objects.allowed(sample).to(device) if tags == "given" else None)
         inputs, masks = found.inputs[kept], found.masks[kept]
         if self.config.mask_box == "repool" and len(kept):
             inputs = found.boxes[kept]
             masks = self.masks(maps, roi.rois([inputs])).softmax(1)[:, 1]
-        instances = put_out(found, kept, paste(masks, inputs / ratio, own, self.config.threshold), ratio)
-        confidences = torch.zeros(len(self.classes)).scatter_reduce_(0, instances.labels - 1, instances.scores, "amax")
-        return Prediction(sample.name, own, self.classes, confidences, instances=instances)
+        codes = paste(masks, inputs / ratio, own, self.config.threshold)
+        boxes = found.boxes[kept] / ratio
+        return objects.predicted(sample, self.classes, boxes, found.labels[kept], found.scores[kept], codes)
 
     def boxes_of(self, sample: Sample, images: Tensor, size: tuple[int, int], maps: Maps, ratio: Tensor) -> Tensor:
         """The picture's proposals (P, 4), in pixels of the resized one."""
@@ -433,19 +432,13 @@ class R2IOS(nn.Module):
             return self.rpn(image_list(images, sizes), {"0": maps.coarse.float()})[0][0]
         return proposals.of(sample, self.config.proposals, self.config.count).to(ratio.device) * ratio
 
-    def keep(self, found: Found, allowed: Tensor) -> Tensor:
-        """Indices of the objects that are put out, best first: confident, of an allowed class (K,), after NMS."""
+    def keep(self, found: Found, allowed: Tensor | None) -> Tensor:
+        """Indices of the objects that are put out, best first. allowed: the classes (K,) that may be, or None for all."""
         good = (found.decided | (self.config.undecided == "keep")) & (found.scores >= self.config.min_score)
-        candidates = (good & allowed[found.labels - 1]).nonzero().flatten()
+        good &= True if allowed is None else allowed[found.labels - 1]
+        candidates = good.nonzero().flatten()
         boxes, scores, labels = found.boxes[candidates], found.scores[candidates], found.labels[candidates]
         return candidates[roi.nms(boxes, scores, labels, self.config.nms, self.config.detections)]
-
-
-def put_out(found: Found, kept: Tensor, rles: list[rle.RLE], ratio: Tensor) -> CompactInstances:
-    """The kept proposals as objects of the picture, without those whose mask holds no pixel."""
-    filled = torch.from_numpy(rle.areas(rles) > 0)
-    boxes, labels, scores = (values[kept].cpu()[filled] for values in (found.boxes / ratio, found.labels, found.scores))
-    return CompactInstances(boxes, labels, scores, [code for code, full in zip(rles, filled.tolist(), strict=True) if full])
 
 
 def joined(parts: Sequence[Drawn]) -> Drawn:
@@ -458,15 +451,6 @@ def joined(parts: Sequence[Drawn]) -> Drawn:
 def image_list(images: Tensor, sizes: Tensor) -> ImageList:
     """What torchvision's proposals take."""
     return ImageList(images, [(int(height), int(width)) for height, width in sizes.tolist()])
-
-
-def allowed(sample: Sample, tags: str, classes: int) -> Tensor:
-    """The classes (K,) that may be found: all, or with tags="given" those of the picture's tags."""
-    if tags == "predicted":
-        return torch.ones(classes, dtype=torch.bool)
-    if sample.tags is None:
-        raise ValueError(f"{sample.name}: tags='given' needs the picture's tags and it has none; leave the option out")
-    return sample.tags > 0
 
 
 # -- training --------------------------------------------------------------------------------------------------------
@@ -531,7 +515,7 @@ def optimizer_of(config: Config, model: R2IOS) -> torch.optim.Optimizer:
     trunk = [p for p in model.fork.parameters() if p.requires_grad]
     inside = {id(p) for p in model.fork.parameters()}
     new = [p for p in model.parameters() if id(p) not in inside]
-    groups = [group for group in ({"params": trunk, "lr": config.lr}, {"params": new, "lr": config.head_lr}) if group["params"]]
+    groups = [{"params": own, "lr": lr} for own, lr in ((trunk, config.lr), (new, config.head_lr)) if own]
     if config.optimizer == "adamw":
         return torch.optim.AdamW(groups, weight_decay=config.weight_decay)
     return torch.optim.SGD(groups, momentum=config.momentum, weight_decay=config.weight_decay)
