@@ -134,9 +134,13 @@ def test_command_line_beats_yaml_beats_defaults(work: Path) -> None:
 
 
 def test_unknown_key_in_yaml_is_named(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (work / "own.yaml").write_text("levl: 100\n")
-    assert run("train", "threshold", "data", "--config", "own.yaml") == 2
-    assert "no setting 'levl' – did you mean level?" in capsys.readouterr().err
+    (work / "own.yaml").write_text("levl: 100\nrounds: many\nmode:\n")
+    assert run("train", "threshold", "data", "--config", "own.yaml", "--mode", "fast") == 2
+    assert capsys.readouterr().err.splitlines() == [
+        "error: own.yaml: there is no setting 'levl' – did you mean level?",
+        "own.yaml: --rounds: got 'many', expected a whole number",
+        "own.yaml: --mode: got nothing, expected one of slow, fast",
+    ]
 
 
 def test_without_a_method_the_labels_choose(

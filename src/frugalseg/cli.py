@@ -213,9 +213,10 @@ def train(words: list[str], given: dict[str, Any]) -> int:
 
     start = config.resolve([Start], {name: given.pop(name) for name in ("config", "resume") if name in given})
     folder = Path(start["resume"]) if start["resume"] else None
-    written = config.read(folder / "config.yaml") if folder else {}
-    written |= config.read(start["config"]) if start["config"] else {}
-    named, place = written.pop("method", ""), written.pop("data", "")
+    written = [config.read(path) for path in (folder and folder / "config.yaml", start["config"]) if path]
+    named, place = "", ""
+    for layer in written:
+        named, place = layer.pop("method", named), layer.pop("data", place)
     named = words.pop(0) if words and words[0] in METHODS else named
     place = words[0] if words else place
     if not place:
@@ -227,11 +228,13 @@ def train(words: list[str], given: dict[str, Any]) -> int:
         from frugalseg.data import read
 
         known = config.options(Selection)
-        common = config.resolve([Selection], {name: value for name, value in (written | given).items() if name in known})
+        common = config.resolve(
+            [Selection], *({name: value for name, value in layer.items() if name in known} for layer in (*written, given))
+        )
         data = read(place, split=common["split"] or None, skip_limit=common["skip_limit"])
         method = suggest(data)
         say(f"{place} has {', '.join(sorted(data.offers - {'image'}))}: training {method.name}, {method.summary}")
-    settings = config.resolve(kinds(method), written, given)
+    settings = config.resolve(kinds(method), *written, given)
     predictor = fit(method, data, settings, folder)
     return finish(predictor, place, settings["val"], settings["quiet"])
 

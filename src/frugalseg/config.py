@@ -113,27 +113,43 @@ def parse(kinds: Sequence[type], words: Sequence[str]) -> tuple[list[str], dict[
         raise UsageError(_explain(error, known)) from None
 
 
+class Written(dict[str, Any]):
+    """The settings in a file. path: its name, for the message when one of them is wrong."""
+
+    def __init__(self, path: str | Path, values: Mapping[str, Any]) -> None:
+        super().__init__(values)
+        self.path = path
+
+
 def resolve(kinds: Sequence[type], *layers: Mapping[str, Any]) -> dict[str, Any]:
-    """Every option's value: the dataclasses' defaults, overridden by each layer in turn. Raises UsageError with all faults."""
+    """Every option's value: the dataclasses' defaults, overridden by each layer in turn.
+
+    Raises UsageError with all faults, and the file of each that is in a file.
+    """
     known, check = options(*kinds), parser(*kinds)
     given: dict[str, Any] = {}
     faults: list[str] = []
-    for name, value in ((key.replace("-", "_"), value) for layer in layers for key, value in layer.items()):
-        if name not in known:
-            faults.append(f"there is no setting {name!r}{did_you_mean(name, known)}")
-        elif value is None and type(None) not in typing.get_args(known[name].hint):
-            faults.append(f"{known[name].flag}: got nothing, expected {known[name].expected}")
-        else:
-            given[name] = asdict(value) if is_dataclass(value) and not isinstance(value, type) else value
-            faults += _faults(check, name, given[name], known)
+    for layer in layers:
+        values = {key.replace("-", "_"): _plain_dict(value) for key, value in layer.items()}
+        place = f"{layer.path}: " if isinstance(layer, Written) else ""
+        faults += [place + fault for name, value in values.items() for fault in _faults(check, name, value, known)]
+        given |= values
     if faults:
         raise UsageError("\n".join(faults))
     values = check.parse_object(given).as_dict()
     return {name: known[name].hint(**value) if is_dataclass(known[name].hint) else value for name, value in values.items()}
 
 
+def _plain_dict(value: Any) -> Any:
+    return asdict(value) if is_dataclass(value) and not isinstance(value, type) else value
+
+
 def _faults(check: ArgumentParser, name: str, value: Any, known: Mapping[str, Option]) -> list[str]:
+    if name not in known:
+        return [f"there is no setting {name!r}{did_you_mean(name, known)}"]
     hint = known[name].hint
+    if value is None and type(None) not in typing.get_args(hint):
+        return [f"{known[name].flag}: got nothing, expected {known[name].expected}"]
     if is_dataclass(hint) and isinstance(value, Mapping):
         inner = options(typing.cast(type, hint))
         strange = [f"there is no setting {name}.{key}{did_you_mean(key, inner)}" for key in value if key not in inner]
@@ -162,7 +178,7 @@ def build(kind: type[Kind], settings: Mapping[str, Any]) -> Kind:
         raise UsageError(str(error)) from None
 
 
-def read(path: str | Path) -> dict[str, Any]:
+def read(path: str | Path) -> Written:
     """The settings in a YAML file. Raises UsageError when it is absent, broken or no flat mapping."""
     try:
         values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
@@ -170,7 +186,7 @@ def read(path: str | Path) -> dict[str, Any]:
         raise UsageError(f"{path} cannot be read as YAML settings: {error}") from None
     if values is not None and not isinstance(values, dict):
         raise UsageError(f"{path}: got a {type(values).__name__}, expected lines such as 'rounds: 3'")
-    return {str(key): value for key, value in (values or {}).items()}
+    return Written(path, {str(key): value for key, value in (values or {}).items()})
 
 
 def save(path: str | Path, settings: Mapping[str, Any]) -> None:
