@@ -71,7 +71,7 @@ def test_report_says_what_was_learned_measured_and_typed(folder: Path) -> None:
     record = next(iter(json.loads((folder / "metrics.json").read_text()).values()))
     expected = ["Threshold: bright is an object", "4 images of", "with these labels: tags", "Extra supervision: a <b>guess</b>"]
     expected += [f"{100 * record['miou']:.1f}", record["protocol"], "95 % interval", "trivial: all background"]
-    expected += ["1 min 5 s", "1.2 GB"]
+    expected += ["1 min 5 s", "1.2 GB", "quietyes"]
     expected += ["5 differ from the recipe's defaults", "best", "worst", "config.yaml", "torchvision"]
     assert [words for words in expected if words not in text] == []
 
@@ -112,6 +112,14 @@ def test_telling_pictures_are_best_median_worst() -> None:
     assert telling(names) == {"0": "best", "1": "best", "3": "median", "4": "median", "7": "worst", "8": "worst"}
     assert telling(["a", "b"]) == {"a": "best", "b": "best"}
     assert telling([]) == {}
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(None, "not set"), ("", "not set"), ([], "not set"), (False, "no"), (0, "0"), ([1.0, None], "1.0, not set"), ("x", "x")],
+)
+def test_settings_in_words(value: object, text: str) -> None:
+    assert report.words(value) == text
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(3.4, "3 s"), (125, "2 min 5 s"), (7800, "2 h 10 min")])

@@ -74,7 +74,7 @@ def _environment() -> Environment:
     """Everything is escaped: the names of pictures, classes and folders come from outside."""
     made = Environment(loader=PackageLoader("frugalseg", "."), autoescape=True, undefined=StrictUndefined)
     made.trim_blocks = made.lstrip_blocks = True
-    made.filters.update(percent=percent, duration=duration, size=size)
+    made.filters.update(percent=percent, duration=duration, size=size, words=words)
     return made
 
 
@@ -109,6 +109,15 @@ def _bytes(path: Path) -> int:
 def percent(value: float | None, digits: int = 1) -> str:
     """A fraction in percent; a score that does not exist is a dash."""
     return "–" if value is None else f"{100 * value:.{digits}f}"
+
+
+def words(value: Any) -> str:
+    """A setting as people say it; what is not set says so."""
+    if value is None or value == "" or value == []:
+        return "not set"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return ", ".join(map(words, value)) if isinstance(value, list) else str(value)
 
 
 def size(count: float) -> str:
