@@ -11,7 +11,9 @@ import torch
 import toys
 from PIL import Image
 
+from frugalseg import rle
 from frugalseg.data import Data, DataError, Record, episodes, voc
+from frugalseg.data.dataset import Outline
 from frugalseg.types import IGNORE
 
 
@@ -138,3 +140,18 @@ def test_other_policies_keep_the_pictures(pictures: Data, policy: episodes.Novel
 def test_too_little_to_learn_from_is_an_error_with_numbers(pictures: Data) -> None:
     with pytest.raises(DataError, match=r"no class to learn from has 7 pictures .*apple 6, berry 6, cherry 6"):
         episodes.base(pictures, hidden=[], shots=6)
+
+
+def test_pixels_of_outlines_are_those_of_their_union(tmp_path: Path) -> None:
+    """Two overlapping objects of a class count once, and a crowd does not count."""
+    tall, wide, crowd = (np.zeros((20, 30), np.uint8) for _ in range(3))
+    tall[2:12, 3:6], wide[8:12, 3:20], crowd[15:, :] = 1, 1, 1
+    outlines = tuple(
+        Outline(0.0, 0.0, 30.0, 20.0, label, (20, 30), rle.encode(mask.astype(bool))["counts"], float(mask.sum()), many)
+        for mask, label, many in ((tall, 2, False), (wide, 2, False), (wide, 3, False), (crowd, 1, True))
+    )
+    Image.fromarray(np.zeros((20, 30, 3), np.uint8)).save(tmp_path / "a.png")
+    data = Data(tmp_path, "coco", None, toys.CLASSES, [Record("a", tmp_path / "a.png", outlines=outlines)])
+    (counts,) = episodes.class_pixels(data, "instances")
+    assert counts == {2: int((tall | wide).sum()), 3: int(wide.sum())}
+    assert counts == {label: int((episodes.class_mask(data[0], label, "instances") == 1).sum()) for label in (2, 3)}

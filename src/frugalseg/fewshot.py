@@ -29,19 +29,20 @@ TOGETHER = 16  # episodes of one query at a time: more of them make the work no 
 
 
 def evaluate(
-    predictor: Predictor, data: Data, shots: int = 0, count: int = 1000, seeds: int = 1, quiet: bool = False
+    predictor: Predictor, data: Data, shots: int = 0, count: int = 1000, seeds: int | Sequence[int] = 1, quiet: bool = False
 ) -> FewShotResult:
-    """Mean-IoU and binary-IoU of `count` episodes for each of `seeds` lists, and whether it knows when a class is absent.
+    """Mean-IoU and binary-IoU of `count` episodes for each list of tasks, and whether it knows when a class is absent.
 
     data: pictures with masks; the classes asked for are those the model held back, and those it has never heard of. shots:
-    references of an episode, 0 for as many as in training. Raises DataError when there is no such class or too few pictures.
+    references of an episode, 0 for as many as in training. seeds: of the lists, or their number. Raises DataError when there is no such class or too few pictures.
     """
     model: Any = predictor.network
     config = model.config
     masked = data.select(_masked(data, config.masks)).only("image", config.masks)
     labels = novel_labels(model, data)
+    given = range(seeds) if isinstance(seeds, int) else seeds
     pixels = episodes.class_pixels(masked, config.masks)
-    lists = [episodes.draw(masked, pixels, labels, shots or config.shots, count, seed, config.least) for seed in range(seeds)]
+    lists = [episodes.draw(masked, pixels, labels, shots or config.shots, count, seed, config.least) for seed in given]
     tasks = [(place, task) for place, drawn in enumerate(lists) for task in drawn.episodes]
     scores = [_empty(predictor, data, drawn) for drawn in lists]
     bank, presence = remember(model, masked, [task for _, task in tasks], quiet), PresenceScores()
