@@ -229,7 +229,8 @@ SPOILT: dict[str, tuple[str, Callable[[Path], object], str]] = {
     "tag-missing": ("sound", lambda root: picture(root / "train/images/z.png", 99), "train/images/z.png"),
     "no-tags": ("sound", without_tags, "train/images/z.png"),
     "all-tags": ("sound", lambda root: add(root / "train/tags.csv", "00,dog\n"), "train/images/00.png"),
-    "class-absent": ("sound", lambda root: add(root / "classes.txt", "cow\n"), "cow in train"),
+    "class-without-picture": ("sound", lambda root: add(root / "classes.txt", "cow\n"), "cow"),
+    "class-absent": ("voc", lambda root: [annotate(root, name, "dog") for name in "efgh"], "cat in Main/val"),
     "class-everywhere": ("sound", one_class_for_all, "dog in train"),
     "class-similar": ("sound", lambda root: add(root / "classes.txt", "D_o g\n"), "dog and D_o g"),
     "class-guessed": ("sound", lambda root: [unlabelled(root), (root / "classes.txt").unlink()], "class 1, class 2"),
@@ -271,6 +272,18 @@ def test_each_fault_is_found_by_its_code(code: str, request: pytest.FixtureReque
 def test_docs_and_code_name_the_same_problems() -> None:
     page = (Path(__file__).parents[1] / "docs" / "check.md").read_text(encoding="utf-8")
     assert markdown() in page, "docs/check.md: replace its table by what `frugalseg.data.problems.markdown()` returns"
+
+
+def test_a_class_whose_pictures_are_all_broken_stays_and_is_said(tmp_path: Path) -> None:
+    for number in range(6):
+        picture(tmp_path / ("cat", "dog")[number % 2] / f"{number}.png", number)
+    (tmp_path / "ant").mkdir()
+    (tmp_path / "ant" / "9.png").write_bytes(b"no")
+    report = check(tmp_path, skip_limit=0.5)
+    assert (report.layout, report.classes, report.ok) == ("classes", ("ant", "cat", "dog"), True)
+    assert [(item.code, item.items) for item in report.problems if item.code.startswith("class")] == [
+        ("class-without-picture", ["ant"])
+    ]
 
 
 def test_half_broken_set_is_ok_only_if_allowed(sound: Path) -> None:

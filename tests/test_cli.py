@@ -143,6 +143,19 @@ def test_unknown_key_in_yaml_is_named(work: Path, capsys: pytest.CaptureFixture[
     ]
 
 
+def test_training_says_what_it_has_to_do_without(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (work / "data" / "images" / "train0.png").write_bytes(b"no picture")
+    (work / "data" / "classes.txt").write_text("square\ncircle\n")
+    words = ["train", "threshold", "data", "--val", "", "--workers", "0"]
+    assert run(*words) == 1
+    assert run(*words, "--skip-limit", "0.5") == 0
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning: ")]
+    assert len(lines) == 2
+    assert "image-broken: 1 (picture left out)" in lines[0]
+    assert "images/train0.png" in lines[0]
+    assert "no picture of the training is tagged with 1 of 2 classes (circle)" in lines[1]
+
+
 def test_without_a_method_the_labels_choose(
     work: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

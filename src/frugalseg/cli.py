@@ -8,6 +8,7 @@ import shlex
 import signal
 import sys
 import traceback
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import resources
@@ -390,7 +391,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in words
     try:
-        return dispatch([word for word in words if word != "--debug"])
+        with warnings.catch_warnings():
+            warnings.showwarning = warn
+            return dispatch([word for word in words if word != "--debug"])
     except KeyboardInterrupt:
         complain(STOPPED)
         return INTERRUPTED
@@ -479,6 +482,12 @@ def say(text: str) -> None:
 
 def complain(text: str) -> None:
     print(printable(text), file=sys.stderr, flush=True)
+
+
+def warn(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
+    """A warning without the place in the code where it was thought of."""
+    if first_process():
+        complain(f"warning: {message}" if category is UserWarning else f"{category.__name__}: {message}")
 
 
 def printable(text: str) -> str:

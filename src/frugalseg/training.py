@@ -98,11 +98,28 @@ def fit(method: Method, data: str | Path | Data, settings: Mapping[str, Any], fo
     described = {"method": method.name, "data": str(data.root), **settings}
     folder = folder or run_folder(method, data, described)
     run = Run(folder, runtime, dry=settings["dry_run"])
+    tell_what_is_missing(chosen, recipe.needs)
     if run.main:
         config.save(folder / "config.yaml", described)
         remember(folder, **_facts(chosen, recipe))
     network = method.code.train(recipe, chosen.only(*recipe.needs), run)
     return Predictor(method, network, data.classes, folder, run.main)
+
+
+def tell_what_is_missing(data: Data, needs: frozenset[str]) -> None:
+    """Warn of what the training has to do without: files left out, and classes that not one picture is tagged with."""
+    for problem in data.problems:
+        if problem.effect:
+            warnings.warn(str(problem), stacklevel=3)
+    if "tags" in needs:
+        seen = (data.tags == 1).any(0).tolist()
+        unseen = [name for name, there in zip(data.classes, seen, strict=True) if not there]
+        if unseen:
+            few = ", ".join(unseen[:5]) + (", …" if len(unseen) > 5 else "")
+            reason = "it cannot learn them, though it will name them as classes"
+            warnings.warn(
+                f"no picture of the training is tagged with {len(unseen)} of {len(seen)} classes ({few}): {reason}", stacklevel=3
+            )
 
 
 def without_download(settings: Mapping[str, Any]) -> dict[str, Any]:

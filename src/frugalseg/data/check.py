@@ -145,7 +145,7 @@ def check(
     for effect in excess(data, problems, skip_limit).values():
         problems.add("too-many-left-out", effect)
     _look_at_tags(data, problems)
-    _look_at_classes(data.classes, counts, problems)
+    _look_at_classes(data.classes, counts, count(data.records, data.classes, looked), problems)
     _look_at_duplicates(present, looked, records, root, problems)
     if not any(item.pictures for item in trainable):
         problems.add("nothing-to-train", "; ".join(f"{item.method} needs {', '.join(item.missing)}" for item in trainable))
@@ -227,16 +227,24 @@ def _look_at_tags(data: Data, problems: Problems) -> None:
             problems.add("all-tags", files.shown(record.image, data.root))
 
 
-def _look_at_classes(classes: tuple[str, ...], counts: Mapping[str, Counts], problems: Problems) -> None:
+def _look_at_classes(classes: tuple[str, ...], counts: Mapping[str, Counts], whole: Counts, problems: Problems) -> None:
+    """whole: the labels of all splits together."""
+    nowhere = [name for name in classes if _labelled(whole) and not whole.tags[name] + whole.shown[name]]
+    for name in nowhere:
+        problems.add("class-without-picture", name)
     for one, other in combinations(classes, 2):
         if _plain(one) == _plain(other):
             problems.add("class-similar", f"{one} and {other}")
     for split, known in _main(counts).items():
         for name in classes:
-            if not known.tags[name] + known.shown[name] and known.tagged + known.partly + known.masks:
+            if not known.tags[name] + known.shown[name] and _labelled(known) and name not in nowhere:
                 problems.add("class-absent", f"{name} in {split}")
             if known.tags[name] == known.tagged + known.partly > 1:
                 problems.add("class-everywhere", f"{name} in {split}")
+
+
+def _labelled(known: Counts) -> int:
+    return known.tagged + known.partly + known.masks
 
 
 def _look_at_duplicates(
@@ -310,7 +318,9 @@ def _table(title: str, headings: Sequence[str], rows: Sequence[Sequence[str]], w
 
 
 def _method_table(report: Report) -> Table:
-    table = Table("method", "makes", "pictures to learn from", "", title="What can be trained", title_justify="left")
+    table = Table(title="What can be trained", title_justify="left")
+    for heading in ("method", "makes", "pictures to learn from", ""):
+        table.add_column(heading, overflow="fold")
     for item in report.methods:
         missing = "; ".join(HOW.get(name, name) for name in item.missing)
         remark = f"needs {', '.join(item.missing)}: {missing}" if missing else item.summary

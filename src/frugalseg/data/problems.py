@@ -213,6 +213,12 @@ CODES: dict[str, Code] = {
     ),
     "no-tags": Code("note", NONE, "Pictures that have none of the classes.", "Nothing: they teach the background."),
     "all-tags": Code("note", NONE, "Pictures that have every class.", "Look at them: they tell a tag classifier nothing."),
+    "class-without-picture": Code(
+        "warning",
+        NONE,
+        "Classes that no usable picture has, perhaps because theirs are broken. They stay in the list and can not be learned.",
+        "Mend or add pictures of them, or take the class out.",
+    ),
     "class-absent": Code(
         "warning", NONE, "Classes without a single example in a split.", "Move pictures between splits, or leave the class out."
     ),
