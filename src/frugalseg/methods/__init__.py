@@ -57,7 +57,7 @@ METHODS: dict[str, Method] = {
     ),
     "r2ios": Method(
         name="r2ios",
-        summary="R2-IOS: reversible recursive instance-level object segmentation (Liang et al., CVPR 2016)",
+        summary="R2-IOS: reversible recursive refinement of object masks (Liang et al., CVPR 2016)",
         needs=frozenset({"image", "instances"}),
         makes="object masks",
         module="frugalseg.methods.r2ios",
