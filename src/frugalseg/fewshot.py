@@ -33,12 +33,13 @@ def evaluate(
 ) -> FewShotResult:
     """Mean-IoU and binary-IoU of `count` episodes for each list of tasks, and whether it knows when a class is absent.
 
-    data: pictures with masks; the classes asked for are those the model held back, and those it has never heard of. shots:
-    references of an episode, 0 for as many as in training. seeds: of the lists, or their number. Raises DataError when there is no such class or too few pictures.
+    data: pictures with masks; the classes asked for are those the model held back and those unknown to it. shots:
+    references of an episode, 0 for as many as in training. seeds: of the lists, or their number. Raises DataError when there is no
+    such class or too few pictures.
     """
     model: Any = predictor.network
     config = model.config
-    masked = data.select(_masked(data, config.masks)).only("image", config.masks)
+    masked = data.select(with_masks(data, config.masks)).only("image", config.masks)
     labels = novel_labels(model, data)
     given = range(seeds) if isinstance(seeds, int) else seeds
     pixels = episodes.class_pixels(masked, config.masks)
@@ -72,7 +73,8 @@ def novel_labels(model: BiOpt, data: Data) -> list[int]:
     return labels
 
 
-def _masked(data: Data, masks: str) -> list[int]:
+def with_masks(data: Data, masks: str) -> list[int]:
+    """Indices of the pictures that can be scored. Raises DataError when there is none."""
     places = [i for i, record in enumerate(data.records) if masks in record.fields]
     if not places:
         raise DataError(f"{data.root}, list {data.split!r}: no picture has a mask to score with; give another --split")

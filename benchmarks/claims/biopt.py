@@ -1,0 +1,109 @@
+"""BiOpt: the ablations of Liu et al. (2020, tables 1, 4 and 5, fig. 5) in folds, and what this implementation must reach.
+
+A claim is about the mean over the classes of all folds, each scored by a run that did not learn it. `fewshot.py` runs them.
+"""
+
+from __future__ import annotations
+
+from benchmarks.plan import Bench, Claim, Plan, Row, Variant
+
+FOLDS = 4
+STEPS = (0, 1, 2, 5)  # of the inner loop at test, beside the 10 of training
+MULTI_SCALE = {"test_scales": (0.7, 1.0, 1.3)}
+
+
+def one_and_five(name: str, **options: object) -> tuple[Row, Row]:
+    return Row(f"{name}, 1-shot", options={"shots": 1, **options}), Row(f"{name}, 5-shot", options={"shots": 5, **options})
+
+
+BASELINE = {"init": "support", "inner_steps": 0}
+VARIANTS = (
+    Variant(
+        "untrained",
+        (*one_and_five("prototypes, untrained", **BASELINE), *one_and_five("BiOpt, untrained")),
+        {"steps": 0},
+    ),
+    Variant("baseline", one_and_five("prototypes"), BASELINE),
+    Variant("panet", one_and_five("alignment (PANet)"), {**BASELINE, "align": 1.0}),
+    Variant("inopt-support", one_and_five("InOpt†"), {"init": "support"}),
+    Variant(
+        "biopt",
+        (
+            *one_and_five("BiOpt"),
+            *(Row(f"BiOpt, {steps} inner steps, 1-shot", options={"shots": 1, "inner_steps": steps}) for steps in STEPS),
+            *one_and_five("BiOpt, multi-scale", **MULTI_SCALE),
+        ),
+    ),
+    Variant("init-only", one_and_five("init module without inner loop"), {"inner_steps": 0}),
+    Variant("first-order", one_and_five("BiOpt, first order"), {"first_order": True}),
+)
+
+PHOTOS = {"weights": "$FRUGALSEG_DATA/weights/mobilenet_v2_imagenet.pth", "normalize": "half"}
+BENCHES = (
+    Bench(
+        data="shapes",
+        about="The built-in pictures, from random weights: 12 classes in four folds of 3. Learnt from those of 400 pictures that "
+        "show none of the fold's classes, scored on 160 others by 1,000 episodes.",
+        recipe="configs/biopt_shapes.yaml",
+        train="Segmentation/train",
+        masked="Segmentation/train",
+        val="Segmentation/val",
+        seeds=(0, 1, 2),
+    ),
+    Bench(
+        data="voc20",
+        about="Real photos of VOC's twenty classes in four folds of 5 (PASCAL-5i), from ImageNet weights. Learnt from the masked "
+        "training photos that show none of the fold's classes, so that every photo that shows one is new; scored on all "
+        "those by 1,000 episodes.",
+        recipe="configs/biopt_small.yaml",
+        train="Segmentation/train",
+        masked="Segmentation/train",
+        val="",
+        seeds=(0, 1, 2),
+        settings=PHOTOS,
+    ),
+    *(
+        Bench(
+            data=f"coco80-{split}",
+            about=f"Real photos with COCO's objects, 80 classes in folds of 20 (split {split.upper()} of COCO-20i). Classes "
+            "with fewer photos than an episode needs are left out, and so are photos in which the class has fewer than 1,024 pixels.",
+            recipe="configs/biopt_small.yaml",
+            train="",
+            masked="",
+            val="",
+            seeds=(0, 1, 2),
+            settings={**PHOTOS, "masks": "instances", "folding": folding, "least": 1024},
+        )
+        for split, folding in (("a", "blocks"), ("b", "interleaved"))
+    ),
+)
+
+EVERYWHERE = tuple(bench.data for bench in BENCHES)
+CLAIMS = (
+    Claim(
+        "The inner loop helps, from the references' prototypes",
+        "InOpt†, 1-shot",
+        "prototypes, 1-shot",
+        "54.76 > 51.70",
+        EVERYWHERE,
+    ),
+    Claim("It helps more from the init module's", "BiOpt, 1-shot", "InOpt†, 1-shot", "56.85 > 54.76", EVERYWHERE),
+    Claim("BiOpt beats the baseline", "BiOpt, 1-shot", "prototypes, 1-shot", "56.85 > 51.70", EVERYWHERE),
+    Claim("… and with five references", "BiOpt, 5-shot", "prototypes, 5-shot", "", EVERYWHERE),
+    Claim("It beats PANet's alignment", "BiOpt, 1-shot", "alignment (PANet), 1-shot", "53.44 > 48.10 (VGG-16)", EVERYWHERE),
+    Claim(
+        "One inner step does most of it",
+        "BiOpt, 1 inner steps, 1-shot",
+        "BiOpt, 0 inner steps, 1-shot",
+        "55.80 > 49.88",
+        EVERYWHERE,
+    ),
+    Claim("The inner loop adds to the init module", "BiOpt, 1-shot", "init module without inner loop, 1-shot", "", EVERYWHERE),
+    Claim("Several scales of the query help", "BiOpt, multi-scale, 1-shot", "BiOpt, 1-shot", "56.85 > 56.04", EVERYWHERE),
+    Claim("… and with five references", "BiOpt, multi-scale, 5-shot", "BiOpt, 5-shot", "64.16 > 63.17", EVERYWHERE),
+    Claim("Five references beat one", "BiOpt, 5-shot", "BiOpt, 1-shot", "64.16 > 56.85", EVERYWHERE),
+    Claim("Second order beats first", "BiOpt, 1-shot", "BiOpt, first order, 1-shot", "", EVERYWHERE),
+    Claim("Training beats ready-made features", "BiOpt, 1-shot", "BiOpt, untrained, 1-shot", "", EVERYWHERE),
+)
+
+PLAN = Plan("biopt", BENCHES, VARIANTS, CLAIMS)

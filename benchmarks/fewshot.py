@@ -1,0 +1,247 @@
+"""Run what `claims.biopt` declares: a run for each data set × variant × fold × seed, each ending in one JSON file of its own.
+
+    python -m benchmarks.fewshot --list
+    python -m benchmarks.fewshot --only shapes/biopt
+
+A cell whose file exists is skipped, a killed one goes on where its run stopped, one without its data is named with the reason.
+"""
+
+from __future__ import annotations
+
+import argparse
+import fnmatch
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from benchmarks.cells import DATA, RUNS, Absent, photos, portable
+from benchmarks.claims.biopt import FOLDS, PLAN
+from benchmarks.plan import ROOT, Bench, Cell, Variant
+
+RESULTS = ROOT / "benchmarks" / "results"
+EPISODES = 1000
+CLAIMS = """\
+A claim is *reproduced* when the paired interval of the difference over the same episodes lies above 0, *not reproduced* when it
+lies below, else *undecided*. The paper's numbers are means over the folds of PASCAL-5i with ResNet-50 where nothing else is said."""
+CURVES = 50  # episodes whose inner loss is followed
+
+
+def coco80() -> Path:
+    path = photos() / "voc20" / "instances_coco80.json"
+    if not path.is_file():
+        raise Absent(f"instances_coco80.json is not in {photos()}; FRUGALSEG_DATA names the folder that holds voc20")
+    return path
+
+
+PLACES: dict[str, Callable[[], Path]] = {**DATA, "coco80-a": coco80, "coco80-b": coco80}
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One training with its scores."""
+
+    bench: Bench
+    variant: Variant
+    fold: int
+    seed: int
+
+    @property
+    def name(self) -> str:
+        return f"biopt/{self.bench.data}/{self.variant.name}-fold{self.fold}-seed{self.seed}"
+
+    @property
+    def file(self) -> Path:
+        return RESULTS / f"{self.name}.json"
+
+    def settings(self) -> dict[str, Any]:
+        """The resolved settings: those of the variant's cell, and the fold."""
+        settings = Cell(PLAN, self.bench, self.variant, self.seed).settings(RUNS, photos())
+        return settings | {"fold": self.fold, "val": "", "name": self.name.partition("/")[2]}
+
+
+def trials() -> Iterator[Trial]:
+    for bench in PLAN.benches:
+        for seed in bench.seeds:
+            for variant in PLAN.variants:
+                for fold in range(FOLDS):
+                    yield Trial(bench, variant, fold, seed)
+
+
+# -- one run ---------------------------------------------------------------------------------------------------------
+
+
+def measure(trial: Trial, quiet: bool = False) -> None:
+    """Train the run, or finish it, score its rows, and write its file."""
+    from benchmarks import results
+    from frugalseg import fewshot
+    from frugalseg.data import read
+    from frugalseg.methods import METHODS
+    from frugalseg.run import peak_memory
+    from frugalseg.training import fit, recall
+
+    begin, place, settings = time.perf_counter(), PLACES[trial.bench.data](), trial.settings() | {"quiet": quiet}
+    train, val = read(place, split=trial.bench.train or None), read(place, split=trial.bench.val or None)
+    predictor: Any = fit(METHODS["biopt"], train, settings)
+    trained, rows, network = time.perf_counter() - begin, [], predictor.network
+    folder, whole, predictor.folder = predictor.folder, network.config, None  # nothing is to be drawn
+    for row in trial.variant.rows:
+        options, started = dict(row.options), time.perf_counter()
+        shots = options.pop("shots")
+        network.config = replace(whole, **options)
+        found = fewshot.evaluate(predictor, val, shots, EPISODES, [trial.seed], quiet)
+        (scores,) = found.seeds.values()
+        scores.data = trial.bench.data
+        record = scores.to_json() | {"counts": packed(scores), "presence": found.presence.to_json(), "left_out": found.notes}
+        rows.append({"name": row.name, "options": options, "seconds": round(time.perf_counter() - started, 1)} | record)
+    network.config = whole
+    head = {"data": trial.bench.data, "variant": trial.variant.name, "fold": trial.fold, "seed": trial.seed}
+    record = {
+        "cell": head,
+        "config": portable(settings),
+        "about": {key: recall(folder)[key] for key in ("images", "labels")},
+        "seconds": {"training": round(trained, 1), "total": round(time.perf_counter() - begin, 1)},
+        "peak_memory_mb": peak_memory(),
+        **results.origin(ROOT),
+        "curve": inner_curve(network, val, trial.seed),
+        "rows": rows,
+    }
+    results.save(trial.file, record)
+
+
+def packed(scores: Any) -> str:
+    """The counts of all episodes in the order of their names, (N, 7)."""
+    from benchmarks.results import pack
+
+    stacked = scores.stacked()
+    return pack(stacked.reshape(len(stacked), -1)[:, :7])
+
+
+def unpacked(record: Mapping[str, Any], prefix: str) -> Any:
+    """The scores of a row of a file."""
+    import numpy as np
+
+    from benchmarks.results import unpack
+    from frugalseg.metrics.fewshot import FewShotScores
+
+    scores = FewShotScores(record["classes"], record["data"], "")
+    for number, row in enumerate(unpack(record["counts"], record["images"], 7)):
+        scores.rows[f"{prefix}{number:05d}"] = np.concatenate([row, [0, 0]]).reshape(3, 3)
+    return scores
+
+
+def inner_curve(network: Any, data: Any, seed: int) -> dict[str, list[float]]:
+    """Mean inner loss per position before each step and after the last, and ‖ΔP‖/‖P‖ so far, over some episodes."""
+    import torch
+    from torch.nn import functional as F
+
+    from frugalseg import fewshot
+    from frugalseg.data import episodes
+    from frugalseg.methods import biopt
+
+    config = network.config
+    data = data.select(fewshot.with_masks(data, config.masks)).only("image", config.masks)
+    pixels, labels = episodes.class_pixels(data, config.masks), fewshot.novel_labels(network, data)
+    tasks = episodes.draw(data, pixels, labels, config.shots, CURVES, seed, config.least).episodes
+    bank, losses, moved = fewshot.remember(network, data, tasks, quiet=True), [], []
+    with torch.no_grad():
+        for task in tasks:
+            query, examples = network.features(network.picture(data.image(task.query))).flatten(1, 2), bank.examples([task])
+            support = biopt.fill_empty(*examples.to(query.device)[:2], query)
+            start, unit = network.solve(query, support).start, F.normalize(query, dim=-1)
+            target = biopt.cosine(unit, start).argmax(1)
+            steps = [biopt.inner_loop(unit, start, target, k, config.inner_lr, config.alpha) for k in range(11)]
+            losses.append([float(biopt.inner_loss(unit, p, target, config.alpha)) / unit.shape[1] for p in steps])
+            moved.append([float(biopt.movement(start, p)) for p in steps])
+    return {"loss": torch.tensor(losses).mean(0).tolist(), "moved": torch.tensor(moved).mean(0).tolist()}
+
+
+# -- the page --------------------------------------------------------------------------------------------------------
+
+
+def scores_of(bench: Bench) -> dict[str, dict[int, Any]]:
+    """For each row and seed the scores of all folds as one: every class is scored by the run that has not learned it."""
+    found: dict[str, dict[int, dict[int, Any]]] = {}
+    for trial in (trial for trial in trials() if trial.bench is bench and trial.file.exists()):
+        record = json.loads(trial.file.read_text("utf-8"))
+        for row in record["rows"]:
+            folds = found.setdefault(row["name"], {}).setdefault(trial.seed, {})
+            folds[trial.fold] = unpacked(row, f"fold{trial.fold}/")
+    whole: dict[str, dict[int, Any]] = {}
+    for name, seeds in found.items():
+        for seed, folds in seeds.items():
+            if len(folds) == FOLDS:  # a mean over some of the folds is no mean over the classes
+                first, *others = (folds[fold] for fold in range(FOLDS))
+                for other in others:
+                    first.merge(other)
+                whole.setdefault(name, {})[seed] = first
+    return whole
+
+
+def section() -> list[str]:
+    """The part of docs/results.md about BiOpt: a table of rows and one of claims for each data set that has been run."""
+    from benchmarks.tables import OverSeeds, judge, markdown
+    from frugalseg.metrics.per_image import percent
+
+    blocks = []
+    for bench in PLAN.benches:
+        found = {name: OverSeeds(seeds) for name, seeds in scores_of(bench).items()}
+        if not found:
+            blocks += [
+                f"### biopt on {bench.data}",
+                bench.about,
+                "Nothing has been run in all folds yet: `python -m benchmarks.fewshot`.",
+            ]
+            continue
+        table = [["row", "mean-IoU %", "95 % interval over episodes", "binary-IoU %", "seeds"]]
+        for name, scores in found.items():
+            binary = sum(each.binary for each in scores.seeds.values()) / len(scores.seeds)
+            table.append([name, str(scores), str(scores.interval), percent(binary), str(len(scores.seeds))])
+        claims = [["claim", "rows", "paper", "here", "verdict"]]
+        for claim in PLAN.claims:
+            claims.append([claim.text, f"{claim.better} > {claim.worse}", claim.paper, *judge(claim, found)])
+        blocks += [f"### biopt on {bench.data}", bench.about, markdown(table), CLAIMS, markdown(claims)]
+    return blocks
+
+
+# -- all runs --------------------------------------------------------------------------------------------------------
+
+
+def start(trial: Trial, quiet: bool) -> int:
+    """A process of its own for each: its peak memory is its own, and its crash ends no other."""
+    words = [sys.executable, "-m", "benchmarks.fewshot", "--cell", trial.name, *(["--quiet"] if quiet else [])]
+    return subprocess.run(words, cwd=ROOT, env=os.environ | {"FRUGALSEG_DATA": str(photos())}, check=False).returncode
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.fewshot", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument(
+        "--only", default="", metavar="PATTERN", help="runs in whose name this is found; * and ? stand for anything"
+    )
+    parser.add_argument("--list", action="store_true", help="say where every run stands, and start none")
+    parser.add_argument("--cell", default="", metavar="NAME", help="do this one in this process")
+    parser.add_argument("--quiet", action="store_true", help="say nothing of the progress")
+    options = parser.parse_args(words)
+    if options.cell:
+        measure(next(trial for trial in trials() if trial.name == options.cell), options.quiet)
+        return 0
+    failed = 0
+    for trial in (trial for trial in trials() if fnmatch.fnmatch(trial.name, f"*{options.only}*")):
+        state = "finished" if trial.file.exists() else "to run"
+        try:
+            PLACES[trial.bench.data]()
+        except Absent as error:
+            state = f"not run: {error}"
+        print(f"{trial.name}: {state}", flush=True)
+        if state == "to run" and not options.list:
+            failed += start(trial, options.quiet) != 0
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
