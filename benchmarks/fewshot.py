@@ -23,12 +23,13 @@ from typing import Any
 from benchmarks.cells import DATA, RUNS, Absent, photos, portable
 from benchmarks.claims.biopt import FOLDS, PLAN
 from benchmarks.plan import ROOT, Bench, Cell, Variant
+from frugalseg.methods import METHODS
 
 RESULTS = ROOT / "benchmarks" / "results"
 EPISODES = 1000
 CLAIMS = """\
 A claim is *reproduced* when the paired interval of the difference over the same episodes lies above 0, *not reproduced* when it
-lies below, else *undecided*. The paper's numbers are means over the folds of PASCAL-5i with ResNet-50 where nothing else is said."""
+lies below, else *undecided*. The paper's numbers are means over PASCAL-5i's folds with ResNet-50 where nothing else is said."""
 CURVES = 50  # episodes whose inner loss is followed
 
 
@@ -81,7 +82,6 @@ def measure(trial: Trial, quiet: bool = False) -> None:
     from benchmarks import results
     from frugalseg import fewshot
     from frugalseg.data import read
-    from frugalseg.methods import METHODS
     from frugalseg.run import peak_memory
     from frugalseg.training import fit, recall
 
@@ -188,7 +188,7 @@ def section() -> list[str]:
     from benchmarks.tables import OverSeeds, judge, markdown
     from frugalseg.metrics.per_image import percent
 
-    blocks = []
+    blocks = [f"## {METHODS[PLAN.method].summary}"]
     for bench in PLAN.benches:
         found = {name: OverSeeds(seeds) for name, seeds in scores_of(bench).items()}
         if not found:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import results
+from benchmarks import fewshot, results
 from benchmarks.claims import PLANS
 from benchmarks.plan import ROOT, Bench, Claim, Plan
 from frugalseg.methods import METHODS
@@ -77,13 +77,14 @@ def compare(better: OverSeeds, worse: OverSeeds) -> Difference | None:
 # -- the page --------------------------------------------------------------------------------------------------------
 
 
-def page(plans: Sequence[Plan], records: Records, speeds: Mapping[str, Mapping[str, Any]]) -> str:
-    """The whole page, in Markdown."""
+def page(plans: Sequence[Plan], records: Records, speeds: Mapping[str, Mapping[str, Any]], few_shot: Sequence[str] = ()) -> str:
+    """The whole page, in Markdown. few_shot: blocks of the methods that are scored by episodes."""
     blocks = [HEAD]
     for plan in plans:
         blocks.append(f"## {METHODS[plan.method].summary}")
         for bench in plan.benches:
             blocks += section(plan, bench, records)
+    blocks += few_shot
     if speeds:
         blocks += ["## Speed and memory", *(part for speed in speeds.values() for part in speed_section(speed))]
     return "\n\n".join(block for block in blocks if block) + "\n"
@@ -219,7 +220,7 @@ def markdown(table: Sequence[Sequence[str]]) -> str:
 def main() -> int:
     speeds = {path.stem: json.loads(path.read_text("utf-8")) for path in sorted(SPEED.glob("*.json"))}
     PAGE.parent.mkdir(exist_ok=True)
-    PAGE.write_text(page(PLANS, results.read(RESULTS), speeds), encoding="utf-8")
+    PAGE.write_text(page(PLANS, results.read(RESULTS), speeds, fewshot.section()), encoding="utf-8")
     print(f"{PAGE.relative_to(ROOT)} is made")
     return 0
 

@@ -34,8 +34,9 @@ def evaluate(
     """Mean-IoU and binary-IoU of `count` episodes for each list of tasks, and whether it knows when a class is absent.
 
     data: pictures with masks; the classes asked for are those the model held back and those unknown to it. shots:
-    references of an episode, 0 for as many as in training. seeds: of the lists, or their number. Raises DataError when there is no
-    such class or too few pictures.
+    references of an episode, 0 for as many as in training. seeds: of the lists, or their number.
+
+    Raises DataError when there is no such class or too few pictures.
     """
     model: Any = predictor.network
     config = model.config
