@@ -114,6 +114,13 @@ def decode(codes: Sequence[RLE], size: tuple[int, int]) -> np.ndarray:
     return np.ascontiguousarray(codec.decode(list(codes)).transpose(2, 0, 1)).astype(bool)
 
 
+def complement(code: RLE) -> RLE:
+    """The pixels that a mask does not have."""
+    counts = parse(code["counts"])
+    flipped = counts[1:] if counts[0] == 0 else np.concatenate([[0], counts])
+    return from_counts(flipped, tuple(code["size"]))  # type: ignore[arg-type]
+
+
 def areas(codes: Sequence[RLE]) -> np.ndarray:
     """(N,) int64 pixels of each mask."""
     return np.asarray(codec.area(list(codes)), np.int64) if codes else np.zeros(0, np.int64)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from io import StringIO
-from typing import Any, ClassVar, Self
+from typing import Any, Self
 
 import numpy as np
 from rich.console import Console
@@ -21,12 +21,12 @@ class PerImage(ABC):
     A metric adds `metric` (the head of its protocol id), `score`, `truth`, `table` and its JSON.
     """
 
-    metric: ClassVar[str]
+    metric: str
 
     def __init__(self, classes: Sequence[str], data: str = "-", split: str = "-") -> None:
         self.classes = _object_classes(classes)
         self.data, self.split = data, split
-        self.rows: dict[str, np.ndarray] = {}
+        self.rows: dict[str, Any] = {}
 
     @abstractmethod
     def score(self, weights: np.ndarray) -> np.ndarray:
@@ -93,9 +93,12 @@ class PerImage(ABC):
         Console(file=text, width=100, color_system=None).print(self.table())
         return text.getvalue().rstrip()
 
-    def _add(self, name: str, row: np.ndarray) -> None:
+    def _same(self, one: Any, other: Any) -> bool:
+        return np.array_equal(one, other, equal_nan=other.dtype.kind == "f")
+
+    def _add(self, name: str, row: Any) -> None:
         """Distributed samplers pad the last batch with images met before: the same row again is dropped, another one a clash."""
-        if not np.array_equal(self.rows.setdefault(name, row), row, equal_nan=row.dtype.kind == "f"):
+        if not self._same(self.rows.setdefault(name, row), row):
             raise ValueError(f"image {name!r} was scored twice with different results; image names must be unique within a split")
 
     def _need_images(self) -> None:
