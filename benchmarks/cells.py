@@ -156,10 +156,27 @@ def absent(cells: Sequence[Cell]) -> dict[str, str]:
 def state(cell: Cell, missing: dict[str, str]) -> str:
     """Where a cell stands, in words."""
     if cell.file(RESULTS).exists():
-        return "finished, by other settings than now: delete its file to run it again" if outdated(cell) else "finished"
+        text = "finished, by other settings than now: delete its file to run it again" if outdated(cell) else "finished"
+        return text + ("" if kept(cell) else "; its run is gone, and is made again when another cell needs it")
     if cell.bench.data in missing:
         return f"not run: {missing[cell.bench.data]}"
     return "started" if cell.run(RUNS).exists() else "to run"
+
+
+def kept(cell: Cell) -> bool:
+    """Whether the run of a finished cell is still there to be borrowed from."""
+    return (cell.run(RUNS) / "weights" / "last.safetensors").exists()
+
+
+def owed(cells: Sequence[Cell]) -> list[Cell]:
+    """The cells to run: those without a file, and finished ones that they take something from but whose run is gone."""
+    todo: list[Cell] = []
+    lent: set[str] = set()
+    for cell in reversed(cells):  # what a cell comes after stands before it
+        if not cell.file(RESULTS).exists() or (cell.name in lent and not kept(cell)):
+            todo.insert(0, cell)
+            lent |= {before.name for before in cell.before}
+    return todo
 
 
 def outdated(cell: Cell) -> bool:
@@ -168,13 +185,14 @@ def outdated(cell: Cell) -> bool:
 
 
 def run(cells: Sequence[Cell], jobs: int) -> list[str]:
-    """Run the unfinished cells, `jobs` at a time, none before those it comes after; gives the names of those that failed."""
-    waiting = [cell for cell in cells if not cell.file(RESULTS).exists()]
+    """Run the cells that are owed, `jobs` at a time, none before those it comes after; gives the names of those that failed."""
+    waiting = owed(cells)
+    held = {cell.name for cell in waiting}  # those that are not finished
     running: dict[subprocess.Popen[bytes], Cell] = {}
     failed: list[str] = []
     try:
         while waiting or running:
-            for cell in [cell for cell in waiting if all(before.file(RESULTS).exists() for before in cell.before)]:
+            for cell in [cell for cell in waiting if not held & {before.name for before in cell.before}]:
                 if len(running) < jobs:
                     waiting.remove(cell)
                     running[start(cell, jobs)] = cell
@@ -183,7 +201,10 @@ def run(cells: Sequence[Cell], jobs: int) -> list[str]:
             time.sleep(0.2)
             for process in [process for process in running if process.poll() is not None]:
                 cell = running.pop(process)
-                failed += [cell.name] if process.returncode else []
+                if process.returncode:
+                    failed.append(cell.name)
+                else:
+                    held.remove(cell.name)
                 say(f"{cell.name}: " + (f"ended with status {process.returncode}" if process.returncode else "finished"))
     finally:
         for process in running:  # they keep their state and end

@@ -85,6 +85,8 @@ def page(plans: Sequence[Plan], records: Records, speeds: Mapping[str, Mapping[s
         for bench in plan.benches:
             blocks += section(plan, bench, records)
     blocks += few_shot
+    if "resume" in records:
+        blocks += resume_section(records["resume"])
     if speeds:
         blocks += ["## Speed and memory", *(part for speed in speeds.values() for part in speed_section(speed))]
     return "\n\n".join(block for block in blocks if block) + "\n"
@@ -185,6 +187,18 @@ def judge(claim: Claim, rows: Mapping[str, OverSeeds]) -> tuple[str, str]:
     if found is None:
         return "", "not run"
     return str(found).rpartition(" ")[0], VERDICTS[found.decided]
+
+
+def resume_section(sweep: Mapping[str, Any]) -> list[str]:
+    """The file of benchmarks/resume.py."""
+    table = [["processes", "runs", "kills", "equal to the straight run"]]
+    for processes in sorted({row["processes"] for row in sweep["killed"]}):
+        rows = [row for row in sweep["killed"] if row["processes"] == processes]
+        kills, equal = sum(len(row["stops"]) for row in rows), sum(row["equal"] for row in rows)
+        table.append([str(processes), str(len(rows)), str(kills), f"{equal} of {len(rows)}"])
+    what = f"{sweep['what'][0].upper()}{sweep['what'][1:]}: all weights, mined regions and masks."
+    where = f"{sweep['machine']}; torch {sweep['versions']['torch']}."
+    return ["## Killed and started again", f"{what} {where}", markdown(table)]
 
 
 def speed_section(speed: Mapping[str, Any]) -> list[str]:

@@ -529,6 +529,8 @@ def test_borrowed_regions_equal_mining_anew(tmp_path: Path, pictures: Data) -> N
         train(pictures, tmp_path / "more", rounds=3, mined=str(tmp_path / "anew"))
     with pytest.raises(ValueError, match="mined other pictures or tags"):
         train(pictures.select([1, 0, 2, 3, 4, 5]), tmp_path / "other", rounds=2, mined=str(tmp_path / "anew"))
+    with pytest.raises(ValueError, match="there is no run to take from"):
+        train(pictures, tmp_path / "alone", rounds=2, mined=str(tmp_path / "gone"))
     Shelf(tmp_path / "anew" / "state" / "regions1").path(2).unlink()
     with pytest.raises(ValueError, match="regions1 is not one"):
         train(pictures, tmp_path / "hole", rounds=2, mined=str(tmp_path / "anew"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -185,6 +186,25 @@ def test_finished_cells_are_skipped_and_outdated_ones_said(
     assert capsys.readouterr().out.count("finished, by other settings than now") == 2
 
 
+def test_a_run_that_is_gone_is_made_again_when_another_cell_takes_from_it(
+    toys: Plan, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert cells.main(["--only", "first-seed0"]) == 0
+    file, run = (tmp_path / place / "threshold/bright/first-seed0" for place in ("results", "runs"))
+    before = json.loads(file.with_suffix(".json").read_text())
+    shutil.rmtree(run)
+    assert cells.main(["--only", "first-seed0"]) == 0
+    assert not run.exists()  # nobody needs it
+    assert "finished; its run is gone" in capsys.readouterr().out
+    late = replace(toys.variants[0], name="late", rows=(Row("late"),), settings={"level": 80}, after={"name": "first"})
+    monkeypatch.setattr(cells, "PLANS", (replace(toys, variants=(*toys.variants[:2], late)),))
+    assert cells.main(["--only", "late-seed0"]) == 0
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.endswith(": finished")]
+    assert lines == [f"threshold/bright/{name}-seed0: finished" for name in ("first", "late")]
+    assert cells.kept(next(cell for cell in cells.chosen("first-seed0", "")))
+    assert json.loads(file.with_suffix(".json").read_text())["rows"][0]["miou"] == before["rows"][0]["miou"]
+
+
 def test_a_cell_that_fails_holds_up_only_those_after_it(toys: Plan, capsys: pytest.CaptureFixture[str], monkeypatch: Any) -> None:
     late = replace(toys.variants[0], name="late", rows=(Row("late"),), after={"mode": "wrong"})
     monkeypatch.setattr(cells, "PLANS", (replace(toys, variants=(*toys.variants, late)),))
@@ -347,6 +367,14 @@ def test_the_page_prints_what_the_files_hold(toys: Plan) -> None:
     difference = paired(told, first[0])
     assert f"| {100 * difference.mean:+.2f} [{100 * difference.low:+.2f}, {100 * difference.high:+.2f}] | reproduced |" in page
     assert "Not run: wrong-seed0, later-seed1, wrong-seed1." in page
+
+
+def test_the_page_tells_how_killed_runs_ended() -> None:
+    killed = [{"processes": n, "seed": 0, "equal": n == 1, "stops": [{}] * 8} for n in (1, 1, 2)]
+    sweep = {"what": "runs killed", "machine": "a machine", "versions": {"torch": "2.0"}, "killed": killed}
+    page = tables.page((), {"resume": sweep}, {})
+    assert "| 1 | 2 | 16 | 2 of 2 |" in page
+    assert "| 2 | 1 | 8 | 0 of 1 |" in page
 
 
 def test_the_page_in_docs_is_the_one_the_files_make() -> None:

@@ -456,6 +456,8 @@ def mined_regions(config: Config, model: Classifier, index: int, sample: Sample)
 def borrowed(config: Config, data: Any) -> tuple[list[Shelf], Classifier]:
     """The regions and the first classifier that another run mined from the same pictures and tags."""
     source = Path(str(config.mined))
+    if not (source / "state" / "data.json").exists():
+        raise ValueError(f"mined={source}: there is no run to take from; train it again, or leave mined out to mine anew")
     shelves = [Shelf(source / "state" / f"regions{t}") for t in range(config.rounds)]
     missing = [str(shelf.folder) for shelf in shelves if any(index not in shelf for index in range(len(data)))]
     if missing:
