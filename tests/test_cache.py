@@ -15,7 +15,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from frugalseg.regions import TOOLS, Filled, fill, superpixels
+from frugalseg.regions import TOOLS, Filled, fill, proposals, superpixels
 from frugalseg.regions import cache as module
 from frugalseg.regions.cache import Cache, cacheable
 
@@ -223,4 +223,5 @@ def test_fill_says_what_it_could_not_keep(tmp_path: Path) -> None:
 
 def test_fill_takes_every_tool_by_name(tmp_path: Path) -> None:
     for name in TOOLS:
-        assert fill(pictures(), name, Cache(tmp_path), segments=4).made == 5
+        given = {"count": 4} if TOOLS[name] in proposals.TOOLS.values() else {"segments": 4}
+        assert fill(pictures(), name, Cache(tmp_path), **given).made == 5

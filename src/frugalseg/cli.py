@@ -311,7 +311,7 @@ def regions(words: list[str], given: dict[str, Any]) -> int:
     import inspect
 
     from frugalseg.data import read
-    from frugalseg.regions import TOOLS, fill
+    from frugalseg.regions import TOOLS, fill, proposals
     from frugalseg.regions.cache import Cache
 
     options, (name, place) = config.resolve([Regions], given), words
@@ -322,10 +322,14 @@ def regions(words: list[str], given: dict[str, Any]) -> int:
     if strange:
         raise UsageError("\n".join(strange))
     cache = Cache(options["cache"] or None)
-    filled = fill(read(place, split=options["split"] or None), name, cache, jobs=options["jobs"] or None, **arguments)
+    data = read(place, split=options["split"] or None)
+    filled = fill(data, name, cache, jobs=options["jobs"] or None, **arguments)
     counts = f"{filled.made} made, {filled.found} there before, {filled.unkept} not kept, {len(filled.failed)} failed"
     failures = [f"  {picture}: {why}" for picture, why in filled.failed.items()]
     say("\n".join([f"{name}: {counts}", *failures, f"cache  {cache.folder}"]))
+    if TOOLS[name] in proposals.TOOLS.values() and not filled.failed:
+        scores = proposals.recall(data, TOOLS[name], cache, **arguments)
+        show(scores.table()) if scores.images else say("no picture has objects with boxes or masks: no recall to tell")
     return PROBLEM if filled.failed or filled.unkept else OK
 
 

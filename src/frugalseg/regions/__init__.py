@@ -13,14 +13,20 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from frugalseg.progress import track
-from frugalseg.regions import saliency, superpixels
+from frugalseg.regions import proposals, saliency, superpixels
 from frugalseg.regions.cache import Cache
 
 if TYPE_CHECKING:
     from frugalseg.data import Data
 
 Tool = Callable[..., Tensor]
-TOOLS: dict[str, Tool] = {"slic": superpixels.slic, "boundary_connectivity": saliency.boundary_connectivity}
+TOOLS: dict[str, Tool] = {
+    "slic": superpixels.slic,
+    "boundary_connectivity": saliency.boundary_connectivity,
+    "proposals": proposals.selective_search,
+    "grid": proposals.grid,
+    "random": proposals.random,
+}
 
 
 @dataclass(frozen=True)

@@ -13,10 +13,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy import io
 from torch import Tensor
 
+from frugalseg.data import matlab
+
 NAMES = ("images", "ids", "indexes", "names")  # keys under which files keep the pictures' names
+LARGEST_FILE = 4_000_000_000  # bytes, packed and unpacked: 2,000 boxes of each of VOC 2012's pictures are 740 MB
 SUFFIXES = (".mat", ".pkl", ".pickle", ".npz")
 
 
@@ -47,10 +49,10 @@ class BoxFiles:
         found = next((place for place in places if place.is_file()), None)
         if found is None:
             raise BoxFileError(f"{self.path}: no boxes of the picture {name!r}; expected {places[0].name} or the like")
-        held, matlab = _read(found), found.suffix == ".mat"
+        held, turned = _read(found), found.suffix == ".mat"
         if "boxes" not in held:
             raise BoxFileError(f"{found}: got {_some(list(held))}; expected an array 'boxes' (P, 4)")
-        (own,) = self._moved([_boxes(found, held["boxes"], matlab)], found)
+        (own,) = self._moved([_boxes(found, held["boxes"], turned)], found)
         return own
 
     def _table(self, path: Path) -> dict[str, np.ndarray]:
@@ -97,10 +99,7 @@ def _read(path: Path) -> Mapping[str, Any]:
 
 
 def _mat(path: Path) -> Mapping[str, Any]:
-    with path.open("rb") as file:
-        if file.read(8) == b"\x89HDF\r\n\x1a\n" or b"MATLAB 7.3" in file.read(24):
-            raise BoxFileError(f"{path}: is a MATLAB 7.3 file, which is HDF5; save it in MATLAB once more with save(…, '-v7')")
-    return {key: value for key, value in io.loadmat(path).items() if not key.startswith("__")}
+    return {key: value for key, value in matlab.variables(path, ("boxes", *NAMES), LARGEST_FILE).items() if key[:2] != "__"}
 
 
 def _npz(path: Path) -> Mapping[str, Any]:
@@ -137,6 +136,13 @@ def _scalar(kind: np.dtype, data: Any = None) -> Any:
     return np.frombuffer(data.encode("latin1") if isinstance(data, str) else data, kind, count=1)[0]
 
 
+def _frombuffer(data: Any, kind: np.dtype, shape: tuple[int, ...], order: str) -> np.ndarray:
+    """numpy's of the same name, for numbers alone."""
+    if not isinstance(kind, np.dtype) or kind.hasobject or order not in ("C", "F"):
+        raise BoxFileError("the pickle builds an array in a way that numpy does not")
+    return np.frombuffer(data, kind).reshape(shape, order="F" if order == "F" else "C")
+
+
 def _dtype(*arguments: Any) -> np.dtype:
     return np.dtype(*arguments)
 
@@ -148,19 +154,20 @@ def _encode(text: str, encoding: str = "utf8") -> bytes:
 HARMLESS: dict[tuple[str, str], Callable[..., Any] | type] = {
     ("numpy.core.multiarray", "_reconstruct"): _empty_array,
     ("numpy.core.multiarray", "scalar"): _scalar,
+    ("numpy.core.numeric", "_frombuffer"): _frombuffer,
     ("numpy", "ndarray"): np.ndarray,
     ("numpy", "dtype"): _dtype,
     ("_codecs", "encode"): _encode,  # how newer Pythons write bytes for older ones
 }
 
 
-def _boxes(path: Path, values: Any, matlab: bool) -> np.ndarray:
-    """One picture's array as (P, 4) float32 xyxy."""
+def _boxes(path: Path, values: Any, turned: bool) -> np.ndarray:
+    """One picture's array as (P, 4) float32 xyxy. turned: it holds (y1, x1, y2, x2)."""
     array = np.asarray(values)
     if array.dtype.kind not in "iuf" or (array.size and (array.ndim != 2 or array.shape[1] < 4)):
         raise BoxFileError(f"{path}: got boxes of shape {array.shape} and type {array.dtype}; expected numbers (P, 4)")
-    array = array.reshape(len(array) if array.size else 0, -1)[:, :4].astype(np.float32).reshape(-1, 4)
-    return array[:, [1, 0, 3, 2]] if matlab else array
+    corners = array[:, :4].astype(np.float32) if array.size else np.zeros((0, 4), np.float32)
+    return corners[:, [1, 0, 3, 2]] if turned else corners
 
 
 def _cells(values: Any) -> list[Any]:

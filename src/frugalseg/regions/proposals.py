@@ -9,14 +9,20 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from frugalseg.metrics.regions import RegionScores
+from frugalseg.progress import track
 from frugalseg.regions.boxfiles import BoxFiles
 from frugalseg.regions.cache import Cache, cacheable
 from frugalseg.regions.selective_search import selective_search
 from frugalseg.types import Sample
+
+if TYPE_CHECKING:
+    from frugalseg.data import Data
 
 ASPECTS = (0.5, 1.0, 2.0)  # height over width of the boxes of a grid
 OVERLAP = 0.5  # of neighbours in a grid, in box sides
@@ -107,6 +113,22 @@ def of(sample: Sample, source: str, count: int = 2000) -> Tensor:
     if source in TOOLS:
         return clean(_cache()(TOOLS[source], sample.image.as_subclass(Tensor), count=count), size).boxes
     return clean(_files(source)(sample.name), size).boxes[:count]
+
+
+def recall(data: Data, tool: Callable[..., Tensor], cache: Cache, **arguments: Any) -> RegionScores:
+    """How well a tool's boxes cover the annotated objects of the pictures that have any; an empty score if none has."""
+    scores = RegionScores(data.classes, data=data.root.resolve().name, split=data.split)
+    for index in track(range(len(data)), "recall", len(data)):
+        record, known = data.records[index], data.compact(index)
+        if known is not None:
+            truth, labels = known.boxes, known.labels
+        elif record.boxes is not None:
+            truth, labels = torch.tensor([box[:4] for box in record.boxes]), torch.tensor([box.label for box in record.boxes])
+        else:
+            continue
+        if len(labels):
+            scores.update(record.name, cache(tool, data.image(index), **arguments), truth, labels)
+    return scores
 
 
 @lru_cache(maxsize=1)
