@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
 import pytest
 import torch
+import toys
+from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 from torch.nn import functional as F
+from torchvision.models.resnet import BasicBlock, Bottleneck
 
+from frugalseg.data import Data, DataError, episodes, read
 from frugalseg.methods import biopt
+from frugalseg.nets import backbone
+from frugalseg.recipes.biopt import Config
+from frugalseg.recipes.runtime import Runtime
+from frugalseg.run import Run
 from frugalseg.types import IGNORE
 
 ALPHA, LR = 20.0, 0.1
+TINY: dict[str, Any] = {"backbone": "tiny", "side": 33, "test_scales": (1.0,)}
 
 
 def features(episodes: int = 3, positions: int = 30, channels: int = 16, norm: float = 40.0) -> Tensor:
@@ -220,3 +234,244 @@ def test_mask_loss_weighs_episodes_equally_and_leaves_void_out() -> None:
     ]
     assert biopt.mask_loss(logits, masks).item() == pytest.approx((each[0].mean() + each[1].mean()).item() / 2)
     assert biopt.mask_loss(logits, torch.full_like(masks, IGNORE)).item() == 0
+
+
+# -- networks --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "level", "channels"),
+    [
+        ("vgg16", 0, 512),
+        ("resnet18", 0, 512),
+        ("resnet50", 4, 1024),
+        ("tiny", 0, 128),
+        ("mobilenet_v2", 0, 1280),
+        ("mobilenet_v2", 14, 96),
+    ],
+)
+def test_features_take_both_signs_on_a_map_whose_corners_align(name: str, level: int, channels: int) -> None:
+    model = biopt.BiOpt(Config(backbone=name, level=level, side=33), ("a",)).eval()
+    with torch.no_grad():
+        found = model.features(model.picture(torch.randint(256, (3, 20, 40), dtype=torch.uint8)))
+    assert found.shape == (1, 5, 5, channels)
+    assert (found < 0).any()
+
+
+def test_without_the_last_relu_a_block_is_otherwise_the_same() -> None:
+    for build in (lambda: Bottleneck(64, 16), lambda: BasicBlock(16, 16), lambda: backbone.Residual(16, 16, 1)):
+        block = build().eval()
+        maps = torch.randn(2, next(block.parameters()).shape[1], 6, 6)
+        expected = block(maps)
+        biopt.remove_last_relu(torch.nn.Sequential(block))
+        torch.testing.assert_close(block(maps).relu(), expected)
+        assert (block(maps) < 0).any()
+
+
+@pytest.mark.parametrize(
+    ("side", "stride", "expected"), [(417, 8, 417), (417, 16, 417), (291.9, 8, 289), (542.1, 8, 545), (3, 16, 17)]
+)
+def test_sides_lie_on_the_grid(side: float, stride: int, expected: int) -> None:
+    assert biopt.on_grid(side, stride) == expected
+
+
+# -- whole episodes --------------------------------------------------------------------------------------------------
+
+
+def network(**changes: Any) -> biopt.BiOpt:
+    torch.manual_seed(1)
+    model = biopt.BiOpt(Config(**{**TINY, **changes}), ("a", "b", "c")).train()
+    torch.nn.init.normal_(model.init.fc.weight, std=0.05)
+    return model
+
+
+def batch_of(episodes: int = 3, shots: int = 2, side: int = 33) -> dict[str, Tensor]:
+    masks = torch.randint(2, (episodes, shots + 1, side, side))
+    images = torch.randint(256, (episodes, shots + 1, 3, side, side), dtype=torch.uint8)
+    names = {"query": images[:, 0], "query_mask": masks[:, 0], "references": images[:, 1:], "reference_masks": masks[:, 1:]}
+    return {name: value.clone() for name, value in names.items()}
+
+
+@pytest.mark.parametrize("settings", [{}, {"init": "support"}, {"align": 1.0}, {"first_order": True}])
+def test_an_episode_does_not_depend_on_those_beside_it(settings: dict[str, Any]) -> None:
+    model, batch = network(**settings), batch_of()
+    batch["reference_masks"][1] = 1  # one of them has no background
+    whole = model(batch)
+    alone = [model({name: value[e : e + 1] for name, value in batch.items()}) for e in range(3)]
+    for name, loss in whole.items():
+        assert loss.item() == pytest.approx(sum(each[name].item() for each in alone) / 3, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("settings", "names"),
+    [
+        ({}, {"rough", "initial", "final"}),
+        ({"init": "support"}, {"rough", "final"}),
+        ({"inner_steps": 0}, {"rough", "initial"}),
+        ({"init": "support", "inner_steps": 0}, {"rough"}),
+        ({"init": "support", "inner_steps": 0, "align": 1.0}, {"rough", "align"}),
+    ],
+)
+def test_every_distinct_prediction_has_its_loss(settings: dict[str, Any], names: set[str]) -> None:
+    losses = network(**settings)(batch_of())
+    assert losses.keys() == names
+    assert all(torch.isfinite(loss) and loss > 0 for loss in losses.values())
+
+
+def test_without_steps_the_final_prediction_is_the_initial_one() -> None:
+    query, support = features(2).float(), torch.randn(2, 2, 16)
+    model = network(inner_steps=0)
+    model.init = biopt.InitModule(16)
+    found = model.solve(query, support)
+    assert torch.equal(found.final, found.initial)
+    model.config = replace(model.config, init="support")
+    assert torch.equal(model.solve(query, support).final, model.solve(query, support).rough)
+
+
+def test_all_losses_reach_the_features_and_the_init_module() -> None:
+    model = network()
+    torch.stack([*model(batch_of()).values()]).sum().backward()
+    assert model.init.fc.weight.grad.abs().sum() > 0
+    assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in model.backbone.parameters() if p.requires_grad)
+
+
+def test_stored_features_give_the_losses_of_their_pictures() -> None:
+    model, batch = network().eval(), batch_of()
+    with torch.no_grad():
+        stored = {**batch, "query": model.features(batch["query"])}
+        stored["references"] = model.features(batch["references"].flatten(0, 1)).unflatten(0, (3, 2))
+        for one, other in zip(model(batch).values(), model(stored).values(), strict=True):
+            assert one.item() == pytest.approx(other.item(), rel=1e-4)
+
+
+def test_a_query_that_is_all_background_has_a_finite_loss() -> None:
+    model, batch = network(), batch_of()
+    batch["query_mask"][:] = 0
+    torch.stack([*model(batch).values()]).sum().backward()
+    assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)
+
+
+def test_one_class_sought_together_is_the_same_as_alone() -> None:
+    model = network().eval()
+    examples = biopt.Examples(torch.randn(1, 2, 128), torch.ones(1, 2, dtype=torch.bool), torch.ones(1))
+    with torch.no_grad():
+        views = model.views(torch.randint(256, (3, 30, 30), dtype=torch.uint8))
+        for one, other in zip(model.find(views, examples), model.find(views, examples.together()), strict=True):
+            torch.testing.assert_close(one, other)
+
+
+def test_scales_of_the_query_are_averaged() -> None:
+    model = network(test_scales=(1.0, 2.0)).eval()
+    examples = biopt.Examples(torch.randn(3, 2, 128), torch.ones(3, 2, dtype=torch.bool), torch.ones(3))
+    with torch.no_grad():
+        views = model.views(torch.randint(256, (3, 30, 30), dtype=torch.uint8))
+        assert [view.shape[1] for view in views] == [5, 9]
+        both, _ = model.find(views, examples)
+        each = [model.find([view], examples)[0] for view in views]
+        small = F.interpolate(each[0], (9, 9), mode="bilinear", align_corners=True)
+    torch.testing.assert_close(both, (small + each[1]) / 2)
+
+
+# -- is the class there? ---------------------------------------------------------------------------------------------
+
+
+def test_confidence_is_fitted_as_by_scikit_learn() -> None:
+    random = np.random.default_rng(0)
+    present, shots = random.random(400) < 0.5, random.choice([1.0, 2.0, 4.0], 400)
+    alike = random.normal(0.3 + 0.2 * present + 0.05 * np.log2(shots), 0.15)
+    weights = biopt.calibrated(alike, shots, present, ridge=1e-9)
+    inputs = np.stack([alike, np.log2(shots)], 1)
+    fitted = LogisticRegression(C=1e9, tol=1e-9).fit(inputs, present)
+    assert weights == pytest.approx([*fitted.coef_[0], fitted.intercept_[0]], rel=1e-3)
+    sure = biopt.confidence(torch.from_numpy(alike), torch.from_numpy(shots), torch.from_numpy(weights))
+    assert sure.numpy() == pytest.approx(fitted.predict_proba(inputs)[:, 1], abs=1e-4)
+
+
+def test_what_was_not_found_is_not_there() -> None:
+    query, support = features(1).float(), torch.randn(1, 2, 16)
+    nothing = torch.stack([torch.ones(30), torch.zeros(30)])[None]
+    alike = biopt.resemblance(query, nothing, support)
+    assert biopt.confidence(alike, torch.ones(1), torch.tensor([5.0, 0.0, 9.0])).tolist() == [[0.0]]
+
+
+def test_pairs_that_separate_perfectly_do_not_diverge() -> None:
+    weights = biopt.calibrated(np.array([0.1, 0.2, 0.8, 0.9]), np.ones(4), np.array([False, False, True, True]))
+    assert np.isfinite(weights).all()
+    assert weights[0] > 0
+
+
+# -- data ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Data:
+    return toys.write(tmp_path_factory.mktemp("pictures"))
+
+
+def test_training_items_are_functions_of_torchs_random_numbers(pictures: Data) -> None:
+    config = Config(**TINY)
+    tasks = biopt.Tasks(config, episodes.base(pictures, [], 1))
+    items = []
+    for _ in range(2):
+        torch.manual_seed(5)
+        items.append(tasks[0])
+    assert all(torch.equal(items[0][name], items[1][name]) for name in items[0])
+    shapes = {name: tuple(value.shape) for name, value in items[0].items()}
+    assert shapes == {"query": (3, 33, 33), "query_mask": (33, 33), "references": (1, 3, 33, 33), "reference_masks": (1, 33, 33)}
+
+
+def test_a_cropped_reference_keeps_its_object(pictures: Data) -> None:
+    tasks = biopt.Tasks(Config(**TINY), episodes.base(pictures, [], 1))
+    assert all((tasks[0]["reference_masks"] == 1).any() for _ in range(30))
+
+
+@pytest.mark.parametrize(("policy", "expected"), [("background", 0), ("ignore", IGNORE)])
+def test_pixels_of_a_class_that_is_held_back_are_never_its_own(pictures: Data, policy: str, expected: int) -> None:
+    config = Config(**TINY, novel=("berry",), novel_in_train=policy)
+    base = episodes.base(pictures, [2], 1, policy=policy)
+    _, mask = biopt.Reader(config, base.data, base.hidden).read(4, 1)  # shows all three classes
+    assert mask[base.data[4].semantic == 2].unique().tolist() == [expected]
+
+
+def test_ready_made_features_are_stored_and_learned_from(pictures: Data, tmp_path: Path) -> None:
+    config = Config(**{**TINY, "frozen": 5, "augment": False, "steps": 3, "batch": 2, "pairs": 0})
+    model = biopt.train(config, pictures, Run(tmp_path, Runtime(quiet=True, workers=0, accelerator="cpu")))
+    assert len([*(tmp_path / "state" / "features").rglob("*.npz")]) == 5  # of six pictures one shows nothing
+    assert model.init.fc.weight.abs().sum() > 0
+
+
+def test_held_back_classes_are_named_and_unknown_to_the_model(pictures: Data, tmp_path: Path) -> None:
+    config = Config(**{**TINY, "steps": 0, "novel": ("cherry",), "novel_in_train": "background"})
+    model = biopt.train(config, pictures, Run(tmp_path, Runtime(quiet=True, workers=0, accelerator="cpu")))
+    assert model.novel == ("cherry",)
+    assert model.known_shown[:, 1].tolist() == [True, True, False]
+    assert all(int(found.semantic.max()) < 3 for found in model.eval().predict(pictures.only("image")))
+    with pytest.raises(DataError, match="novel: got plum, expected some of the classes apple, berry, cherry"):
+        biopt.held_back(Config(novel=("plum",)), pictures.classes)
+
+
+# -- real features ---------------------------------------------------------------------------------------------------
+
+
+def test_on_real_features_the_loop_moves_a_little(shared_data: Path) -> None:
+    weights = str(shared_data / "weights" / "mobilenet_v2_imagenet.pth")
+    settings = {
+        "backbone": "mobilenet_v2",
+        "level": 14,
+        "output_stride": 16,
+        "weights": weights,
+        "normalize": "half",
+        "side": 257,
+    }
+    model = biopt.BiOpt(Config(**settings, test_scales=(1.0,)), ("object",)).eval()
+    data = read(shared_data / "voc20" / "VOC2012", split="Segmentation/val", verify=False)
+    with torch.no_grad():
+        views = [model.views(data.image(index))[0] for index in range(6)]
+        masks = [data[index].semantic.clamp(max=1) for index in range(6)]
+        parts = [model.examples(view, [mask]) for view, mask in zip(views, masks, strict=True)]
+        moved = []
+        for query, (support, pixels) in zip(views[1:], parts, strict=False):
+            found = model.solve(query.flatten(1, 2), biopt.fill_empty(support, pixels > 0, query.flatten(1, 2)))
+            moved.append(biopt.movement(found.start, found.found).item())
+    assert 20 < torch.cat(views).norm(dim=-1).mean() < 60
+    assert 1e-4 < float(np.median(moved)) < 0.3

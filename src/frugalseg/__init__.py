@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from frugalseg.data import read
     from frugalseg.evaluation import evaluate
+    from frugalseg.few import Few
     from frugalseg.methods import METHODS
     from frugalseg.predictor import load
     from frugalseg.training import train
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "METHODS": "frugalseg.methods",
+    "Few": "frugalseg.few",
     "Instances": "frugalseg.types",
     "Prediction": "frugalseg.types",
     "Sample": "frugalseg.types",
@@ -33,7 +35,7 @@ _HOMES = {
     "read": "frugalseg.data",
     "train": "frugalseg.training",
 }
-__all__ = ["METHODS", "Instances", "Prediction", "Sample", "evaluate", "load", "read", "train"]
+__all__ = ["METHODS", "Few", "Instances", "Prediction", "Sample", "evaluate", "load", "read", "train"]
 
 
 def __getattr__(name: str) -> Any:

@@ -1,6 +1,6 @@
 """The everyday use of BiOpt: "here are three masks, find the rest". No training; the references are looked at once.
 
-    from frugalseg.few import Few
+    from frugalseg import Few
     model = Few("runs/biopt/mine").fit("references")     # or Few() for ImageNet features alone
     for prediction in model.predict("photos"):
         print(prediction.name, prediction.tags)          # how sure it is that each class is there

@@ -32,7 +32,7 @@ from frugalseg.types import IGNORE, Prediction, Sample
 
 EPS = 1e-5  # added to the weight of a mean, as in PANet
 FLOOR = 1e-6  # least norm of a vector: the cosine of a shorter one has no usable gradient
-UNCALIBRATED = (14.0, -0.6, -11.8)  # of `confidence`: MobileNetV2's 14 leading blocks on photos, a start for other features
+UNCALIBRATED = (4.8, -0.2, -1.8)  # of `confidence`: MobileNetV2's 14 leading blocks on photos, a start for other features
 CALIBRATION_SHOTS = (1, 2, 4)  # references of the pairs that calibrate
 FINEST = 1024  # longer side, in pixels, at which probabilities are up-sampled; larger pictures repeat its labels
 LEAST_SIMILAR = 0.1  # share of the query that stands in for a class without a pixel (ruling)
@@ -499,7 +499,7 @@ def confidence(resemblance: Tensor, shots: Tensor, calibration: Tensor) -> Tenso
     return torch.where(resemblance > -1, (a * resemblance + b * shots.clamp(min=1).log2() + c).sigmoid(), 0.0)
 
 
-def calibrated(resemblance: np.ndarray, shots: np.ndarray, present: np.ndarray, ridge: float = 1e-3) -> np.ndarray:
+def calibrated(resemblance: np.ndarray, shots: np.ndarray, present: np.ndarray, ridge: float = 1e-4) -> np.ndarray:
     """The (3,) of `confidence` by logistic regression on pairs with and without the class (Newton's method), all (N,).
 
     ridge: a little of the squared weights, so that pairs that separate perfectly do not drive them to infinity.
