@@ -85,6 +85,28 @@ def test_the_mean_of_a_cam_is_the_class_logit_without_its_bias(kind: str) -> Non
     torch.testing.assert_close(v, logits.softmax(1) if kind == "squared" else logits.sigmoid())
 
 
+def test_with_levels_places_come_from_their_maps_and_tags_of_the_segmenter_from_the_last() -> None:
+    config = replace(TINY, levels=(4, 5), standardize=True, channels=0)
+    images = torch.rand(2, 3, 41, 33) * 255
+    classifier, segmenter = settled(Classifier, config), settled(Segmenter, config)
+    for model in (classifier, segmenter):
+        for norm in (module for module in model.modules() if module in (model.norm, getattr(model, "label_norm", None))):
+            norm.running_mean.normal_()
+            norm.running_var.uniform_(0.5, 2)
+    maps = classifier.backbone.maps(images, (4, 5))
+    features = classifier.norm(torch.cat(maps, 1))
+    cams, v = classifier.maps(images)
+    torch.testing.assert_close(cams, F.conv2d(features, classifier.fc.weight[:, :, None, None]))
+    torch.testing.assert_close(v, (cams.mean((2, 3)) + classifier.fc.bias).sigmoid())
+    last = segmenter.backbone(images)
+    scores, v = segmenter.maps(images)
+    pooled = (last.mean((2, 3)) - segmenter.label_norm.running_mean) / (segmenter.label_norm.running_var + 1e-5).sqrt()
+    torch.testing.assert_close(v, segmenter.fc(pooled).sigmoid())
+    torch.testing.assert_close(scores, segmenter.score(segmenter.features(images)).softmax(1))
+    with pytest.raises(ValueError, match="block 2 at 4, block 5 at 16 pixels per cell"):
+        Classifier(replace(config, levels=(2, 5), output_stride=16), toys.CLASSES)
+
+
 def test_a_cam_is_the_linear_layer_at_each_place() -> None:
     model, images = settled(Classifier), torch.rand(1, 3, 24, 24) * 255
     features, (cam,) = model.features(images)[0], model.maps(images)[0]
@@ -229,6 +251,7 @@ def test_confidences_decide_which_class_the_online_mask_takes() -> None:
     assert mask(0.5, 1.0) == [0, 2, 1], "0.5 * 0.5 < 0.3"
     assert mask(1.0, 0.6) == [1, 1, 1], "0.6 * 0.55 < 0.35"
     assert mask(0.0, 0.0) == [0, 0, 0], "a prohibited class appears nowhere"
+    assert aepsl.online_mask(logits, torch.ones(1, 2), 1.7).flatten().tolist() == [0, 2, 1], "1.7 * 0.3 > 0.5, 1.7 * 0.1 < 0.55"
 
 
 def batch_of(online: bool = True, seed: int = 0) -> dict[str, Any]:
@@ -553,6 +576,7 @@ ALONE = {"segmentation", "label"}  # the losses without the online mask
         ({"segment": "cam", "label_loss": "squared"}, STAGES[:2], {"label"}),
         ({"masks": "given"}, ["segmentation0"], ALONE),
         ({"channels": 0}, STAGES, {*ALONE, "online"}),
+        ({"levels": (4, 5), "standardize": True, "reuse": "previous"}, STAGES, {*ALONE, "online"}),
     ],
     ids=str,
 )

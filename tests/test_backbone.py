@@ -139,6 +139,36 @@ def test_level_keeps_the_leading_blocks(shared_data: Path) -> None:
     assert len(cut.blocks) == 18
 
 
+@pytest.mark.parametrize(("name", "levels", "shapes"), [
+    ("mobilenet_v2", (14, 18, 0), [(96, 16), (320, 16), (1280, 16)]),
+    ("resnet18", (2, 5), [(64, 4), (512, 16)]),
+    ("vgg16", (4, 0), [(512, 16), (512, 16)]),
+    ("tiny", (5, 4, 1), [(128, 16), (96, 16), (32, 2)]),
+])  # fmt: skip
+def test_maps_of_several_blocks_are_those_of_the_network_cut_there(
+    name: str, levels: tuple[int, ...], shapes: list[tuple[int, int]]
+) -> None:
+    net, images = build(name, 16).eval(), pictures(33, 48)
+    assert net.shapes(levels) == shapes
+    with torch.no_grad():
+        maps = net.maps(images, levels)
+        for level, (_, stride), features in zip(levels, shapes, maps, strict=True):
+            cut = build(name, min(32, max(8, stride)), level=level).eval() if stride >= 8 else None
+            if cut is not None:
+                names = cut.body.state_dict().keys()
+                cut.body.load_state_dict({key: value for key, value in net.body.state_dict().items() if key in names})
+                assert_equal(features, cut(images))
+            assert features.shape[2:] == (-(-33 // stride), -(-48 // stride))
+        assert_equal(net.maps(images, (0,))[0], net(images))
+
+
+def test_blocks_that_are_not_there_give_no_maps() -> None:
+    with pytest.raises(ValueError, match="numbers from 1 to 5, or 0"):
+        build("tiny").maps(pictures(33, 48), (6,))
+    with pytest.raises(ValueError, match="leave levels out"):
+        build("timm/resnet18").maps(pictures(33, 48), (2,))
+
+
 def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
     torch.save(build("resnet18").body.state_dict(), tmp_path / "resnet18.pth")
     with pytest.raises(ValueError, match=r"features\.0"):

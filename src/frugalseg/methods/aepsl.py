@@ -76,9 +76,9 @@ def segmentation_loss(logits: Tensor, masks: Tensor, tags: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def online_mask(logits: Tensor, weights: Tensor) -> Tensor:
+def online_mask(logits: Tensor, weights: Tensor, background: float = 1.0) -> Tensor:
     """S^ = argmax([1, v] * f) (sec. 3.2), (B, h, w); f is the softmax of logits (B, C+1, h, w), weights v are (B, C)."""
-    weights = torch.cat([torch.ones_like(weights[:, :1]), weights], 1)
+    weights = torch.cat([torch.full_like(weights[:, :1], background), weights], 1)
     return (logits.softmax(1) * weights[:, :, None, None]).argmax(1)
 
 
@@ -91,6 +91,30 @@ def head(config: Config, channels: int) -> tuple[nn.Module, int]:
         return nn.Identity(), channels
     average = config.backbone == "vgg16"  # pool5a belongs to DeepLab's VGG-16
     return heads.LargeFOV(channels, config.channels, config.dilation, config.dropout, average), config.channels
+
+
+def joined_channels(net: backbone.Backbone, levels: Sequence[int]) -> int:
+    """Channels of the joined maps of these blocks, or of the last map. Raises ValueError for maps that do not lie on each other."""
+    if not levels:
+        return net.channels
+    shapes = net.shapes(levels)
+    if any(stride != net.stride for _, stride in shapes):
+        got = ", ".join(f"block {level} at {stride}" for level, (_, stride) in zip(levels, shapes, strict=True))
+        raise ValueError(f"levels: got {got} pixels per cell; expected blocks at output_stride={net.stride}")
+    return sum(channels for channels, _ in shapes)
+
+
+def standardized(config: Config, channels: int) -> nn.Module:
+    """Each channel less its mean and over its deviation, or nothing: a linear layer learns slowly what a large mean hides."""
+    return nn.BatchNorm2d(channels, affine=False) if config.standardize else nn.Identity()
+
+
+def label_layer(channels: int, classes: Sequence[str]) -> nn.Linear:
+    """The linear layer from pooled features to class logits."""
+    layer = nn.Linear(channels, len(classes))
+    nn.init.normal_(layer.weight, std=0.01)
+    nn.init.zeros_(layer.bias)
+    return layer
 
 
 class Classifier(nn.Module):
@@ -110,14 +134,19 @@ class Classifier(nn.Module):
             frozen=config.frozen,
             freeze_norm=config.freeze_norm,
         )
-        self.head, channels = head(config, self.backbone.channels)
-        self.fc = nn.Linear(channels, len(self.classes))
-        nn.init.normal_(self.fc.weight, std=0.01)
-        nn.init.zeros_(self.fc.bias)
+        self.head, channels = head(config, joined_channels(self.backbone, config.levels))
+        self.norm = standardized(config, channels)
+        self.fc = label_layer(channels, self.classes)
 
     def features(self, images: Tensor) -> Tensor:
-        """fc7 of DeepLab, (B, D, h, w), of pictures (B, 3, H, W) in 0..255."""
-        return self.head(self.backbone(images.to(memory_format=torch.channels_last)))
+        """fc7 of DeepLab, (B, D, h, w), of pictures (B, 3, H, W) in 0..255: what tells where things are."""
+        images = images.to(memory_format=torch.channels_last)
+        if not self.config.levels:
+            return self.norm(self.head(self.backbone(images)))
+        return self._joined(self.backbone.maps(images, self.config.levels))
+
+    def _joined(self, maps: list[Tensor]) -> Tensor:
+        return self.norm(self.head(torch.cat(maps, 1)))
 
     def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         logits = self.fc(self.features(batch["image"]).mean((2, 3)))
@@ -153,18 +182,33 @@ class Segmenter(Classifier):
         self.score = nn.Conv2d(self.fc.in_features, len(self.classes) + 1, 1)
         nn.init.normal_(self.score.weight, std=0.01)
         nn.init.constant_(self.score.get_parameter("bias"), 0.0)
+        if config.levels:
+            self.label_norm = standardized(config, self.backbone.channels)
+            self.fc = label_layer(self.backbone.channels, self.classes)
+
+    def branches(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """What the segmentation branch sees, (B, D, h, w), and what the label branch sees, pooled over the picture, (B, D').
+
+        With levels, places come from their maps and tags from the last map, where a class is told best and its place least.
+        """
+        if not self.config.levels:
+            features = self.features(images)
+            return features, features.mean((2, 3))
+        *maps, last = self.backbone.maps(images.to(memory_format=torch.channels_last), (*self.config.levels, 0))
+        return self._joined(maps), self.label_norm(last).mean((2, 3))
 
     def forward(self, batch: dict[str, Any]) -> dict[str, Tensor]:
         """Losses of a batch: image (B, 3, H, W), tags (B, C), semantic (B, H, W), online = whether S^ teaches yet."""
-        features, tags = self.features(batch["image"]), batch["tags"]
-        labels = self.fc(features.mean((2, 3)))
+        tags = batch["tags"]
+        features, pooled = self.branches(batch["image"])
+        labels = self.fc(pooled)
         logits = upsample(self.score(features), self.config.output_stride, self.config.label_stride)
         # Between the map's last point and the crop's edge there are labels, but no scores.
         extent = logits.shape[-2:]
         masks = batch["semantic"][:, :: self.config.label_stride, :: self.config.label_stride][:, : extent[0], : extent[1]]
         losses = {"segmentation": segmentation_loss(logits, masks, tags), "label": label_loss(labels, tags, self.label_loss)}
         if self.config.psl and self.config.masks == "mined":
-            online = online_mask(logits, self._weights(labels, tags))
+            online = online_mask(logits, self._weights(labels, tags), self.config.background_weight)
             losses["online"] = segmentation_loss(logits, online, tags) * float(batch["online"])
         return losses
 
@@ -175,15 +219,15 @@ class Segmenter(Classifier):
 
     def maps(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Score maps f (B, C+1, h, w), a softmax, and confidences v (B, C)."""
-        features = self.features(images)
-        return self.score(features).softmax(1), confidences(self.fc(features.mean((2, 3))), self.label_loss)
+        features, pooled = self.branches(images)
+        return self.score(features).softmax(1), confidences(self.fc(pooled), self.label_loss)
 
     def _predict(self, sample: Sample, tags: str) -> Prediction:
         size = longer_side(size_of(sample), self.config.resize)
         scores, v = multi_scale(self, sample.image, size, self.config.test_scales, self.config.test_flip)
         keep = prohibited(v, given(sample, tags), self.config.threshold)
         weights = weighting(keep, self.config)[keep > 0]
-        scores = torch.cat([scores[:1], scores[1:][keep > 0] * weights[:, None, None]])
+        scores = torch.cat([scores[:1] * self.config.background_weight, scores[1:][keep > 0] * weights[:, None, None]])
         return finish(sample, scores / scores.sum(0).clamp(min=1e-8), keep, v, self.classes, self.config)
 
 
@@ -502,7 +546,9 @@ def start(kind: type, config: Config, data: Any, run: Run, stage: str, previous:
     run.seed(stage)
     model = kind(config, data.classes).to(memory_format=torch.channels_last)
     if previous is not None and config.reuse == "previous":
-        model.load_state_dict(previous.state_dict(), strict=False)
+        own = model.state_dict()
+        fitting = {name: value for name, value in previous.state_dict().items() if own[name].shape == value.shape}
+        model.load_state_dict(fitting, strict=False)
     return model
 
 

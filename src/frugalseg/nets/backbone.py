@@ -8,8 +8,8 @@ the strided network's features, and what lies between them. Shape letters: B bat
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable
-from itertools import pairwise
+from collections.abc import Callable, Sequence
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any, cast
 
@@ -37,15 +37,24 @@ class Backbone(nn.Module):
     """A feature network that normalises its own input.
 
     body: the network; its parameters have the library's names. blocks: its leading to last blocks, each a list of all modules in
-    it. channels: D. stride: pixels of the image per cell of the map. report: what the weights file filled, or None.
+    it. channels: D. stride: pixels of the image per cell of the map. ends: for a plain row of layers, where each block ends.
+    report: what the weights file filled, or None.
     """
 
     mean: Tensor
     deviation: Tensor
 
-    def __init__(self, body: nn.Module, blocks: list[list[nn.Module]], channels: int, stride: int, normalize: str = "imagenet"):
+    def __init__(
+        self,
+        body: nn.Module,
+        blocks: list[list[nn.Module]],
+        channels: int,
+        stride: int,
+        normalize: str = "imagenet",
+        ends: Sequence[int] = (),
+    ):
         super().__init__()
-        self.body, self.blocks, self.channels, self.stride = body, blocks, channels, stride
+        self.body, self.blocks, self.channels, self.stride, self.ends = body, blocks, channels, stride, tuple(ends)
         self.frozen, self.freeze_norm = 0, False
         self.report: Report | None = None
         self.reverse = normalize == "caffe"
@@ -54,10 +63,41 @@ class Backbone(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """images: (B, 3, H, W) RGB, uint8 or float in 0..255. Returns (B, D, ceil(H / stride), ceil(W / stride))."""
+        return self.body(self._normalized(images))
+
+    def maps(self, images: Tensor, levels: Sequence[int]) -> list[Tensor]:
+        """The maps behind these blocks, counted from 1, with 0 for the last, in the order asked for and from one pass.
+
+        Raises ValueError for a block that is not there, and for a network that is no row of blocks (timm's).
+        """
+        wanted = self._layers_behind(levels)
+        features, found = self._normalized(images), {}
+        for index, layer in enumerate(row(self.body), start=1):
+            features = layer(features)
+            if index in wanted:
+                found[index] = features
+        return [found[index] for index in wanted]
+
+    def shapes(self, levels: Sequence[int]) -> list[tuple[int, int]]:
+        """Channels and stride of each of `maps`."""
+        training, side = self.training, 2 * self.stride
+        with torch.no_grad():
+            maps = self.eval().maps(self.mean.new_zeros(1, 3, side, side), levels)
+        self.train(training)
+        return [(features.shape[1], side // features.shape[2]) for features in maps]
+
+    def _layers_behind(self, levels: Sequence[int]) -> list[int]:
+        if not self.ends:
+            raise ValueError(f"levels: got {tuple(levels)}, but a timm backbone gives its last map only; leave levels out")
+        if any(not 0 <= level <= len(self.ends) for level in levels):
+            raise ValueError(f"levels: got {tuple(levels)}; type numbers from 1 to {len(self.ends)}, or 0 for the last block")
+        return [self.ends[level - 1] for level in levels]
+
+    def _normalized(self, images: Tensor) -> Tensor:
         if images.ndim != 4 or images.shape[1] != 3:
             raise ValueError(f"images: got {tuple(images.shape)}, expected (B, 3, H, W) RGB in 0..255")
         images = (images.to(self.mean.dtype) - self.mean) / self.deviation
-        return self.body(images.flip(1) if self.reverse else images)
+        return images.flip(1) if self.reverse else images
 
     def freeze(self, blocks: int, norm: bool = False) -> None:
         """Fix the leading blocks: no gradient, and batch norm and dropout as in evaluation. norm: fix every batch norm.
@@ -196,10 +236,19 @@ def _sequence(name: str, output_stride: int, weights: str | Path | None, normali
     _check_reached(name, output_stride, _dilate(body, output_stride))
     channels = [module.out_channels for module in body.modules() if isinstance(module, nn.Conv2d)][-1]
     modules = [[module for part in block.values() for module in part.modules()] for block in blocks]
-    backbone = Backbone(body, modules, channels, output_stride, normalize)
+    ends = list(accumulate(len(block) for block in blocks))
+    backbone = Backbone(body, modules, channels, output_stride, normalize, ends)
     if weights is not None:
         backbone.report = load_weights(body, _file(name, weights))
     return backbone
+
+
+def row(body: nn.Module) -> list[nn.Module]:
+    """The layers of a network made by `_assemble`, in their order of work."""
+    layers = list(body.children())
+    while len(layers) == 1 and isinstance(layers[0], nn.Sequential):
+        layers = list(layers[0].children())
+    return layers
 
 
 def _assemble(blocks: list[Block]) -> nn.Sequential:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from frugalseg.nets.backbone import Backbone, build
+from frugalseg.nets.backbone import Backbone, build, row
 
 PROBE = 128  # pixels of the picture that finds out at which layer the map falls below the fine stride
 
@@ -67,12 +67,9 @@ class Fork(nn.Module):
 
 def _layers(backbone: Backbone) -> list[nn.Module]:
     """The network as a row of layers; raises ValueError if it is none."""
-    layers = list(backbone.body.children())
-    while len(layers) == 1 and isinstance(layers[0], nn.Sequential):
-        layers = list(layers[0].children())
     if not isinstance(backbone.body, nn.Sequential):
         raise ValueError('a timm backbone cannot be forked; its one map serves both: type mask_features="same"')
-    return layers
+    return row(backbone.body)
 
 
 def _tail(layers: list[nn.Module]) -> nn.Sequential:

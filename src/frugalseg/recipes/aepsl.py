@@ -16,6 +16,9 @@ class Config:
         weights: a local file of backbone weights, or "imagenet" to download the library's; none starts from random numbers.
         normalize: how those weights want the picture: "imagenet", "half" or "caffe".
         level: number of leading backbone blocks to use; 0 uses all.
+        levels: blocks whose maps are joined to tell where things are, in CAM and segmentation branch, counted from 1; the label
+            branch beside the segmentation branch keeps the last map. Empty takes the last map for all, as the paper does.
+        standardize: take mean and deviation off every channel before the linear layers; the paper does not.
         frozen: number of leading backbone blocks that stay as they are.
         freeze_norm: keep all batch-norm statistics of the backbone as they are.
         channels: channels of LargeFOV's fc6 and fc7 (1024); 0 leaves the head out, for few pictures on ready-made features.
@@ -43,6 +46,7 @@ class Config:
         prohibit_by: what weights the score maps in training: "predicted" v, ground-truth "tags", or "none".
         relative: divide v by the picture's largest, in training and at test, so that its surest class meets background as an
             equal however unsure the classifier is; the paper does not.
+        background_weight: weight of the background's score map beside v (1; sec. 3.2); more leaves less to the classes.
         warmup: share of the steps on S alone before the online mask starts (ruling).
         plus: rounds of re-training on the CRF-refined predictions of the training set (PSL++: 1).
         label_stride: pixels between two points of the segmentation loss; scores are up-sampled to it (DeepLab: output_stride).
@@ -72,6 +76,8 @@ class Config:
     weights: str | None = None
     normalize: Literal["imagenet", "half", "caffe"] = "imagenet"
     level: int = 0
+    levels: tuple[int, ...] = ()
+    standardize: bool = False
     frozen: int = 0
     freeze_norm: bool = False
     channels: int = 1024
@@ -98,6 +104,7 @@ class Config:
     psl: bool = True
     prohibit_by: Literal["predicted", "tags", "none"] = "predicted"
     relative: bool = False
+    background_weight: float = 1.0
     warmup: float = 0.2
     plus: int = 1
     label_stride: int = 8
@@ -143,9 +150,11 @@ class Config:
         for name in ("erase_fraction", "background", "indoor_background", "threshold", "dropout", "warmup"):
             if not 0 <= getattr(self, name) <= 1:
                 faults.append(f"{name}={getattr(self, name)}: expected a number from 0 to 1")
-        for name in ("classifier_epochs", "epochs", "lr", "head_lr", "stop_ratio"):
+        for name in ("classifier_epochs", "epochs", "lr", "head_lr", "stop_ratio", "background_weight"):
             if not getattr(self, name) > 0:
                 faults.append(f"{name}={getattr(self, name)}: expected a number above 0")
+        if any(level < 1 for level in self.levels):
+            faults.append(f"levels={self.levels}: expected numbers of blocks, counted from 1")
         if not self.cam_scales or not self.test_scales or min(*self.scales, *self.cam_scales, *self.test_scales) <= 0:
             faults.append("scales, cam_scales, test_scales: expected numbers above 0, at least one")
         if self.output_stride % self.label_stride:
