@@ -94,7 +94,7 @@ def head(config: Config, channels: int) -> tuple[nn.Module, int]:
 
 
 def joined_channels(net: backbone.Backbone, levels: Sequence[int]) -> int:
-    """Channels of the joined maps of these blocks, or of the last map. Raises ValueError for maps that do not lie on each other."""
+    """Channels of the joined maps of these blocks, or of the last map. Raises ValueError for maps of different strides."""
     if not levels:
         return net.channels
     shapes = net.shapes(levels)
