@@ -21,7 +21,7 @@ from frugalseg.nets import roi
 from frugalseg.recipes.r2ios import Config
 from frugalseg.recipes.runtime import Runtime
 from frugalseg.run import Run, read_log
-from frugalseg.types import Instances, Sample
+from frugalseg.types import CompactInstances, Instances, Sample
 
 QUIET = Runtime(quiet=True, workers=0, log_every=1, accelerator="cpu")
 CLASSES = ("apple", "berry", "cherry")
@@ -100,11 +100,13 @@ class Given:
     def __init__(self, samples: list[Sample]) -> None:
         self.samples = samples
 
-    def __len__(self) -> int:
-        return len(self.samples)
+    def image(self, index: int) -> Tensor:
+        return self.samples[index].image.as_subclass(Tensor)
 
-    def __getitem__(self, index: int) -> Sample:
-        return self.samples[index]
+    def compact(self, index: int) -> CompactInstances:
+        own = self.samples[index].instances
+        codes = [rle.encode(mask.numpy()) for mask in own.masks]
+        return CompactInstances(own.boxes.as_subclass(Tensor), own.labels, rles=codes)
 
 
 def batch_of(samples: list[Sample], config: Config = TINY, count: int = 30, gate: bool = False) -> dict[str, Any]:

@@ -52,16 +52,13 @@ def padded(images: Sequence[Tensor], multiple: int) -> Tensor:
     return batch
 
 
-def cut(masks: Tensor, boxes: Tensor) -> list[Tensor]:
-    """Each object's mask (N, H, W) inside its box with a rim of one empty pixel, N small uint8 maps.
+def cut(mask: Tensor, box: Tensor) -> Tensor:
+    """An object's mask (H, W) inside its box with a rim of one empty pixel, uint8.
 
-    A thousand objects of a large picture take the memory of their boxes, not of a thousand pictures.
+    So a thousand objects of a large picture take the memory of their boxes, not of a thousand pictures.
     """
-    corners = whole_pixels(boxes).tolist()
-    parts = [
-        mask[max(0, y1) : max(0, y2), max(0, x1) : max(0, x2)] for mask, (x1, y1, x2, y2) in zip(masks, corners, strict=True)
-    ]
-    return [F.pad(part.as_subclass(Tensor).to(torch.uint8), (1, 1, 1, 1)) for part in parts]
+    x1, y1, x2, y2 = whole_pixels(box[None])[0].clamp(min=0).tolist()
+    return F.pad(mask[y1:y2, x1:x2].to(torch.uint8), (1, 1, 1, 1))
 
 
 def whole_pixels(boxes: Tensor) -> Tensor:
@@ -100,7 +97,7 @@ def predicted(
 class Objects:
     """Items of a detector's training data.
 
-    data: gives Samples whose instances have masks. boxes: gives each picture's proposals (P, 4) in its own pixels; None has none.
+    data: a `Data` whose objects have masks. boxes: gives each picture's proposals (P, 4) in its own pixels; None has none.
     scale, longest: see `scaled`. flip: mirror half of the pictures.
 
     An item is a dict: image (3, h, w) uint8; boxes (N, 4) and proposals (P, 4) in its pixels; labels (N,); cuts: as `cut` makes
@@ -114,7 +111,7 @@ class Objects:
         return len(self.data)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        item = self._own_pixels(self.data[index], index)
+        item = self._own_pixels(index)
         size = (item["image"].shape[1], item["image"].shape[2])
         if self.flip and torch.rand(()) < 0.5:
             item = mirrored(item, size[1])
@@ -123,20 +120,15 @@ class Objects:
         item |= {"corners": item["boxes"], "ratio": factors, "image": resized(item["image"], now)}
         return item | {"boxes": item["boxes"] * factors, "proposals": item["proposals"] * factors}
 
-    def _own_pixels(self, sample: Sample, index: int) -> dict[str, Any]:
-        objects = sample.instances
-        if objects is None or objects.masks is None:
-            raise ValueError(f"{sample.name}: got no object masks; learn from pictures that have them")
-        boxes = objects.boxes.as_subclass(Tensor)
+    def _own_pixels(self, index: int) -> dict[str, Any]:
+        known = self.data.compact(index)
+        if known is None:
+            raise ValueError(f"{self.data.names[index]}: got no object masks; learn from pictures that have them")
+        single = range(len(known)) if known.crowd is None else (~known.crowd).nonzero().flatten().tolist()
+        boxes, labels = known.boxes[list(single)], known.labels[list(single)]
+        cuts = [cut(torch.from_numpy(known.dense(number)), box) for number, box in zip(single, boxes, strict=True)]
         own = torch.zeros(0, 4) if self.boxes is None else self.boxes[index]
-        cuts = cut(objects.masks, boxes)
-        return {
-            "image": sample.image.as_subclass(Tensor),
-            "boxes": boxes,
-            "labels": objects.labels,
-            "cuts": cuts,
-            "proposals": own,
-        }
+        return {"image": self.data.image(index), "boxes": boxes, "labels": labels, "cuts": cuts, "proposals": own}
 
 
 def mirrored(item: dict[str, Any], width: int) -> dict[str, Any]:
