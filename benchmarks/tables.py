@@ -231,10 +231,15 @@ def markdown(table: Sequence[Sequence[str]]) -> str:
     return "\n".join([lines[0], "|" + "---|" * len(table[0]), *lines[1:]])
 
 
-def main() -> int:
+def made() -> str:
+    """The page that the files at hand make."""
     speeds = {path.stem: json.loads(path.read_text("utf-8")) for path in sorted(SPEED.glob("*.json"))}
+    return page(PLANS, results.read(RESULTS), speeds, fewshot.section())
+
+
+def main() -> int:
     PAGE.parent.mkdir(exist_ok=True)
-    PAGE.write_text(page(PLANS, results.read(RESULTS), speeds, fewshot.section()), encoding="utf-8")
+    PAGE.write_text(made(), encoding="utf-8")
     print(f"{PAGE.relative_to(ROOT)} is made")
     return 0
 
