@@ -252,6 +252,13 @@ def test_prediction_of_nothing_but_broken_files_is_status_1(work: Path) -> None:
     assert run("predict", str(trained(work)), "broken.png", "--quiet") == 1
 
 
+def test_prediction_of_an_empty_folder_says_so_and_writes_nothing(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (work / "empty").mkdir()
+    assert run("predict", str(trained(work)), "empty") == 1
+    assert "empty: no picture found" in capsys.readouterr().err
+    assert not (work / "predictions").exists()
+
+
 def test_two_pictures_of_one_name_do_not_overwrite_each_other(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("predict", str(trained(work)), "data/images", "data/images/val1.png", "--quiet") == 2
     assert "two pictures are called 'val1'" in capsys.readouterr().err

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,6 @@ from frugalseg.config import UsageError
 from frugalseg.data.images import BadImage
 from frugalseg.export import png
 from frugalseg.progress import track
-from frugalseg.types import Prediction, Sample
 
 if TYPE_CHECKING:
     from frugalseg.data import Data
@@ -33,13 +33,13 @@ def write(
     skipped.csv what is `left_out` already and the files that could not be read. One picture is in memory at a time. Raises
     UsageError for two equal names.
     """
-    folder, done = Path(out), 0
+    found, folder, done = listed(pictures), Path(out), 0
     skipped = [*left_out]
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "tags.csv").open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
         table = csv.writer(file)
         table.writerow(["image", *predictor.classes])
-        for sample, prediction in _predicted(predictor, pictures, skipped, quiet):
+        for sample, prediction in track(predictor.stream(found, skipped), "predict", sum(map(len, found)), quiet=quiet):
             if prediction.semantic is not None:
                 png.write(png.inside(folder / "masks", sample.name, ".png"), prediction.semantic)
             if overlays:
@@ -51,17 +51,15 @@ def write(
     return done, skipped
 
 
-def _predicted(
-    predictor: Predictor, pictures: Sequence[str | Path | Data], skipped: list[BadImage], quiet: bool
-) -> Iterator[tuple[Sample, Prediction]]:
+def listed(pictures: Sequence[str | Path | Data]) -> list[Data]:
+    """The pictures of each file, folder or data set. Raises DataError where there is none, UsageError for two equal names."""
     from frugalseg.data import Data, read
 
     found = [item if isinstance(item, Data) else read(item, layout="images", verify=False, skip_limit=1.0) for item in pictures]
-    names = [name for data in found for name in data.names]
-    twice = next((name for name in names if names.count(name) > 1), None) if len(set(names)) < len(names) else None
-    if twice is not None:
-        raise UsageError(f"two pictures are called {twice!r}; predict their folders one by one, each with an --out of its own")
-    yield from track(predictor.stream(found, skipped), "predict", len(names), quiet=quiet)
+    for name, count in Counter(name for data in found for name in data.names).most_common(1):
+        if count > 1:
+            raise UsageError(f"two pictures are called {name!r}; predict their folders one by one, each with an --out of its own")
+    return found
 
 
 def _list_skipped(path: Path, skipped: Sequence[BadImage]) -> None:
