@@ -378,24 +378,26 @@ def test_scales_of_the_query_are_averaged() -> None:
 def test_confidence_is_fitted_as_by_scikit_learn() -> None:
     random = np.random.default_rng(0)
     present, shots = random.random(400) < 0.5, random.choice([1.0, 2.0, 4.0], 400)
-    alike = random.normal(0.3 + 0.2 * present + 0.05 * np.log2(shots), 0.15)
+    means = np.stack([0.4 + 0.1 * present, 0.3 + 0.2 * present + 0.05 * np.log2(shots)], 1)
+    alike = random.normal(means, 0.15)  # of background and object
     weights = biopt.calibrated(alike, shots, present, ridge=1e-9)
-    inputs = np.stack([alike, np.log2(shots)], 1)
+    inputs = np.stack([alike[:, 1], alike[:, 0], np.log2(shots)], 1)
     fitted = LogisticRegression(C=1e9, tol=1e-9).fit(inputs, present)
     assert weights == pytest.approx([*fitted.coef_[0], fitted.intercept_[0]], rel=1e-3)
     sure = biopt.confidence(torch.from_numpy(alike), torch.from_numpy(shots), torch.from_numpy(weights))
-    assert sure.numpy() == pytest.approx(fitted.predict_proba(inputs)[:, 1], abs=1e-4)
+    assert sure[:, 0].numpy() == pytest.approx(fitted.predict_proba(inputs)[:, 1], abs=1e-4)
 
 
 def test_what_was_not_found_is_not_there() -> None:
     query, support = features(1).float(), torch.randn(1, 2, 16)
     nothing = torch.stack([torch.ones(30), torch.zeros(30)])[None]
     alike = biopt.resemblance(query, nothing, support)
-    assert biopt.confidence(alike, torch.ones(1), torch.tensor([5.0, 0.0, 9.0])).tolist() == [[0.0]]
+    assert biopt.confidence(alike, torch.ones(1), torch.tensor([5.0, 0.0, 0.0, 9.0])).tolist() == [[0.0]]
 
 
 def test_pairs_that_separate_perfectly_do_not_diverge() -> None:
-    weights = biopt.calibrated(np.array([0.1, 0.2, 0.8, 0.9]), np.ones(4), np.array([False, False, True, True]))
+    alike = np.array([[0.5, 0.1], [0.6, 0.2], [0.6, 0.8], [0.5, 0.9]])
+    weights = biopt.calibrated(alike, np.ones(4), np.array([False, False, True, True]))
     assert np.isfinite(weights).all()
     assert weights[0] > 0
 

@@ -70,7 +70,7 @@ def few(**settings: Any) -> Few:
     model = Few(device="cpu", **{**OPTIONS, **settings})
     model.network.backbone.body = Colours()
     model.network.init = biopt.InitModule(3)
-    model.network.calibration.copy_(torch.tensor([20.0, 0.0, -15.0]))
+    model.network.calibration.copy_(torch.tensor([20.0, 0.0, 0.0, -15.0]))
     return model
 
 

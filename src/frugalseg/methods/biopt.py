@@ -32,7 +32,7 @@ from frugalseg.types import IGNORE, Prediction, Sample
 
 EPS = 1e-5  # added to the weight of a mean, as in PANet
 FLOOR = 1e-6  # least norm of a vector: the cosine of a shorter one has no usable gradient
-UNCALIBRATED = (4.8, -0.2, -1.8)  # of `confidence`: MobileNetV2's 14 leading blocks on photos, a start for other features
+UNCALIBRATED = (4.7, 2.1, -0.3, -2.6)  # of `confidence`: MobileNetV2's 14 leading blocks on photos, a start for other features
 CALIBRATION_SHOTS = (1, 2, 4)  # references of the pairs that calibrate
 FINEST = 1024  # longer side, in pixels, at which probabilities are up-sampled; larger pictures repeat its labels
 LEAST_SIMILAR = 0.1  # share of the query that stands in for a class without a pixel (ruling)
@@ -295,7 +295,7 @@ def on_grid(side: float, stride: int) -> int:
 class BiOpt(nn.Module):
     """Feature network and init module; everything else has no parameters.
 
-    calibration: the three numbers of `confidence`. known, known_shown, known_shots: examples of the classes it learned from.
+    calibration: the four numbers of `confidence`. known, known_shown, known_shots: examples of the classes it learned from.
     """
 
     calibration: Tensor
@@ -418,9 +418,8 @@ class BiOpt(nn.Module):
             found = self.solve(query, support)
             probabilities.append(upsample(found.final.softmax(1), (view.shape[1], view.shape[2]), largest))
             alike.append(resemblance(query, found.final, support))
-        return torch.stack(probabilities).mean(0), confidence(
-            torch.stack(alike).mean(0), examples.shots[:, None], self.calibration
-        )
+        sure = confidence(torch.stack(alike).mean(0), examples.shots, self.calibration)
+        return torch.stack(probabilities).mean(0), sure
 
     @torch.no_grad()
     def label(
@@ -482,35 +481,42 @@ def full_size(probabilities: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def resemblance(query: Tensor, logits: Tensor, support: Tensor) -> Tensor:
-    """Cosine of the mean feature of what was found and P_s, (E, N); −1 where nothing was found.
+    """Cosine of the mean feature of what was found and P_s, for background and object, (E, M); −1 where nothing was found.
 
-    Of a dozen measures on real photos (largest and mean probability, margins, segmenting the references back) this one told best
-    whether the class is there. Shapes: query (E or 1, X, D), logits (E, M, X), support (E, M, D).
+    Of a dozen measures on real photos (largest probability, margins, segmenting the references back) the object's told
+    best whether the class is there with ready-made features, and the background's, that is the scene, with trained ones.
+
+    Shapes: query (E or 1, X, D), logits (E, M, X), support (E, M, D).
     """
-    chosen = F.one_hot(logits.argmax(1), logits.shape[1]).mT[:, 1:].to(query)
+    chosen = F.one_hot(logits.argmax(1), logits.shape[1]).mT.to(query)
     found = F.normalize(_gather(chosen, query), dim=-1)
-    cos = (found * F.normalize(support[:, 1:], dim=-1)).sum(-1)
-    return torch.where(chosen.sum(-1) > 0, cos, -1.0)
+    return torch.where(chosen.sum(-1) > 0, (found * F.normalize(support, dim=-1)).sum(-1), -1.0)
 
 
-def confidence(resemblance: Tensor, shots: Tensor, calibration: Tensor) -> Tensor:
-    """σ(a·resemblance + b·log2(shots) + c), as `calibrated` fits it: the mean of more references is more like anything."""
-    a, b, c = calibration
-    return torch.where(resemblance > -1, (a * resemblance + b * shots.clamp(min=1).log2() + c).sigmoid(), 0.0)
+def confidence(alike: Tensor, shots: Tensor, calibration: Tensor) -> Tensor:
+    """How sure it is that each class is there, (E, N): σ(a·object + b·background + c·log2(shots) + d), 0 for what was not found.
 
-
-def calibrated(resemblance: np.ndarray, shots: np.ndarray, present: np.ndarray, ridge: float = 1e-4) -> np.ndarray:
-    """The (3,) of `confidence` by logistic regression on pairs with and without the class (Newton's method), all (N,).
-
-    ridge: a little of the squared weights, so that pairs that separate perfectly do not drive them to infinity.
+    The weights are those of `calibrated`: the mean of more references is more like anything. alike (E, M), shots (E,).
     """
-    seen = resemblance > -1
-    inputs = np.stack([resemblance, np.log2(shots), np.ones_like(resemblance)], 1)[seen].astype(np.float64)
-    weights, wanted = np.zeros(3), present[seen].astype(np.float64)
+    a, b, c, d = calibration
+    scores = a * alike[:, 1:] + b * alike[:, :1] + c * shots.clamp(min=1).log2()[:, None] + d
+    return torch.where(alike[:, 1:] > -1, scores.sigmoid(), 0.0)
+
+
+def calibrated(alike: np.ndarray, shots: np.ndarray, present: np.ndarray, ridge: float = 1e-4) -> np.ndarray:
+    """The (4,) of `confidence` by logistic regression (Newton's method) on pairs with and without the class.
+
+    alike (N, 2) of background and object, shots (N,), present (N,) bool. ridge: a little of the squared weights, so that
+    pairs that separate perfectly do not drive them to infinity.
+    """
+    seen = alike[:, 1] > -1
+    inputs = np.stack([alike[:, 1], alike[:, 0], np.log2(shots), np.ones(len(shots))], 1)[seen].astype(np.float64)
+    weights, wanted = np.zeros(4), present[seen].astype(np.float64)
+    penalty = ridge * len(wanted) * np.array([1.0, 1.0, 1.0, 1e-6])
     for _ in range(50):
         sure = 1 / (1 + np.exp(-np.clip(inputs @ weights, -30, 30)))
-        slope = inputs.T @ (sure - wanted) + ridge * len(wanted) * weights * (1, 1, 0)
-        curve = (inputs * (sure * (1 - sure))[:, None]).T @ inputs + (ridge * len(wanted) + 1e-9) * np.eye(3)
+        slope = inputs.T @ (sure - wanted) + penalty * weights
+        curve = (inputs * (sure * (1 - sure))[:, None]).T @ inputs + np.diag(penalty + 1e-12)
         weights = weights - np.linalg.solve(curve, slope)
     return weights
 
@@ -762,7 +768,7 @@ def calibrate(config: Config, model: BiOpt, pictures: Any, labels: Sequence[Sequ
         examples = bank.examples([tasks[number] for number in numbers]).to(run.device)
         query = model.features(model.picture(sample.image)).flatten(1, 2)
         support = fill_empty(examples.prototypes, examples.shown, query)
-        alike = resemblance(query, model.solve(query, support).final, support)[:, 0]
+        alike = resemblance(query, model.solve(query, support).final, support)
         return {"alike": alike.cpu().numpy(), "shots": examples.shots.cpu().numpy(), "present": np.array(present)}
 
     shelf = run.each("presence", pictures.select(places), measure)
