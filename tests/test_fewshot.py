@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
+import toys
 from sklearn.metrics import precision_score, recall_score, roc_auc_score
+from torch.nn import functional as F
 
+import frugalseg
+from frugalseg import fewshot
+from frugalseg.data import Data, DataError, episodes
+from frugalseg.methods import biopt
 from frugalseg.metrics.bootstrap import paired
 from frugalseg.metrics.fewshot import FewShotResult, FewShotScores, PresenceScores
+from frugalseg.predictor import Predictor
 
 CLASSES = ("cat", "dog", "cow")
 
@@ -119,3 +128,75 @@ def test_result_of_several_seeds_is_their_mean_and_spread() -> None:
     assert result.value == pytest.approx((0.525 + 0.5) / 2)
     assert result.deviation == pytest.approx(np.std([0.525, 0.5], ddof=1))
     assert result.table().row_count > 6
+
+
+# -- a trained model -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Data:
+    """Six pictures of all three classes, six of the first two."""
+    folder = tmp_path_factory.mktemp("pictures")
+    parts = [toys.write(folder / str(part), ((1, 1, 1 - part),) * 6) for part in range(2)]
+    records = [replace(record, name=f"{part}/{record.name}") for part, data in enumerate(parts) for record in data.records]
+    return Data(folder, "masks", "train", toys.CLASSES, records)
+
+
+@pytest.fixture(scope="module")
+def model(pictures: Data, tmp_path_factory: pytest.TempPathFactory) -> Predictor:
+    settings = {
+        "backbone": "tiny",
+        "side": 33,
+        "steps": 2,
+        "batch": 2,
+        "test_scales": (1.0, 1.5),
+        "novel": ["cherry"],
+        "known": 2,
+    }
+    engine = {"workers": 0, "accelerator": "cpu", "quiet": True, "out": str(tmp_path_factory.mktemp("runs")), "name": "run"}
+    return frugalseg.train("biopt", pictures, **settings, **engine, pairs=4, novel_in_train="ignore")
+
+
+@pytest.mark.parametrize("shots", [1, 3])
+def test_shared_work_gives_what_each_episode_alone_gives(model: Predictor, pictures: Data, shots: int) -> None:
+    found = fewshot.evaluate(model, pictures, shots, count=8, seeds=[4], quiet=True).seeds[4]
+    drawn = episodes.draw(pictures, episodes.class_pixels(pictures), [3], shots, 8, 4)
+    network = model.network
+    for number, task in enumerate(drawn.episodes):
+        maps = [network.features(network.picture(pictures.image(index))) for index in task.references]
+        masks = [episodes.class_mask(pictures[index], 3) for index in task.references]
+        weights = [biopt.class_weights(mask, (5, 5)) for mask in masks]
+        support, _ = biopt.support_prototypes(
+            torch.stack([m.flatten(1, 2) for m in maps], 1)[None], torch.stack(weights)[None, None]
+        )
+        total = torch.zeros(1, 2, 7, 7)
+        for view in network.views(pictures.image(task.query)):
+            final = network.solve(view.flatten(1, 2), support).final.softmax(1)
+            total = total + biopt.upsample(final, (view.shape[1], view.shape[2]), (7, 7))
+        truth = episodes.class_mask(pictures[task.query], 3)
+        mask = F.interpolate(total, truth.shape, mode="bilinear", align_corners=True).argmax(1)[0]
+        alone = FewShotScores(pictures.classes)
+        alone.update("one", 3, mask, truth)
+        np.testing.assert_allclose(found.rows[f"{number:05d}"], alone.rows["one"], atol=2)
+
+
+def test_only_classes_that_were_held_back_or_are_unknown_are_asked_for(model: Predictor, pictures: Data) -> None:
+    result = fewshot.evaluate(model, pictures, count=5, quiet=True)
+    assert result.seeds[0].per_class.keys() == {"cherry"}
+    assert "novel-in-train=ignore" in result.seeds[0].protocol
+    renamed = Data(pictures.root, "masks", "train", ("apple", "berry", "fig"), pictures.records)
+    assert fewshot.evaluate(model, renamed, count=5, quiet=True).seeds[0].per_class.keys() == {"fig"}
+    known = Data(pictures.root, "masks", "train", ("berry", "apple", "berry2"), pictures.records).select(range(6))
+    assert fewshot.novel_labels(model.network, known) == [3]
+    model.network.novel, kept = (), model.network.novel
+    with pytest.raises(DataError, match="learned from all its classes"):
+        fewshot.evaluate(model, pictures, count=5, quiet=True)
+    model.network.novel = kept
+
+
+def test_absent_classes_are_asked_for_too(model: Predictor, pictures: Data) -> None:
+    result = fewshot.evaluate(model, pictures.select([0, 1, 2]), count=4, quiet=True)
+    assert result.presence.present == [True] * 4, "every picture shows the class: there is nobody to ask"
+    everything = fewshot.evaluate(model, pictures, count=4, seeds=2, quiet=True)
+    assert sorted(everything.presence.present) == [False] * 8 + [True] * 8
+    assert list(everything.seeds) == [0, 1]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import random
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -151,13 +151,18 @@ def draw(
             f"{data.root}: no class has the {shots + 1} pictures of a {shots}-shot episode ({have}); ask for fewer shots"
         )
     shown = {index for label in usable for index in pool[label]}
-    without = {label: sorted((i for i in shown if label not in pixels[i]), key=data.names.__getitem__) for label in usable}
+    without = {label: _absent(data, pixels, label, shown) or _absent(data, pixels, label, range(len(data))) for label in usable}
     source, episodes = random.Random(f"{seed} {shots}"), []
     for _ in range(count):
         label = source.choice(usable)
         query, *references = source.sample(pool[label], shots + 1)
         episodes.append(Episode(label, query, tuple(references), source.choice(without[label]) if without[label] else None))
     return EpisodeList(tuple(episodes), shots, seed, _digest(data, episodes), left_out)
+
+
+def _absent(data: Data, pixels: Sequence[Mapping[int, int]], label: int, among: Iterable[int]) -> list[int]:
+    """Pictures that do not show the class; best among those that are looked at anyway."""
+    return sorted((index for index in among if label not in pixels[index]), key=data.names.__getitem__)
 
 
 def _digest(data: Data, episodes: Sequence[Episode]) -> str:
