@@ -329,5 +329,5 @@ def test_masks_of_wild_names_stay_in_their_folder(tmp_path: Path) -> None:
         png.inside(tmp_path / "a", "../b", ".png")
     png.write(png.inside(tmp_path, "x/y", ".png"), np.arange(256).reshape(16, 16))
     assert np.array_equal(np.asarray(Image.open(tmp_path / "x" / "y.png")), np.arange(256).reshape(16, 16))
-    with pytest.raises(ValueError, match=r"expected \(H, W\) of 0\.\.255"):
-        png.write(tmp_path / "z.png", np.full((2, 2), 256))
+    with pytest.raises(ValueError, match=r"expected \(H, W\) of 0\.\.65535"):
+        png.write(tmp_path / "z.png", np.full((2, 2), 65536))

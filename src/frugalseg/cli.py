@@ -61,7 +61,7 @@ class Check:
     """What to check.
 
     Args:
-        layout: voc, masks, tags, classes or images; empty looks for itself.
+        layout: voc, coco, sbd, objects, masks, tags, classes or images; empty looks for itself.
         skip_limit: share of pictures that may be left out as broken before training is refused.
     """
 
@@ -108,13 +108,15 @@ class Predict:
     """What to write.
 
     Args:
-        out: the folder for masks/ (indexed PNG), overlays/ (JPEG), tags.csv and, if need be, skipped.csv.
+        out: the folder for masks/ or objects/ (indexed PNG), overlays/ (JPEG), COCO's JSON of objects, tags.csv, skipped.csv.
         overlays: draw the masks over the pictures too.
+        min_score: objects below it are not drawn; results.json has all.
         quiet: say nothing of the progress.
     """
 
     out: str = "predictions"
     overlays: bool = True
+    min_score: float = 0.5
     quiet: bool = False
 
 

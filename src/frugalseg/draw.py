@@ -11,27 +11,27 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from frugalseg import rle
 from frugalseg.export.png import palette
-from frugalseg.types import IGNORE, Prediction
+from frugalseg.types import IGNORE, CompactInstances, Prediction
 
 Pixels = Tensor | np.ndarray
 GAP = 8  # pixels between the pictures of a sheet
+SIDE = 384  # to which small pictures are enlarged for a sheet
 TITLE = 22  # pixels of a sheet's head line
 
 
-def overlay(image: Pixels, prediction: Prediction, *, alpha: float = 0.5, legend: bool = True) -> np.ndarray:
+def overlay(image: Pixels, prediction: Prediction, *, alpha: float = 0.5, legend: bool = True, least: float = 0.5) -> np.ndarray:
     """The image with what the prediction says of it: (H, W, 3) uint8, same size as the image.
 
-    Classes are tinted in VOC's colours with an outline; objects of a prediction without a class mask likewise, each on its own.
+    Classes are tinted in VOC's colours with an outline; objects, where there is no class mask, see `objects`.
     image: (3, H, W) uint8 RGB. alpha: strength of the tint. legend: name the classes that occur in the corner.
+    least: the score from which an object is drawn.
     """
     picture = _pixels(image)
     if prediction.semantic is not None:
         return paint(picture, prediction.semantic, prediction.classes if legend else (), alpha=alpha)
-    objects = prediction.instances
-    for index, label in enumerate(objects.labels.tolist() if objects else ()):
-        picture = paint(picture, objects.dense(index) * np.uint8(label), (), alpha=alpha)  # type: ignore[union-attr]
-    return picture
+    return objects(image, prediction.instances, prediction.classes if legend else (), alpha=alpha, least=least)
 
 
 def paint(image: Pixels, semantic: Pixels, classes: Sequence[str] = (), *, alpha: float = 0.5) -> np.ndarray:
@@ -47,6 +47,58 @@ def paint(image: Pixels, semantic: Pixels, classes: Sequence[str] = (), *, alpha
     mixed = np.where(edge, tint, picture * (1 - strength) + tint * strength).astype(np.uint8)
     present = [int(value) for value in np.unique(ids) if 0 < value <= len(classes)]
     return _legend(mixed, [(classes[value - 1], tuple(int(part) for part in colours[value])) for value in present])
+
+
+def objects(
+    image: Pixels,
+    found: CompactInstances | None,
+    classes: Sequence[str] = (),
+    *,
+    alpha: float = 0.5,
+    least: float = 0.5,
+    side: int = 0,
+) -> np.ndarray:
+    """The image tinted by its objects, each in a colour of its own, with class and score written on it if there is room.
+
+    classes: names to write. least: the score from which an object is drawn. side: enlarge small pictures to this, see `enlarge`.
+    """
+    picture = _pixels(image)
+    shown = None if found is None else sure(found, least)
+    ids = object_map(shown, (picture.shape[0], picture.shape[1]))
+    times = max(1, side // max(picture.shape[:2]))
+    picture, ids = picture.repeat(times, 0).repeat(times, 1), ids.repeat(times, 0).repeat(times, 1)
+    # The golden ratio keeps neighbours in the ranking, which are many, apart on the circle of hues.
+    hues = np.arange(int(ids.max(initial=0)) + 1) * 0.618034 % 1 * 6
+    colours = 255 * np.clip(np.abs((hues[:, None] + [0, 4, 2]) % 6 - 3) - 1, 0.15, 1)
+    tint, edge = colours[ids].astype(np.float32), _edges(ids)[..., None]
+    mixed = np.where(edge, tint, np.where(ids[..., None] > 0, picture * (1 - alpha) + tint * alpha, picture)).astype(np.uint8)
+    return mixed if shown is None or not classes else _captions(mixed, shown, classes, times)
+
+
+def sure(found: CompactInstances, least: float) -> CompactInstances:
+    """The objects with at least this score, best first; all of those without scores."""
+    if found.scores is None:
+        return found
+    order = [index for index in found.scores.argsort(descending=True, stable=True).tolist() if found.scores[index] >= least]
+    return CompactInstances(found.boxes[order], found.labels[order], found.scores[order], [found.rles[index] for index in order])
+
+
+def object_map(found: CompactInstances | None, size: tuple[int, int], least: float = 0.0) -> np.ndarray:
+    """(H, W) int32 numbers of the objects, 1 for the best score, which is on top; 0 where there is none."""
+    return rle.paint([] if found is None else sure(found, least).rles, size)
+
+
+def _captions(picture: np.ndarray, found: CompactInstances, classes: Sequence[str], times: int) -> np.ndarray:
+    """Class and score at the upper left corner of each object that is larger than the words."""
+    image = Image.fromarray(picture)
+    drawing, font = ImageDraw.Draw(image, "RGBA"), ImageFont.load_default(max(9, min(picture.shape[:2]) // 36))
+    for index, (label, (x1, y1, x2, y2)) in enumerate(zip(found.labels.tolist(), (found.boxes * times).tolist(), strict=True)):
+        words = classes[label - 1] + ("" if found.scores is None else f" {found.scores[index]:.2f}")
+        left, top, right, bottom = drawing.textbbox((x1 + 2, y1 + 1), words, font=font)
+        if right - left < x2 - x1 and bottom - top < y2 - y1:
+            drawing.rectangle((left - 2, top - 1, right + 2, bottom + 1), fill=(0, 0, 0, 130))
+            drawing.text((x1 + 2, y1 + 1), words, font=font, fill=(255, 255, 255, 255))
+    return np.asarray(image)
 
 
 def _pixels(image: Pixels) -> np.ndarray:

@@ -15,8 +15,10 @@ from frugalseg.data import Data, read
 from frugalseg.data.problems import DataError
 from frugalseg.export import png
 from frugalseg.files import write_json
-from frugalseg.methods import NEW_CLASSES
-from frugalseg.metrics.fewshot import FewShotResult, FewShotScores
+from frugalseg.methods import NEW_CLASSES, OBJECTS
+from frugalseg.metrics.fewshot import FewShotResult
+from frugalseg.metrics.instances import InstanceScores
+from frugalseg.metrics.per_image import PerImage
 from frugalseg.metrics.semantic import SemanticScores, class_iou
 from frugalseg.predictor import Predictor
 from frugalseg.progress import track
@@ -33,11 +35,12 @@ def evaluate(
     shots: int = 0,
     episodes: int = 1000,
     seeds: int = 1,
-) -> SemanticScores | FewShotResult:
+) -> SemanticScores | FewShotResult | InstanceScores:
     """Mean IoU of the model's class masks on pictures with masks; the run folder keeps metrics, masks and overlays.
 
-    A few-shot model is scored on classes it has not learned, by `frugalseg.fewshot`: `shots` (0: as in training) references for
-    each of `episodes` tasks, for each of `seeds` lists of them.
+    A model of object masks is scored by their average precision, see `frugalseg.objects`. A few-shot model is scored on classes
+    it has not learned, by `frugalseg.fewshot`: `shots` (0: as in training) references for each of `episodes` tasks, for each of
+    `seeds` lists of them.
 
     data: a folder, of which the list `split` is read, or what `frugalseg.read` returned. tags: "ground-truth" tells the model
     which classes are in the picture, an upper bound that has its own protocol id. Raises DataError for data that cannot score it.
@@ -53,7 +56,13 @@ def evaluate(
         from frugalseg import fewshot
 
         return fewshot.evaluate(predictor, data, shots, episodes, seeds, quiet)
-    _check(predictor, data)
+    if predictor.method.makes == OBJECTS:
+        from frugalseg import objects
+
+        return objects.evaluate(predictor, data, tags, quiet)
+    if "semantic" not in data.offers:
+        raise DataError(f"{data.root}, list {data.split!r}: no picture has a mask to score with; give another --split")
+    expect_classes(predictor, data)
     told = tags == "ground-truth"
     list_name = (data.split or "all") + ("+ground-truth-tags" if told else "")
     scores = SemanticScores(predictor.classes, data=data.root.resolve().name, split=list_name)
@@ -71,15 +80,14 @@ def evaluate(
     return scores
 
 
-def _check(predictor: Predictor, data: Data) -> None:
-    if "semantic" not in data.offers:
-        raise DataError(f"{data.root}, list {data.split!r}: no picture has a mask to score with; give another --split")
+def expect_classes(predictor: Predictor, data: Data) -> None:
+    """Raises DataError unless the data has the model's classes, in its order."""
     if tuple(data.classes) != predictor.classes:
         got, expected = ", ".join(data.classes), ", ".join(predictor.classes)
         raise DataError(f"{data.root}: got the classes {got}; expected those of the model, in its order: {expected}")
 
 
-def record(folder: Path, scores: SemanticScores | FewShotScores) -> None:
+def record(folder: Path, scores: PerImage) -> None:
     """Put the scores into the run's metrics.json under their protocol id, beside those of other protocols."""
     path = folder / "metrics.json"
     known: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}

@@ -74,7 +74,7 @@ def _environment() -> Environment:
     """Everything is escaped: the names of pictures, classes and folders come from outside."""
     made = Environment(loader=PackageLoader("frugalseg", "."), autoescape=True, undefined=StrictUndefined)
     made.trim_blocks = made.lstrip_blocks = True
-    made.filters.update(percent=percent, duration=duration, size=size, words=words)
+    made.filters.update(percent=percent, duration=duration, size=size, words=words, measure=measure)
     return made
 
 
@@ -109,6 +109,12 @@ def _bytes(path: Path) -> int:
 def percent(value: float | None, digits: int = 1) -> str:
     """A fraction in percent; a score that does not exist is a dash."""
     return "–" if value is None else f"{100 * value:.{digits}f}"
+
+
+def measure(protocol: str) -> str:
+    """What a protocol id measures, in words."""
+    head = protocol.partition("|")[0]
+    return {"miou": "mean IoU", "mean-iou": "mean IoU", "pq": "panoptic quality"}.get(head, head)
 
 
 def words(value: Any) -> str:

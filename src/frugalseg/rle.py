@@ -121,6 +121,16 @@ def complement(code: RLE) -> RLE:
     return from_counts(flipped, tuple(code["size"]))  # type: ignore[arg-type]
 
 
+def paint(codes: Sequence[RLE], size: tuple[int, int]) -> np.ndarray:
+    """(H, W) int32 map of the masks' numbers 1, 2, …, 0 where there is none; of masks that overlap, the first is on top."""
+    columns = np.zeros(size[0] * size[1], np.int32)
+    for number in range(len(codes), 0, -1):
+        limits = np.cumsum(parse(codes[number - 1]["counts"]))
+        for start, end in zip(limits[:-1:2].tolist(), limits[1::2].tolist(), strict=True):
+            columns[start:end] = number
+    return columns.reshape(size[1], size[0]).T
+
+
 def areas(codes: Sequence[RLE]) -> np.ndarray:
     """(N,) int64 pixels of each mask."""
     return np.asarray(codec.area(list(codes)), np.int64) if codes else np.zeros(0, np.int64)

@@ -135,6 +135,14 @@ class Data(Dataset[Sample]):
         kept = [codes[number] for number in labels]
         return CompactInstances(torch.from_numpy(rle.boxes(kept)), torch.tensor([*labels.values()], dtype=torch.int64), rles=kept)
 
+    def void(self, index: int) -> rle.RLE | None:
+        """The pixels of a picture that its class mask leaves out (255), where its objects come with one; else None."""
+        record = self.records[index]
+        if record.objects is None or record.object_classes is None:
+            return None
+        mask = images.load_mask(record.object_classes, record.image, None, self.max_pixels)
+        return rle.encode(mask.numpy() == IGNORE)
+
     @property
     def names(self) -> list[str]:
         return [record.name for record in self.records]

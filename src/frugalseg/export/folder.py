@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import csv
+import json
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from frugalseg import draw
+from frugalseg import draw, files
 from frugalseg.config import UsageError
 from frugalseg.data.images import BadImage
-from frugalseg.export import png
+from frugalseg.export import coco, png
 from frugalseg.progress import track
 
 if TYPE_CHECKING:
@@ -26,27 +27,39 @@ def write(
     overlays: bool = True,
     quiet: bool = False,
     left_out: Sequence[BadImage] = (),
+    min_score: float = 0.5,
 ) -> tuple[int, list[BadImage]]:
     """Predict files and folders of pictures into `out`; give the number done and the broken files.
 
     masks/NAME.png holds class ids, overlays/NAME.jpg the picture with them, tags.csv a row of confidences for each picture,
-    skipped.csv what is `left_out` already and the files that could not be read. One picture is in memory at a time. Raises
-    UsageError for two equal names.
+    skipped.csv what is `left_out` already and the files that could not be read. A model of objects writes objects/NAME.png with
+    the numbers of those of at least `min_score`, results.json (COCO's results) and instances.json (the same as a data set, to be
+    looked at, corrected or learned from) with all of them. One picture is in memory at a time. Raises UsageError for two equal
+    names.
     """
     found, folder, done = listed(pictures), Path(out), 0
     skipped = [*left_out]
     folder.mkdir(parents=True, exist_ok=True)
+    gathered = coco.Collector(predictor.classes)
     with (folder / "tags.csv").open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
         table = csv.writer(file)
         table.writerow(["image", *predictor.classes])
         for sample, prediction in track(predictor.stream(found, skipped), "predict", sum(map(len, found)), quiet=quiet):
             if prediction.semantic is not None:
                 png.write(png.inside(folder / "masks", sample.name, ".png"), prediction.semantic)
+            if prediction.instances is not None:
+                shown = draw.object_map(prediction.instances, prediction.size, min_score)
+                png.write(png.inside(folder / "objects", sample.name, ".png"), shown)
+                gathered.add(sample.name, prediction.size, prediction.instances)
             if overlays:
-                draw.save(png.inside(folder / "overlays", sample.name, ".jpg"), draw.overlay(sample.image, prediction))
+                drawn = draw.overlay(sample.image, prediction, least=min_score)
+                draw.save(png.inside(folder / "overlays", sample.name, ".jpg"), drawn)
             if prediction.tags is not None:
                 table.writerow([sample.name, *(f"{value:.4f}" for value in prediction.tags.tolist())])
             done += 1
+    if gathered.images:
+        files.write(folder / "results.json", json.dumps(gathered.results))
+        files.write(folder / "instances.json", json.dumps(gathered.dataset()))
     _list_skipped(folder / "skipped.csv", skipped)
     return done, skipped
 

@@ -20,13 +20,18 @@ def palette() -> np.ndarray:
 
 
 def write(path: str | Path, semantic: Tensor | np.ndarray) -> None:
-    """Write a mask, (H, W) of ids 0..255, creating folders on the way. Raises ValueError for other shapes and ids."""
+    """Write a mask, (H, W) of ids, creating folders on the way; ids above 255, as of many objects, make it grey with 16 bits.
+
+    Raises ValueError for other shapes and ids.
+    """
     ids = np.asarray(semantic)
-    if ids.ndim != 2 or ids.min(initial=0) < 0 or ids.max(initial=0) > 255:
+    if ids.ndim != 2 or ids.min(initial=0) < 0 or ids.max(initial=0) > 65535:
         got = f"{ids.shape} of {ids.min(initial=0)}..{ids.max(initial=0)}"
-        raise ValueError(f"mask for {path}: got {got}, expected (H, W) of 0..255")
-    image = Image.fromarray(ids.astype(np.uint8))
-    image.putpalette(palette().tobytes())
+        raise ValueError(f"mask for {path}: got {got}, expected (H, W) of 0..65535")
+    wide = ids.max(initial=0) > 255
+    image = Image.fromarray(ids.astype(np.uint16 if wide else np.uint8))
+    if not wide:
+        image.putpalette(palette().tobytes())
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     image.save(path, format="PNG")
 

@@ -36,6 +36,7 @@ class Method:
 
 
 NEW_CLASSES = "masks of new classes"  # what is scored by episodes
+OBJECTS = "object masks"  # likewise: they are scored by average precision
 
 # In the order of preference: `train` without a method takes the first whose labels are there.
 METHODS: dict[str, Method] = {
@@ -59,7 +60,7 @@ METHODS: dict[str, Method] = {
         name="r2ios",
         summary="R2-IOS: reversible recursive refinement of object masks (Liang et al., CVPR 2016)",
         needs=frozenset({"image", "instances"}),
-        makes="object masks",
+        makes=OBJECTS,
         module="frugalseg.methods.r2ios",
         recipe="frugalseg.recipes.r2ios",
     ),
@@ -67,7 +68,7 @@ METHODS: dict[str, Method] = {
         name="maskrcnn",
         summary="Mask R-CNN (He et al., ICCV 2017), torchvision's: the baseline beside R2-IOS",
         needs=frozenset({"image", "instances"}),
-        makes="object masks",
+        makes=OBJECTS,
         module="frugalseg.methods.maskrcnn",
         recipe="frugalseg.recipes.maskrcnn",
     ),

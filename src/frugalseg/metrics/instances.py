@@ -207,6 +207,7 @@ class InstanceScores(PerImage):
             "values": {name: number(value) for name, value in self.values.items()},
             "intervals": {name: [number(spread.low), number(spread.high)] for name, spread in spreads.items()},
             "per_class": {name: number(ap) for name, ap in self.per_class.items()},
+            "baselines": {},
             "rows": {
                 name: {f.name: getattr(row, f.name).tolist() for f in fields(row)} for name, row in sorted(self.rows.items())
             },

@@ -103,7 +103,7 @@ class PanopticScores(PerImage):
         """Everything printed, and each image's sums of overlaps, matches, wrong and missed objects by class."""
         rows = {name: row.tolist() for name, row in sorted(self.rows.items())}
         per_class = {name: number(value) for name, value in self.per_class.items()}
-        return {**self._head(samples, seed), "threshold": self.threshold, "per_class": per_class, "rows": rows}
+        return {**self._head(samples, seed), "threshold": self.threshold, "per_class": per_class, "baselines": {}, "rows": rows}
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> Self:

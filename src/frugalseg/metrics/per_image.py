@@ -40,6 +40,10 @@ class PerImage(ABC):
     def table(self) -> Table:
         """The field's table."""
 
+    @abstractmethod
+    def to_json(self, samples: int = 2000, seed: int = 0) -> dict[str, Any]:
+        """Everything printed, and what was kept of each image; `from_json` reads it."""
+
     @property
     def names(self) -> list[str]:
         """The images in sorted order: no result depends on the order in which they arrived."""

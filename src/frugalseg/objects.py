@@ -1,0 +1,86 @@
+"""Score a model that makes object masks: average precision of masks, boxes and borders, panoptic quality, all from one pass."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from frugalseg import draw, files
+from frugalseg.data import Data
+from frugalseg.data.problems import DataError
+from frugalseg.evaluation import expect_classes, record, telling
+from frugalseg.export import coco, png
+from frugalseg.metrics.instances import InstanceScores, Kind
+from frugalseg.metrics.panoptic import PanopticScores
+from frugalseg.predictor import Predictor
+from frugalseg.progress import track
+from frugalseg.types import Prediction
+
+KINDS: tuple[Kind, ...] = ("mask", "box", "boundary")
+
+
+def evaluate(
+    predictor: Predictor, data: Data, tags: Literal["predicted", "ground-truth"] = "predicted", quiet: bool = False
+) -> InstanceScores:
+    """Scores of the masks; the run folder keeps those of boxes, borders and panoptic quality too.
+
+    There, predictions/<list> holds results.json and truth.json, which any tool for COCO scores, objects/ (indexed PNG) and
+    pictures of the best, median and worst. Raises DataError for data without object masks or with other classes.
+    """
+    if "instances" not in data.offers:
+        raise DataError(f"{data.root}, list {data.split!r}: no picture has object masks to score with; give another --split")
+    expect_classes(predictor, data)
+    told = tags == "ground-truth"
+    about = data.root.resolve().name, (data.split or "all") + ("+ground-truth-tags" if told else "")
+    scores = {kind: InstanceScores(predictor.classes, *about, kind=kind) for kind in KINDS}
+    panoptic = PanopticScores(predictor.classes, *about)
+    masked = data.select([index for index, known in enumerate(data.records) if "instances" in known.fields])
+    kept: list[Prediction] = []
+    predictions = predictor.stream(masked, tags="given" if told else "predicted")
+    for index, (sample, prediction) in track(enumerate(predictions), "evaluate", len(masked), quiet=quiet):
+        truth = masked.compact(index)
+        assert truth is not None
+        for score in scores.values():
+            score.update(sample.name, prediction.instances, truth)
+        panoptic.update(sample.name, prediction.instances, truth, masked.void(index))
+        kept.append(prediction)
+    if predictor.folder:
+        keep(predictor.folder / "predictions" / about[1].replace("/", "_"), masked, kept, scores["mask"])
+        for result in (*scores.values(), panoptic):
+            record(predictor.folder, result)
+    return scores["mask"]
+
+
+def keep(folder: Path, data: Data, predictions: list[Prediction], scores: InstanceScores) -> None:
+    """Write predictions and truth as COCO's JSON, object maps, and pictures of some."""
+    found, truth = coco.Collector(data.classes), coco.Collector(data.classes)
+    for index, prediction in enumerate(predictions):
+        file = data.records[index].image.relative_to(data.root).as_posix()
+        found.add(file, prediction.size, prediction.instances)
+        truth.add(file, prediction.size, data.compact(index))
+        png.write(png.inside(folder / "objects", prediction.name, ".png"), draw.object_map(prediction.instances, prediction.size))
+    files.write(folder / "results.json", json.dumps(found.results))
+    files.write(folder / "truth.json", json.dumps(truth.dataset()))
+    illustrate(folder, data, predictions, scores)
+
+
+def illustrate(folder: Path, data: Data, predictions: list[Prediction], scores: InstanceScores) -> None:
+    """Draw image, truth and prediction of the telling pictures into `folder`/shown, with shown.json that says what they are."""
+    values = dict(zip(scores.names, scores.score(np.eye(scores.images, dtype=np.int64)).tolist(), strict=True))
+    ranked = sorted((name for name in values if values[name] == values[name]), key=lambda name: -values[name])
+    places = {prediction.name: index for index, prediction in enumerate(predictions)}
+    entries: list[dict[str, Any]] = []
+    for number, (name, why) in enumerate(telling(ranked).items()):
+        index = places[name]
+        image, truth = data.image(index), data.compact(index)
+        shown = {"image": draw.enlarge(image.permute(1, 2, 0).numpy(), draw.SIDE)}
+        shown["truth"] = draw.objects(image, truth, data.classes, side=draw.SIDE)
+        shown["prediction"] = draw.objects(image, predictions[index].instances, data.classes, side=draw.SIDE)
+        draw.save(folder / "shown" / f"{number}.png", draw.sheet([shown]))
+        known = {"name": name, "why": why, "iou": values[name], "picture": f"{number}.png", "measure": scores.measure.name}
+        entries.append(known)
+    text = json.dumps({"protocol": scores.protocol, "pictures": entries})
+    files.write(folder / "shown" / "shown.json", text)

@@ -1,0 +1,186 @@
+"""A model of objects from a picture to the files and scores that it leaves, with predictions that are known beforehand."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from pycocotools.coco import COCO as OracleCOCO
+from pycocotools.cocoeval import COCOeval
+from torch import nn
+
+from frugalseg import draw, report, rle
+from frugalseg.data import DataError, read, shapes
+from frugalseg.evaluation import evaluate
+from frugalseg.export import folder, png
+from frugalseg.methods import OBJECTS, Method
+from frugalseg.metrics.instances import COCO, InstanceScores
+from frugalseg.metrics.panoptic import PanopticScores
+from frugalseg.predictor import Predictor
+from frugalseg.types import CompactInstances, Prediction, Sample
+
+
+class Oracle(nn.Module):
+    """Knows the objects of every picture, and is wrong about some on purpose."""
+
+    def __init__(self, data: Any) -> None:
+        super().__init__()
+        self.known = {name: data.compact(index) for index, name in enumerate(data.names)}
+        self.classes = data.classes
+
+    def predict(self, samples: Iterable[Sample], tags: str = "predicted") -> list[Prediction]:
+        return [self._predict(sample) for sample in samples]
+
+    def _predict(self, sample: Sample) -> Prediction:
+        assert sample.instances is None, "a model must not see the truth"
+        known, size = self.known[sample.name], (sample.image.shape[1], sample.image.shape[2])
+        masks = rle.decode(known.rles, size)
+        masks[:, ::3] = False  # rows left out: overlap 2/3
+        codes = [*known.rles[:1], *map(rle.encode, masks[1:])]
+        scores = torch.linspace(0.9, 0.3, len(codes))
+        found = CompactInstances(known.boxes, known.labels, scores, codes)
+        return Prediction(sample.name, size, self.classes, torch.zeros(len(self.classes)), instances=found)
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return shapes.write(tmp_path_factory.mktemp("pictures") / "shapes", train=1, val=8, test=0, size=64)
+
+
+@pytest.fixture
+def predictor(pictures: Path, tmp_path: Path) -> Predictor:
+    data = read(pictures, "Segmentation/val")
+    method = Method("oracle", "Oracle", frozenset({"image", "instances"}), OBJECTS, "", "")
+    return Predictor(method, Oracle(data), data.classes, tmp_path / "run")
+
+
+def test_evaluation_follows_from_what_the_method_makes(predictor: Predictor, pictures: Path) -> None:
+    scores = evaluate(predictor, pictures, "Segmentation/val", quiet=True)
+    assert isinstance(scores, InstanceScores)
+    assert scores.images == 8
+    assert 0.5 < scores.values["AP"] < 1
+    assert scores.values["AP50"] == 1
+    home = predictor.folder / "predictions" / "Segmentation_val"
+    metrics = json.loads((predictor.folder / "metrics.json").read_text())
+    assert [protocol.partition("|shapes")[0] for protocol in metrics] == [
+        "AP^r@0.5|mask|voc|area", "mAP VOC12|box|voc|area", "AP|boundary|coco|coco101|max100", "pq|things|score0.5|void-ignored",
+    ]  # fmt: skip
+    assert InstanceScores.from_json(metrics[scores.protocol]).values == pytest.approx(scores.values, nan_ok=True)
+    assert PanopticScores.from_json(next(value for key, value in metrics.items() if key.startswith("pq"))).images == 8
+    assert len(list((home / "objects").glob("*.png"))) == 8
+    shown = json.loads((home / "shown" / "shown.json").read_text())["pictures"]
+    assert {entry["why"] for entry in shown} == {"best", "median", "worst"}
+    assert all((home / "shown" / entry["picture"]).is_file() for entry in shown)
+
+
+def test_pycocotools_gets_the_same_from_the_files(predictor: Predictor, pictures: Path) -> None:
+    scores = evaluate(predictor, pictures, "Segmentation/val", quiet=True)
+    home = predictor.folder / "predictions" / "Segmentation_val"
+    with contextlib.redirect_stdout(io.StringIO()):
+        truth = OracleCOCO(home / "truth.json")
+        judged = COCOeval(truth, truth.loadRes(str(home / "results.json")), "segm")
+        judged.evaluate()
+        judged.accumulate()
+        judged.summarize()
+    ours = [scores.of(measure).value for measure in COCO.values()]
+    assert np.nan_to_num(ours, nan=-1) == pytest.approx(judged.stats[:6], abs=1e-12)
+
+
+def test_coco_and_voc_layouts_score_alike(predictor: Predictor, pictures: Path) -> None:
+    voc = evaluate(predictor, read(pictures, "Segmentation/val"), quiet=True)
+    coco = evaluate(predictor, read(pictures, "val", layout="coco"), quiet=True)
+    assert coco.values == pytest.approx(voc.values, nan_ok=True)
+
+
+def test_data_that_cannot_score_is_refused(predictor: Predictor, pictures: Path) -> None:
+    with pytest.raises(DataError, match="no picture has object masks"):
+        evaluate(predictor, read(pictures).only("image", "tags", "boxes"))
+    predictor.classes = ("cat",)
+    with pytest.raises(DataError, match="expected those of the model"):
+        evaluate(predictor, read(pictures, "Segmentation/val"))
+
+
+def test_predictions_into_a_folder_are_a_data_set_again(predictor: Predictor, pictures: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    data = read(pictures, "Segmentation/val")
+    done, skipped = folder.write(predictor, [data], out, min_score=0.5, quiet=True)
+    assert (done, skipped) == (8, [])
+    results = json.loads((out / "results.json").read_text())
+    assert len(results) == sum(len(data.compact(index)) for index in range(8))
+    assert results[0].keys() == {"image_id", "category_id", "segmentation", "score"}
+    first = predictor.predict(data.select([0]))[0]
+    objects = np.asarray(Image.open(out / "objects" / f"{first.name}.png"))
+    assert np.array_equal(objects, draw.object_map(first.instances, first.size, 0.5))
+    assert (out / "overlays" / f"{first.name}.jpg").is_file()
+    for path in (pictures / "JPEGImages").glob("val*"):
+        path_of_copy = tmp_path / "again" / "images" / path.name
+        path_of_copy.parent.mkdir(parents=True, exist_ok=True)
+        path_of_copy.write_bytes(path.read_bytes())
+    (out / "instances.json").rename(tmp_path / "again" / "instances.json")
+    again = read(tmp_path / "again")
+    assert (again.layout, again.classes) == ("coco", data.classes)
+    place = again.names.index(first.name)
+    assert again.compact(place).rles == first.instances.rles
+
+
+# -- drawing --
+
+
+def test_the_best_object_is_on_top() -> None:
+    masks = np.zeros((2, 4, 6), bool)
+    masks[0, :, :4], masks[1, :, 2:] = True, True
+    found = CompactInstances(
+        torch.zeros(2, 4), torch.tensor([1, 2]), torch.tensor([0.3, 0.9]), [rle.encode(mask) for mask in masks]
+    )
+    assert draw.object_map(found, (4, 6))[0].tolist() == [2, 2, 1, 1, 1, 1]
+    assert draw.object_map(found, (4, 6), 0.5)[0].tolist() == [0, 0, 1, 1, 1, 1]
+    assert not draw.object_map(None, (4, 6)).any()
+
+
+def test_objects_are_tinted_and_nothing_else_is() -> None:
+    mask = np.zeros((60, 80), bool)
+    mask[10:50, 10:70] = True
+    found = CompactInstances(torch.tensor([[10.0, 10, 70, 50]]), torch.tensor([1]), torch.tensor([0.9]), [rle.encode(mask)])
+    image = torch.full((3, 60, 80), 100, dtype=torch.uint8)
+    drawn = draw.objects(image, found, ("cat",))
+    assert drawn.shape == (60, 80, 3)
+    changed = (drawn != 100).any(-1)
+    assert np.array_equal(changed, mask)
+    assert not (draw.objects(image, found, least=0.95) != 100).any()
+    assert draw.objects(image, found, side=240).shape == (180, 240, 3)
+
+
+def test_many_objects_take_16_bits(tmp_path: Path) -> None:
+    ids = np.arange(300).reshape(15, 20)
+    png.write(tmp_path / "a.png", ids)
+    assert np.array_equal(np.asarray(Image.open(tmp_path / "a.png")), ids)
+    with pytest.raises(ValueError, match=r"expected \(H, W\) of 0..65535"):
+        png.write(tmp_path / "a.png", ids * 1000)
+
+
+def test_the_report_shows_the_values(predictor: Predictor, pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    evaluate(predictor, pictures, "Segmentation/val", quiet=True)
+
+    @dataclass(frozen=True)
+    class Config:
+        """Nothing to set."""
+
+    module = ModuleType("oracle_method")
+    module.Config = Config  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "oracle_method", module)
+    method = Method("oracle", "Oracle", frozenset({"image"}), OBJECTS, "oracle_method", "oracle_method")
+    monkeypatch.setitem(report.METHODS, "oracle", method)
+    (predictor.folder / "config.yaml").write_text(f"method: oracle\ndata: {pictures}\nsplit: Segmentation/train\n")
+    page = report.write(predictor.folder).read_text()
+    assert all(words in page for words in ("AP^r@0.5", "AP75", "panoptic quality", "95 % interval", "mAP VOC12"))
