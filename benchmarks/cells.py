@@ -70,7 +70,7 @@ def measure(cell: Cell, quiet: bool = False) -> None:
 
     root, settings = DATA[cell.bench.data](), cell.settings(RUNS, photos()) | {"quiet": quiet}
     train, val = read(root, split=settings["split"]), read(root, split=cell.bench.val)
-    fit(METHODS[cell.plan.method], train, settings)
+    fit(METHODS[cell.method], train, settings)
     folder = cell.run(RUNS)
     rows, pictures, scoring = score(cell, folder, val, quiet)
     extras = {name: compute(folder, train) for name, compute in cell.variant.extras.items()}

@@ -37,7 +37,8 @@ class Variant:
 
     settings: over the recipe's. after: settings whose value is the run folder of another variant of the same data and seed.
     masked: learns from the bench's list of pictures with masks. data: the data sets it is run on, empty for all. extras: further
-    figures for the JSON, each made by a function of (run folder, training pictures with all their labels).
+    figures for the JSON, each made by a function of (run folder, training pictures with all their labels). method: what is
+    trained, if not the plan's, by the bench's recipe for it.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Variant:
     masked: bool = False
     data: tuple[str, ...] = ()
     extras: Mapping[str, Callable[[Path, Any], Any]] = field(default_factory=dict)
+    method: str = ""
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,7 @@ class Bench:
 
     data: a name in `cells.DATA`. about: a sentence for the page. recipe: a file in configs/. train, masked, val: lists of
     pictures: to learn from, to learn from with masks, to score on. settings: over the recipe's, "$FRUGALSEG_DATA" standing for
-    the folder of real photos. adjust: by variant, settings over the variant's.
+    the folder of real photos. adjust: by variant, settings over the variant's. recipes: files for other methods than the plan's.
     """
 
     data: str
@@ -67,6 +69,7 @@ class Bench:
     seeds: tuple[int, ...]
     settings: Mapping[str, Any] = field(default_factory=dict)
     adjust: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    recipes: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -128,6 +131,11 @@ class Cell:
         return f"{self.plan.method}/{self.bench.data}/{self.variant.name}-seed{self.seed}"
 
     @property
+    def method(self) -> str:
+        """The method that is trained."""
+        return self.variant.method or self.plan.method
+
+    @property
     def before(self) -> list[Cell]:
         """The cells whose runs this one takes something from."""
         variants = {variant.name: variant for variant in self.plan.variants}
@@ -137,18 +145,18 @@ class Cell:
         return results / f"{self.name}.json"
 
     def run(self, runs: Path) -> Path:
-        return runs / self.name
+        return runs / self.method / self.name.partition("/")[2]
 
     def settings(self, runs: Path, photos: Path) -> dict[str, Any]:
         """All settings of its training. runs: the folder of all runs. photos: what "$FRUGALSEG_DATA" stands for."""
         bench, variant = self.bench, self.variant
-        method, _, name = self.name.partition("/")
+        name, recipe = self.name.partition("/")[2], bench.recipes.get(variant.method, bench.recipe)
         own = {**bench.settings, **variant.settings, **bench.adjust.get(variant.name, {})}
         own |= {"split": bench.masked if variant.masked else bench.train, "val": bench.val, "seed": self.seed}
         borrowed = {key: str(cell.run(runs)) for key, cell in zip(variant.after, self.before, strict=True)}
         place = {"out": str(runs), "name": name, "quiet": False}
-        written = {key: _placed(value, photos) for key, value in (config.read(ROOT / bench.recipe) | own).items()}
-        return config.resolve(kinds(METHODS[method]), written, borrowed, place)
+        written = {key: _placed(value, photos) for key, value in (config.read(ROOT / recipe) | own).items()}
+        return config.resolve(kinds(METHODS[self.method]), written, borrowed, place)
 
 
 def _placed(value: Any, photos: Path) -> Any:

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from benchmarks import cells, results, tables
-from benchmarks.claims import PLANS, aepsl
+from benchmarks.claims import PLANS, aepsl, r2ios
 from benchmarks.plan import Bench, Cell, Claim, Plan, Row, Variant
 from frugalseg.data import read, shapes
 from frugalseg.metrics import SemanticScores, paired
@@ -57,7 +57,7 @@ def record(rows: dict[str, SemanticScores], variant: str = "plain", seed: int = 
 # -- what is declared ------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("plan", PLANS, ids=lambda plan: plan.method)
+@pytest.mark.parametrize("plan", [*PLANS, r2ios.PLAN], ids=lambda plan: plan.method)
 def test_every_declared_cell_has_settings_its_recipe_knows(plan: Plan) -> None:
     for cell in plan.cells():
         settings = cell.settings(Path("runs"), Path("photos"))
