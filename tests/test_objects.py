@@ -184,3 +184,24 @@ def test_the_report_shows_the_values(predictor: Predictor, pictures: Path, monke
     (predictor.folder / "config.yaml").write_text(f"method: oracle\ndata: {pictures}\nsplit: Segmentation/train\n")
     page = report.write(predictor.folder).read_text()
     assert all(words in page for words in ("AP^r@0.5", "AP75", "panoptic quality", "95 % interval", "mAP VOC12"))
+
+
+def test_large_pictures_are_predicted_in_tiles(pictures: Path, predictor: Predictor) -> None:
+    class Bright(nn.Module):
+        def predict(self, samples: Iterable[Sample], tags: str = "predicted") -> list[Prediction]:
+            (sample,) = samples
+            size = (sample.image.shape[1], sample.image.shape[2])
+            assert max(size) <= 40
+            code = rle.encode(sample.image[0].numpy() > 128)
+            boxes, one = torch.from_numpy(rle.boxes([code])), torch.tensor([1])
+            return [
+                Prediction(
+                    sample.name, size, ("a",), torch.ones(1), instances=CompactInstances(boxes, one, torch.ones(1), [code])
+                )
+            ]
+
+    predictor.network = Bright()
+    image = torch.zeros(3, 90, 100, dtype=torch.uint8)
+    image[:, 10:80, 10:90] = 255
+    ((_, prediction),) = predictor.stream(image, tile=40)
+    assert rle.decode(prediction.instances.rles, (90, 100)).tolist() == [(image[0] > 128).tolist()]

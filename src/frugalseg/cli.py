@@ -111,12 +111,16 @@ class Predict:
         out: the folder for masks/ or objects/ (indexed PNG), overlays/ (JPEG), COCO's JSON of objects, tags.csv, skipped.csv.
         overlays: draw the masks over the pictures too.
         min_score: objects below it are not drawn; results.json has all.
+        tile: side of the squares, in pixels, in which larger pictures are searched for objects; 0 takes them whole.
+        overlap: pixels that neighbouring squares share; 0 takes a quarter of the side.
         quiet: say nothing of the progress.
     """
 
     out: str = "predictions"
     overlays: bool = True
     min_score: float = 0.5
+    tile: int = 0
+    overlap: int = 0
     quiet: bool = False
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
+from frugalseg import tiling
 from frugalseg.config import UsageError
 from frugalseg.data import Data, read
 from frugalseg.data.images import BadImage
@@ -39,19 +41,31 @@ class Predictor:
         return [prediction for _, prediction in self.stream(pictures)]
 
     def stream(
-        self, pictures: Pictures, skipped: list[BadImage] | None = None, tags: Literal["predicted", "given"] = "predicted"
+        self,
+        pictures: Pictures,
+        skipped: list[BadImage] | None = None,
+        tags: Literal["predicted", "given"] = "predicted",
+        tile: int = 0,
+        overlap: int = 0,
     ) -> Iterator[tuple[Sample, Prediction]]:
         """`predict` picture by picture, so that memory does not grow with their number.
 
         skipped: where broken files are listed; without it the first one raises BadImage. tags: "given" tells the model which
-        classes are in each picture, for pictures that have tags.
+        classes are in each picture, for pictures that have tags. tile: side in pixels of the squares in which large pictures are
+        predicted, which share `overlap` pixels, 0: a quarter of the side; for models of objects. 0 takes pictures whole.
         """
         self.network.eval()
         labels = ("tags",) if tags == "given" else ()
         for sample in samples(pictures, skipped, labels):
             with torch.inference_mode():
-                (prediction,) = self.network.predict([sample], tags=tags)  # type: ignore[operator]
-            yield sample, prediction
+                if tile and max(sample.image.shape[1:]) > tile:
+                    yield sample, tiling.predict(partial(self._one, tags=tags), sample, tile, overlap or tile // 4)
+                else:
+                    yield sample, self._one(sample, tags)
+
+    def _one(self, sample: Sample, tags: str) -> Prediction:
+        (prediction,) = self.network.predict([sample], tags=tags)  # type: ignore[operator]
+        return prediction
 
 
 def samples(pictures: Pictures, skipped: list[BadImage] | None = None, labels: tuple[str, ...] = ()) -> Iterator[Sample]:

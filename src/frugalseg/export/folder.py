@@ -28,29 +28,33 @@ def write(
     quiet: bool = False,
     left_out: Sequence[BadImage] = (),
     min_score: float = 0.5,
+    tile: int = 0,
+    overlap: int = 0,
 ) -> tuple[int, list[BadImage]]:
     """Predict files and folders of pictures into `out`; give the number done and the broken files.
 
     masks/NAME.png holds class ids, overlays/NAME.jpg the picture with them, tags.csv a row of confidences for each picture,
     skipped.csv what is `left_out` already and the files that could not be read. A model of objects writes objects/NAME.png with
     the numbers of those of at least `min_score`, results.json (COCO's results) and instances.json (the same as a data set, to be
-    looked at, corrected or learned from) with all of them. One picture is in memory at a time. Raises UsageError for two equal
-    names.
+    looked at, corrected or learned from) with all of them. One picture is in memory at a time; tile, overlap: see
+    `Predictor.stream`. Raises UsageError for two equal names.
     """
     found, folder, done = listed(pictures), Path(out), 0
     skipped = [*left_out]
     folder.mkdir(parents=True, exist_ok=True)
     gathered = coco.Collector(predictor.classes)
+    endings = {record.name: record.image.suffix for data in found for record in data.records}
+    predictions = predictor.stream(found, skipped, tile=tile, overlap=overlap)
     with (folder / "tags.csv").open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
         table = csv.writer(file)
         table.writerow(["image", *predictor.classes])
-        for sample, prediction in track(predictor.stream(found, skipped), "predict", sum(map(len, found)), quiet=quiet):
+        for sample, prediction in track(predictions, "predict", sum(map(len, found)), quiet=quiet):
             if prediction.semantic is not None:
                 png.write(png.inside(folder / "masks", sample.name, ".png"), prediction.semantic)
             if prediction.instances is not None:
                 shown = draw.object_map(prediction.instances, prediction.size, min_score)
                 png.write(png.inside(folder / "objects", sample.name, ".png"), shown)
-                gathered.add(sample.name, prediction.size, prediction.instances)
+                gathered.add(sample.name + endings[sample.name], prediction.size, prediction.instances)
             if overlays:
                 drawn = draw.overlay(sample.image, prediction, least=min_score)
                 draw.save(png.inside(folder / "overlays", sample.name, ".jpg"), drawn)
