@@ -273,6 +273,8 @@ def test_losses_equal_eq_1_region_by_region(gate: bool) -> None:
 def test_the_gate_drops_the_losses_after_the_best_iteration() -> None:
     confidences = torch.tensor([[0.2, 0.5, 0.3], [0.6, 0.5, 0.2], [0.1, 0.4, 0.9]])
     assert r2ios.optimal_iteration(confidences).tolist() == [1, 0, 2], "the first of equal ones"
+    assert r2ios.counted(confidences, gate=True).tolist() == [[1, 1, 1], [1, 0, 1], [0, 0, 1]]
+    assert r2ios.counted(confidences, gate=False).tolist() == [[1, 1, 1]] * 3
 
 
 def test_recursion_only_at_test_learns_from_one_iteration() -> None:

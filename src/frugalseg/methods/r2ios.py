@@ -70,6 +70,13 @@ def optimal_iteration(confidences: Tensor) -> Tensor:
     return confidences.argmax(0)
 
 
+def counted(confidences: Tensor, gate: bool) -> Tensor:
+    """Which losses count, (T, F) of 0 and 1: those of all iterations, or with the gate those up to t'. confidences: (T, F)."""
+    if not gate:
+        return torch.ones_like(confidences)
+    return (torch.arange(len(confidences), device=confidences.device)[:, None] <= optimal_iteration(confidences)).float()
+
+
 # -- sub-networks ----------------------------------------------------------------------------------------------------
 
 
@@ -291,25 +298,23 @@ class R2IOS(nn.Module):
     @torch.no_grad()
     def draw(self, batch: dict[str, Any], boxes: Sequence[Tensor]) -> Drawn:
         """The proposals a step learns from; class, box and mask all come from the object that overlaps the proposal most."""
-        parts, config = [], self.config
-        for number, own in enumerate(boxes):
-            truth, labels = batch["boxes"][number], batch["labels"][number]
-            candidates = torch.cat([own, truth]) if config.add_truth else own
-            index, overlaps = roi.match(candidates, truth)
-            kept, others = roi.sample(overlaps, config.rois, config.rois_foreground, config.foreground, config.background)
-            both, found = torch.cat([kept, others]), index[kept]
-            parts.append(
-                Drawn(
-                    F.pad(candidates[both], (1, 0), value=float(number)),
-                    torch.cat([labels[found], labels.new_zeros(len(others))]),
-                    batch["sizes"][number].expand(len(both), 2),
-                    truth[found],
-                    [batch["cuts"][number][i] for i in found.tolist()],
-                    batch["corners"][number][found],
-                    batch["ratio"][number].expand(len(found), 4),
-                )
-            )
-        return joined(parts)
+        return joined([self._draw(batch, number, own) for number, own in enumerate(boxes)])
+
+    def _draw(self, batch: dict[str, Any], number: int, boxes: Tensor) -> Drawn:
+        config, truth, labels = self.config, batch["boxes"][number], batch["labels"][number]
+        candidates = torch.cat([boxes, truth]) if config.add_truth else boxes
+        index, overlaps = roi.match(candidates, truth)
+        kept, others = roi.sample(overlaps, config.rois, config.rois_foreground, config.foreground, config.background)
+        both, found = torch.cat([kept, others]), index[kept]
+        return Drawn(
+            regions=F.pad(candidates[both], (1, 0), value=float(number)),
+            labels=torch.cat([labels[found], labels.new_zeros(len(others))]),
+            sizes=batch["sizes"][number].expand(len(both), 2),
+            truth=truth[found],
+            cuts=[batch["cuts"][number][i] for i in found.tolist()],
+            corners=batch["corners"][number][found],
+            ratio=batch["ratio"][number].expand(len(found), 4),
+        )
 
     def losses(self, maps: Maps, drawn: Drawn, gate: bool) -> dict[str, Tensor]:
         """J = Σ_t J_t (eq. 1): over all T iterations, or up to each proposal's t' with the gate.
@@ -331,11 +336,7 @@ class R2IOS(nn.Module):
                 output = self.look(maps, regions)
             terms.append(self.terms(output, regions, labels, drawn))
             confidences.append(output.scores.detach().softmax(1)[rows, labels])
-        counts = torch.ones(iterations, len(inside), device=inside.device)
-        if gate:
-            counts = (
-                torch.arange(iterations, device=inside.device)[:, None] <= optimal_iteration(torch.stack(confidences))
-            ).float()
+        counts = counted(torch.stack(confidences), gate)
         sums = {name: (counts * torch.stack([term[name] for term in terms])).sum() for name in terms[0]}
         repeats = 1 if gate else iterations  # with the gate, all iterations of background tie, and the first wins
         background = repeats * class_loss(first.scores[outside], drawn.labels[outside]).sum()
