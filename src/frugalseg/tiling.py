@@ -58,14 +58,16 @@ def predict(network: Callable[[Sample], Prediction], sample: Sample, side: int, 
     """
     size = (int(sample.image.shape[1]), int(sample.image.shape[2]))
     cut = tiles(size, side, overlap)
-    parts, tags, classes = [], [], ()
+    parts: list[CompactInstances] = []
+    tags: list[Tensor] = []
+    classes: tuple[str, ...] = ()
     for tile in cut:
         image = sample.image.as_subclass(Tensor)[:, tile.top : tile.bottom, tile.left : tile.right]
         prediction = network(Sample(sample.name, image))
         if prediction.instances is None:
             raise UsageError("tiles: this model makes no objects, so parts cannot be joined; predict without --tile")
         parts.append(moved(prediction.instances, tile, size))
-        tags, classes = [*tags, *([] if prediction.tags is None else [prediction.tags])], prediction.classes
+        classes, tags = prediction.classes, tags if prediction.tags is None else [*tags, prediction.tags]
     best = torch.stack(tags).amax(0) if tags else None
     return Prediction(sample.name, size, classes, best, instances=merged(parts, cut, size))
 
@@ -94,11 +96,16 @@ def merged(parts: Sequence[CompactInstances], cut: Sequence[Tile], size: tuple[i
     ]
     rows, columns = np.array(pairs, np.int64).reshape(-1, 2).T
     _, groups = connected_components(coo_array((np.ones(len(rows)), (rows, columns)), shape=(len(codes),) * 2), directed=False)
-    whole = [_joined(np.flatnonzero(groups == group), boxes, labels, scores, codes) for group in range(groups.max() + 1)]
-    found = CompactInstances(*(torch.stack([item[place] for item in whole]) for place in range(3)), [item[3] for item in whole])
-    assert found.scores is not None
-    order = found.scores.argsort(descending=True, stable=True)
-    return CompactInstances(found.boxes[order], found.labels[order], found.scores[order], [found.rles[i] for i in order.tolist()])
+    members = [np.flatnonzero(groups == group) for group in range(groups.max() + 1)]
+    best = [int(own[scores[own].argmax()]) for own in members]
+    hulls = [torch.cat([boxes[own, :2].amin(0), boxes[own, 2:].amax(0)]) for own in members]
+    order = scores[best].argsort(descending=True, stable=True).tolist()
+    joined = [_united([codes[i] for i in members[place]]) for place in order]
+    return CompactInstances(torch.stack(hulls)[order], labels[best][order], scores[best][order], joined)
+
+
+def _united(codes: list[rle.RLE]) -> rle.RLE:
+    return codes[0] if len(codes) == 1 else codec.merge(codes)  # type: ignore[return-value]
 
 
 def _shared(one: Tile, other: Tile) -> Tile:
@@ -114,13 +121,3 @@ def _same(one: CompactInstances, other: CompactInstances, shared: Tile, size: tu
     seen = [[codec.merge([code, window], intersect=1) for code in part.rles] for part in (one, other)]
     agree = (rle.overlaps(*seen) >= AGREE) & (one.labels[:, None] == other.labels).numpy()  # type: ignore[arg-type, call-arg]
     yield from zip(*(places.tolist() for places in np.nonzero(agree)), strict=True)
-
-
-def _joined(
-    members: np.ndarray, boxes: Tensor, labels: Tensor, scores: Tensor, codes: list[rle.RLE]
-) -> tuple[Tensor, Tensor, Tensor, rle.RLE]:
-    """One object of its parts: the hull of their boxes, their class, the highest score, all their pixels."""
-    own = torch.from_numpy(members)
-    hull = torch.cat([boxes[own, :2].amin(0), boxes[own, 2:].amax(0)])
-    code = codes[members[0]] if len(members) == 1 else codec.merge([codes[i] for i in members])
-    return hull, labels[own[0]], scores[own].amax(), code  # type: ignore[return-value]

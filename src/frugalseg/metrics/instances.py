@@ -338,7 +338,8 @@ class _Ranking:
     def _at(self, states: np.ndarray, weights: np.ndarray, objects: np.ndarray, interpolation: Interpolation) -> np.ndarray:
         right, wrong = np.flatnonzero(states == RIGHT), np.flatnonzero(states == WRONG)
         found = np.cumsum(weights[:, self.images[right]], axis=1)
-        missed = np.pad(np.cumsum(weights[:, self.images[wrong]], axis=1), [(0, 0), (1, 0)])
+        missed = np.zeros((len(weights), len(wrong) + 1), np.int64)
+        np.cumsum(weights[:, self.images[wrong]], axis=1, out=missed[:, 1:])
         return average_precision(found, missed[:, np.searchsorted(wrong, right)], objects, interpolation)
 
 
