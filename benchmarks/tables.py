@@ -88,7 +88,10 @@ def page(plans: Sequence[Plan], records: Records, speeds: Mapping[str, Mapping[s
     if "resume" in records:
         blocks += resume_section(records["resume"])
     if speeds:
-        blocks += ["## Speed and memory", *(part for speed in speeds.values() for part in speed_section(speed))]
+        blocks += [
+            "## Speed and memory",
+            *(part for name, speed in speeds.items() for part in SECTIONS.get(name, speed_section)(speed)),
+        ]
     return "\n\n".join(block for block in blocks if block) + "\n"
 
 
@@ -202,9 +205,7 @@ def resume_section(sweep: Mapping[str, Any]) -> list[str]:
 
 
 def speed_section(speed: Mapping[str, Any]) -> list[str]:
-    """One file of benchmarks/speed."""
-    if "measures" not in speed:
-        return crf_section(speed)
+    """One file of benchmarks/speed that lists what was measured."""
     where = f"{machine(speed)}; torch {speed['versions']['torch']}; `{speed['commit']}`"
     table = [["measured", "value", "unit", "how"]]
     table += [[entry["what"], f"{entry['value']:.4g}", entry["unit"], entry["how"]] for entry in speed["measures"]]
@@ -224,6 +225,24 @@ def crf_section(speed: Mapping[str, Any]) -> list[str]:
         table.append([str(entry["classes"]), str(entry["torch_threads"]), own, peer, agreement, *memory])
     where = f"{machine(speed)}; torch {speed['machine']['versions']['torch']}; {speed['date']}; {speed['photos']} photos"
     return ["### DenseCRF beside pydensecrf2", f"{where} of {' × '.join(map(str, speed['size']))} pixels.", markdown(table)]
+
+
+def instances_section(speed: Mapping[str, Any]) -> list[str]:
+    """Scoring of objects beside the two libraries of COCO's metrics."""
+    table = [["tool", "encoding s", "scoring s", "total s", "more memory MB", "largest difference"]]
+    for tool, entry in speed["tools"].items():
+        times = (f"{entry[part]:.1f}" for part in ("encoding_s", "scoring_s", "total_s"))
+        name = f"{tool} {speed['versions'].get(tool, '')}".strip()
+        table.append([name, *times, f"{entry['growth_mb']:.0f}", f"{speed['largest_difference'][tool]:.0e}"])
+    what = f"{speed['images']:,} pictures ({speed['picture']}), {speed['detections']:,} detections; the COCO statistics of masks"
+    return [
+        "### Scoring of objects, from masks in memory to the table",
+        f"{what}. {speed['machine']}; {speed['date']}.",
+        markdown(table),
+    ]
+
+
+SECTIONS = {"crf": crf_section, "instances": instances_section}  # files with a table of their own
 
 
 def markdown(table: Sequence[Sequence[str]]) -> str:
