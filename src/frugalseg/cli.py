@@ -462,8 +462,9 @@ def _recipes() -> list[type]:
 
 def overview() -> str:
     """The text of `frugalseg --help`."""
-    shown = {name: command for name, command in COMMANDS.items() if name not in ("val", "test")}
-    lines = [f"  {f'{name} {command.words}':<24}{command.summary}" for name, command in shown.items()]
+    shown = {f"{name} {command.words}": command.summary for name, command in COMMANDS.items() if name not in ("val", "test")}
+    width = max(map(len, shown)) + 2
+    lines = [f"  {typed:<{width}}{summary}" for typed, summary in shown.items()]
     return "\n".join([HEAD, "", "usage: frugalseg COMMAND …", "", *lines, "", FOOT])
 
 
