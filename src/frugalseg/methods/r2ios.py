@@ -128,7 +128,7 @@ class RefinementBranch(nn.Module):
 
     def __init__(self, config: Config, channels: int, classes: int) -> None:
         super().__init__()
-        self.seg_aware, self.classes = config.seg_aware, classes
+        self.seg_aware, self.mask_scale, self.classes = config.seg_aware, config.mask_scale, classes
         self.fc6, self.fc7 = nn.Linear(channels * REFINEMENT_SIZE**2, config.width), nn.Linear(config.width, config.width)
         self.dropout = nn.Dropout(config.dropout)
         inputs = config.width + (2 * config.mask_size**2 if config.seg_aware else 0)
@@ -141,7 +141,7 @@ class RefinementBranch(nn.Module):
         features = self.dropout(self.fc6(cells.flatten(1)).relu())
         features = self.dropout(self.fc7(features).relu())
         if self.seg_aware:
-            features = torch.cat([features, masks.softmax(1).flatten(1)], 1)
+            features = torch.cat([features, self.mask_scale * masks.softmax(1).flatten(1)], 1)
         return self.scores(features), self.offsets(features).view(-1, self.classes, 4)
 
 

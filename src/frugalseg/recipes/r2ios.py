@@ -29,6 +29,8 @@ class Config:
         mask_head: "autoencoder" (sec. 3.1), or its ablations "fc" (two layers of 3,200) and "conv" (none).
         code: units between encoder and decoder (512).
         seg_aware: classify and refine by the mask too (sec. 3.2).
+        mask_scale: factor of the mask where it joins the features (1). What can be learned stays the same; but AdamW moves each
+            of the 3,200 weights behind it by the same step, so that the boxes run away unless it is about 1 / mask_size.
         width: of the refinement branch's two fully connected layers (VGG-16: 4,096).
         dropout: after each of them (VGG-16: 0.5).
         pooling: "align" samples between the points of the map (RoIAlign); "max" is the paper's RoI pooling.
@@ -84,6 +86,7 @@ class Config:
     mask_head: Literal["autoencoder", "fc", "conv"] = "autoencoder"
     code: int = 512
     seg_aware: bool = True
+    mask_scale: float = 1.0
     width: int = 4096
     dropout: float = 0.5
     pooling: Literal["align", "max"] = "align"
@@ -149,7 +152,7 @@ class Config:
         for name in ("dropout", "rois_foreground", "foreground", "background", "nms", "min_score", "threshold"):
             if not 0 <= getattr(self, name) <= 1:
                 faults.append(f"{name}={getattr(self, name)}: expected a number from 0 to 1")
-        for name in ("lr", "head_lr", "threshold"):
+        for name in ("lr", "head_lr", "threshold", "mask_scale"):
             if not getattr(self, name) > 0:
                 faults.append(f"{name}={getattr(self, name)}: expected a number above 0")
         if self.longest < self.scale:
