@@ -301,6 +301,18 @@ def test_the_segmentation_loss_meets_each_label_at_its_own_pixel(label_stride: i
     assert model(batch)["segmentation"].item() > 10
 
 
+@pytest.mark.parametrize(
+    ("cells", "pixels", "target"), [((5, 4), (33, 25), (33, 25)), ((5, 4), (30, 26), (41, 17)), ((1, 2), (1, 9), (4, 9))]
+)
+def test_two_matrices_resample_a_map_as_two_interpolations_do(
+    cells: tuple[int, int], pixels: tuple[int, int], target: tuple[int, int]
+) -> None:
+    maps = torch.randn(3, *cells)
+    rows, columns = (aepsl.resampling(8, *side) for side in zip(cells, pixels, target, strict=True))
+    steps = aepsl.upsample(maps[None], 8, 1)[..., : pixels[0], : pixels[1]]
+    torch.testing.assert_close(rows @ maps @ columns.T, F.interpolate(steps, target, mode="bilinear")[0])
+
+
 # -- discriminative regions, erasing, mining ---------------------------------------------------------------------------------
 
 

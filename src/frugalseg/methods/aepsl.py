@@ -248,6 +248,14 @@ def upsample(maps: Tensor, stride: int, target: int) -> Tensor:
     return F.interpolate(maps, (height, width), mode="bilinear", align_corners=True)
 
 
+def resampling(stride: int, cells: int, pixels: int, target: int) -> Tensor:
+    """The matrix (target, cells) that takes one side of a map to the pixels of its picture, as `upsample` does, and those to a
+    picture of another size. Both are linear, so two such matrices take the map there at once, and no map of all pixels is made.
+    """
+    steps = F.interpolate(torch.eye(cells)[None], (cells - 1) * stride + 1, mode="linear", align_corners=True)
+    return F.interpolate(steps[..., :pixels], target, mode="linear", align_corners=False)[0].T
+
+
 def pad_to_grid(images: Tensor, stride: int) -> Tensor:
     """Repeat the last row and column until the sides are stride * k + 1, so that the map's last point lies past the edge."""
     height, width = images.shape[-2:]
@@ -266,8 +274,9 @@ def multi_scale(
         view = pad_to_grid(v2.functional.resize(picture, extent, antialias=True).float(), stride)
         for turn in (False, True)[: 1 + flip]:
             maps, v = model.maps(view.flip(-1) if turn else view)
-            maps = upsample(maps, stride, 1).flip(-1) if turn else upsample(maps, stride, 1)
-            maps = F.interpolate(maps[..., : extent[0], : extent[1]], size, mode="bilinear", align_corners=False)[0]
+            (maps,) = maps.flip(-1) if turn else maps
+            rows, columns = map(partial(resampling, stride), maps.shape[-2:], extent, size)
+            maps = rows.to(maps) @ maps @ columns.to(maps).T
             total, sum_v = total.to(maps) + maps, sum_v.to(v) + v[0]
     count = len(scales) * (1 + flip)
     return total / count, sum_v / count
