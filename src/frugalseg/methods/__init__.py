@@ -38,8 +38,16 @@ class Method:
 NEW_CLASSES = "masks of new classes"  # what is scored by episodes
 OBJECTS = "object masks"  # likewise: they are scored by average precision
 
-# In the order of preference: `train` without a method takes the first whose labels are there.
+# In the order of preference, the richest labels first: `train` without a method takes the first whose labels are there.
 METHODS: dict[str, Method] = {
+    "r2ios": Method(
+        name="r2ios",
+        summary="R2-IOS: reversible recursive refinement of object masks (Liang et al., CVPR 2016)",
+        needs=frozenset({"image", "instances"}),
+        makes=OBJECTS,
+        module="frugalseg.methods.r2ios",
+        recipe="frugalseg.recipes.r2ios",
+    ),
     "aepsl": Method(
         name="aepsl",
         summary="AE-PSL: adversarial erasing and prohibitive learning (Wei et al., CVPR 2017)",
@@ -55,14 +63,6 @@ METHODS: dict[str, Method] = {
         makes=NEW_CLASSES,
         module="frugalseg.methods.biopt",
         recipe="frugalseg.recipes.biopt",
-    ),
-    "r2ios": Method(
-        name="r2ios",
-        summary="R2-IOS: reversible recursive refinement of object masks (Liang et al., CVPR 2016)",
-        needs=frozenset({"image", "instances"}),
-        makes=OBJECTS,
-        module="frugalseg.methods.r2ios",
-        recipe="frugalseg.recipes.r2ios",
     ),
     "maskrcnn": Method(
         name="maskrcnn",
