@@ -1,0 +1,159 @@
+"""PDSL's losses against slow and obvious oracles, its parts on odd pictures, and what it may not look at."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from frugalseg.methods import pdsl
+from frugalseg.methods.pdsl import Assigned, Pseudo
+
+BOXES = torch.tensor([[0.0, 0, 10, 10], [0, 0, 10, 8], [20, 20, 30, 30], [21, 20, 30, 30], [0, 0, 40, 40]])
+
+
+# -- detection
+
+
+def test_wsddn_scores_are_the_product_of_two_softmaxes_and_never_sum_past_one() -> None:
+    classes, places = torch.randn(5, 3), torch.randn(5, 3)
+    scores = pdsl.wsddn_scores(classes, places)
+    for p in range(5):
+        for c in range(3):
+            by_class = math.exp(classes[p, c]) / sum(math.exp(value) for value in classes[p])
+            by_place = math.exp(places[p, c]) / sum(math.exp(value) for value in places[:, c])
+            assert float(scores[p, c]) == pytest.approx(by_class * by_place, rel=1e-5)
+    certain = pdsl.wsddn_scores(torch.tensor([[90.0, 0.0]]), torch.zeros(1, 2))
+    y = pdsl.image_scores(certain)
+    assert 0 < float(y.min()) <= float(y.max()) < 1
+    assert torch.isfinite(pdsl.tag_loss(y, torch.tensor([0.0, 1.0])))
+
+
+def test_the_tag_loss_is_binary_cross_entropy_over_known_tags() -> None:
+    y = torch.tensor([0.2, 0.9, 0.5, 0.7])
+    expected = -(math.log(0.2) + math.log(1 - 0.9) + math.log(1 - 0.7)) / 3
+    assert float(pdsl.tag_loss(y, torch.tensor([1.0, 0.0, float("nan"), 0.0]))) == pytest.approx(expected, rel=1e-5)
+    assert float(pdsl.tag_loss(y, torch.full((4,), float("nan")))) == 0.0
+
+
+def test_pseudo_objects_are_the_best_proposals_of_the_tags_moved_by_their_head() -> None:
+    scores = torch.tensor([[0.1, 0.9, 0.0], [0.7, 0.1, 0.9], [0.2, 0.2, 0.0], [0.3, 0.3, 0.0], [0.0, 0.0, 0.0]])
+    offsets = torch.zeros(5, 3, 4)
+    offsets[0, 1, 0] = 10.0  # a whole side to the right
+    found = pdsl.pseudo_objects(scores, torch.tensor([1.0, 1.0, 0.0]), BOXES, offsets, (40, 40))
+    assert found.rows.tolist() == [1, 0]
+    assert found.labels.tolist() == [1, 2]
+    assert torch.allclose(found.boxes, torch.tensor([[0.0, 0, 10, 8], [10, 0, 20, 10]]))
+    none = pdsl.pseudo_objects(scores, torch.tensor([0.0, 0.0, float("nan")]), BOXES, None, (40, 40))
+    assert len(none.rows) == len(none.boxes) == 0
+
+
+def test_background_weighs_as_the_nearest_pseudo_object_and_far_proposals_can_be_ignored() -> None:
+    pseudo = Pseudo(torch.tensor([0, 2]), torch.tensor([2, 1]), BOXES[[0, 2]])
+    y = torch.tensor([0.25, 0.75])
+    proposals = torch.cat([BOXES, torch.tensor([[9.0, 9, 14, 14]])])
+    assigned = pdsl.assign(proposals, pseudo, y)
+    assert assigned.labels.tolist() == [2, 2, 1, 1, 0, 0]
+    assert assigned.weights.tolist() == [0.75, 0.75, 0.25, 0.25, 0.75, 0.75]  # of two equally far the first
+    ignoring = pdsl.assign(proposals, pseudo, y, ignore=0.05)
+    assert ignoring.weights.tolist() == [0.75, 0.75, 0.25, 0.25, 0.75, 0.0]
+    assert ignoring.labels.tolist() == assigned.labels.tolist()
+
+
+def test_without_tags_nothing_weighs_and_the_losses_are_zero_with_a_gradient() -> None:
+    pseudo = pdsl.pseudo_objects(torch.rand(5, 2), torch.zeros(2), BOXES, None, (40, 40))
+    assigned = pdsl.assign(BOXES, pseudo, torch.full((2,), 0.5))
+    scores, offsets = torch.randn(5, 3, requires_grad=True), torch.randn(5, 2, 4, requires_grad=True)
+    loss = pdsl.class_loss(scores, assigned) + pdsl.box_loss(offsets, BOXES, assigned)
+    loss.backward()
+    assert loss.item() == 0.0
+    assert not scores.grad.any()
+    assert not len(pdsl.seeds(BOXES, pseudo, 3))
+
+
+def test_refinement_losses_agree_with_loops_over_proposals() -> None:
+    torch.manual_seed(0)
+    scores, offsets = torch.randn(5, 3), torch.randn(5, 2, 4)
+    assigned = Assigned(
+        torch.tensor([1, 2, 0, 1, 0]),
+        torch.tensor([0.5, 0.2, 0.5, 0.0, 0.0]),
+        BOXES[[1, 0, 2, 2, 0]] + torch.tensor([0.0, 0, 1, 2]),
+    )
+    classes = boxes = 0.0
+    for p in range(5):
+        classes += float(assigned.weights[p]) * float(-scores[p].log_softmax(0)[assigned.labels[p]])
+        if assigned.labels[p]:
+            (x1, y1, x2, y2), (u1, v1, u2, v2) = BOXES[p].tolist(), assigned.targets[p].tolist()
+            width, height = x2 - x1, y2 - y1
+            shift = [10 * ((u1 + u2) - (x1 + x2)) / 2 / width, 10 * ((v1 + v2) - (y1 + y2)) / 2 / height]
+            aims = [*shift, 5 * math.log((u2 - u1) / width), 5 * math.log((v2 - v1) / height)]
+            own = offsets[p, assigned.labels[p] - 1].tolist()
+            boxes += float(assigned.weights[p]) * sum(abs(a - b) for a, b in zip(own, aims, strict=True))
+    assert float(pdsl.class_loss(scores, assigned)) == pytest.approx(classes / 3, rel=1e-5)
+    assert float(pdsl.box_loss(offsets, BOXES, assigned)) == pytest.approx(boxes / 5, rel=1e-4)
+
+
+# -- segmentation
+
+
+def test_seeds_are_the_best_proposal_of_each_tag_and_those_nearest_to_it() -> None:
+    pseudo = Pseudo(torch.tensor([0, 2]), torch.tensor([1, 2]), BOXES[[0, 2]])
+    assert pdsl.seeds(BOXES, pseudo, 1).tolist() == [0, 2]
+    assert pdsl.seeds(BOXES, pseudo, 2).tolist() == [0, 1, 2, 3]
+    assert pdsl.seeds(BOXES, pseudo, 50).tolist() == [0, 1, 2, 3, 4]
+    twins = torch.cat([BOXES[:1], BOXES])
+    assert pdsl.seeds(twins, Pseudo(torch.tensor([1]), torch.tensor([1]), BOXES[:1]), 1).tolist() == [1]
+
+
+@pytest.mark.parametrize("soft", [False, True])
+def test_mask_heads_learn_from_the_head_before_which_learns_nothing_from_them(soft: bool) -> None:
+    logits = torch.randn(3, 4, 2, 2, requires_grad=True)
+    targets, known = torch.rand(4, 2, 2) > 0.5, torch.tensor([True, True, False, True])
+    weights = torch.tensor([0.5, 0.0, 0.25, 0.0])
+    losses = pdsl.mask_losses(logits, targets, known, weights, soft)
+    for head in range(3):
+        rows = []
+        for p in range(4):
+            aim = targets[p].float() if head == 0 else logits[head - 1, p].detach().sigmoid()
+            aim = aim if head == 0 or soft else (aim >= 0.5).float()
+            rows.append(float(F.binary_cross_entropy(logits[head, p].sigmoid(), aim)))
+        shares = known.float() / 3 if head == 0 else weights / 2
+        assert float(losses[head]) == pytest.approx(sum(r * float(s) for r, s in zip(rows, shares, strict=True)), rel=1e-4)
+        (gradient,) = torch.autograd.grad(losses[head], logits, retain_graph=True)
+        others = [other for other in range(3) if other != head]
+        assert gradient[head].any()
+        assert not gradient[others].any()
+
+
+def test_no_mask_to_learn_from_costs_nothing() -> None:
+    losses = pdsl.mask_losses(torch.randn(2, 3, 2, 2), torch.zeros(3, 2, 2), torch.zeros(3, dtype=torch.bool), torch.zeros(3))
+    assert [float(loss) for loss in losses] == [0.0, 0.0]
+
+
+# -- correlation
+
+
+def test_an_activation_lies_between_mean_and_maximum_as_tau_says() -> None:
+    logits = torch.randn(3, 4, 4)
+    probabilities = logits.sigmoid().flatten(1)
+    for tau in (1e-3, 5.0, 2e3):
+        oracle = ((tau * probabilities.double()).exp().mean(1).log() / tau) if tau < 1e3 else probabilities.amax(1).double()
+        assert torch.allclose(pdsl.activation(logits, tau).double(), oracle, atol=2e-3)
+
+
+def test_correlation_pulls_masks_to_the_detector_and_not_the_detector_to_masks() -> None:
+    logits, scores = torch.randn(2, 3, 2, 2, requires_grad=True), torch.rand(3, requires_grad=True)
+    inside = torch.tensor([True, False, True])
+    loss = pdsl.correlation_loss(logits, scores, inside, 5.0)
+    expected = sum(
+        abs(math.log(sum(math.exp(5 * v) for v in logits[m, p].sigmoid().flatten().tolist()) / 4) / 5 - float(scores[p])) / 2
+        for m in range(2)
+        for p in (0, 2)
+    )
+    assert loss.item() == pytest.approx(expected, rel=1e-4)
+    loss.backward()
+    assert scores.grad is None
+    assert logits.grad[:, [0, 2]].any()
+    assert not logits.grad[:, 1].any()
