@@ -20,6 +20,7 @@ from torch.nn.functional import pad
 from torch.nn.modules.batchnorm import _BatchNorm
 from torchvision import models
 
+from frugalseg.nets import resnet_ws
 from frugalseg.nets.weights import Report, load_weights
 
 Block = dict[str, nn.Module]  # the modules of one block in their order of work, by their names in the library
@@ -72,7 +73,7 @@ class Backbone(nn.Module):
         """
         wanted = self._layers_behind(levels)
         features, found = self._normalized(images), {}
-        for index, layer in enumerate(row(self.body), start=1):
+        for index, layer in enumerate(row(self.body)[: max(wanted)], start=1):
             features = layer(features)
             if index in wanted:
                 found[index] = features
@@ -145,8 +146,9 @@ def build(
 ) -> Backbone:
     """The feature network of that name.
 
-    name: vgg16 (DeepLab-LargeFOV's), resnet18, resnet50, resnet101, mobilenet_v2, tiny (0.5 M parameters, for training from
-    scratch) or timm/<name>. output_stride: 8, 16 or 32 pixels of the image per cell of the map.
+    name: vgg16 (DeepLab-LargeFOV's), resnet18, resnet50, resnet101, these with _ws (`resnet_ws`), mobilenet_v2,
+    tiny (0.5 M parameters, for training from scratch) or timm/<name>. output_stride: 8, 16 or 32 pixels of the image per cell
+    of the map.
     weights: a file (safetensors or state dict, in the library's layout), or a name to download: "imagenet", or one of
     torchvision's such as "IMAGENET1K_V2"; None starts from random numbers. normalize: how those weights want the picture:
     "imagenet", "half" = (x − 128) / 128, or "caffe" = BGR minus mean.
@@ -349,6 +351,9 @@ NETWORKS: dict[str, Callable[[], list[Block]]] = {
     "resnet18": lambda: _resnet("resnet18"),
     "resnet50": lambda: _resnet("resnet50"),
     "resnet101": lambda: _resnet("resnet101"),
+    "resnet18_ws": lambda: resnet_ws.blocks("resnet18"),
+    "resnet50_ws": lambda: resnet_ws.blocks("resnet50"),
+    "resnet101_ws": lambda: resnet_ws.blocks("resnet101"),
     "mobilenet_v2": _mobilenet_v2,
     "tiny": _tiny,
 }
@@ -358,7 +363,7 @@ def _file(name: str, weights: str | Path) -> Path:
     """The file itself, or the library's weights of that name, downloaded once because the user asked."""
     if Path(weights).is_file():
         return Path(weights)
-    known = {} if name == "tiny" else dict(models.get_model_weights(name).__members__)
+    known = {} if name == "tiny" else dict(models.get_model_weights(name.removesuffix("_ws")).__members__)
     if known:
         known["imagenet"] = known["IMAGENET1K_V1"]
     if str(weights) not in known:
