@@ -22,6 +22,7 @@ from typing import Any, Literal, Self
 import numpy as np
 from faster_coco_eval.core import mask as codec
 from rich.table import Table
+from scipy import sparse
 
 from frugalseg import rle
 from frugalseg.metrics.matching import COCO_THRESHOLDS, Interpolation, Rule, average_precision, match
@@ -121,7 +122,7 @@ class InstanceScores(PerImage):
         self.kind: Kind = kind
         self.measure = measure or TABLES[kind][0]
         self.rows: dict[str, Row] = {}
-        self._ranked: dict[Measure, list[_Ranking]] = {}
+        self._ranked: dict[Measure, list[Ranking]] = {}
 
     @property
     def metric(self) -> str:  # type: ignore[override]
@@ -159,7 +160,7 @@ class InstanceScores(PerImage):
     def recall(self, measure: Measure) -> np.ndarray:
         """(C,) the share of the objects found, mean over thresholds; COCO's AR for its measures."""
         shares = []
-        for ranking in self._rankings(measure):
+        for ranking in self.rankings(measure):
             objects = ranking.objects.sum()
             shares.append((ranking.states == RIGHT).sum(1).mean() / objects if objects else np.nan)
         return np.array(shares)
@@ -188,7 +189,7 @@ class InstanceScores(PerImage):
         for column in table.columns[1:]:
             column.justify = "right"
         values = np.stack([self.measured(measure) for measure in shown], axis=1)
-        objects = [int(ranking.objects.sum()) for ranking in self._rankings(shown[0])]
+        objects = [int(ranking.objects.sum()) for ranking in self.rankings(shown[0])]
         for name, row, count in zip(self.classes, values, objects, strict=True):
             table.add_row(name, *map(percent, row), str(count))
         table.add_section()
@@ -267,7 +268,8 @@ class InstanceScores(PerImage):
             overlaps.append(values[first, second])
         return np.concatenate(pairs), np.concatenate(overlaps)
 
-    def _rankings(self, measure: Measure) -> list[_Ranking]:
+    def rankings(self, measure: Measure) -> list[Ranking]:
+        """For each class its detections, best first, and what becomes of them: all that average precision depends on."""
         if measure not in self._ranked:
             self._need_images()
             self._ranked[measure] = _rank([self.rows[name] for name in self.names], measure, len(self.classes))
@@ -275,9 +277,7 @@ class InstanceScores(PerImage):
 
     def _class_values(self, measure: Measure, weights: np.ndarray) -> np.ndarray:
         """(S, C) under weights (S, N) of the images."""
-        return np.stack(
-            [ranking.average_precision(weights, measure.interpolation) for ranking in self._rankings(measure)], axis=1
-        )
+        return np.stack([ranking.average_precision(weights, measure.interpolation) for ranking in self.rankings(measure)], axis=1)
 
     def _same(self, one: Row, other: Row) -> bool:
         return one == other
@@ -320,10 +320,11 @@ OVERLAPS = {"mask": _of_masks, "box": _of_boxes, "boundary": _of_borders}
 
 
 @dataclass(frozen=True)
-class _Ranking:
+class Ranking:
     """The detections of one class in the whole set, best score first.
 
-    images: (D,) where each is. states: (T, D) what becomes of it at each threshold. objects: (N,) those to be found there.
+    images: (D,) where each is. states: (T, D) what becomes of it at each threshold: RIGHT, WRONG, or anything else for neither.
+    objects: (N,) those to be found in each image.
     """
 
     images: np.ndarray
@@ -337,13 +338,14 @@ class _Ranking:
 
     def _at(self, states: np.ndarray, weights: np.ndarray, objects: np.ndarray, interpolation: Interpolation) -> np.ndarray:
         right, wrong = np.flatnonzero(states == RIGHT), np.flatnonzero(states == WRONG)
+        before = np.searchsorted(right, wrong)  # the right detection that follows each wrong one; after the last none asks
+        entries = np.ones(len(wrong), np.int64), (before, self.images[wrong])
+        between = sparse.csr_array(entries, shape=(len(right) + 1, weights.shape[1]))[:-1]  # wrong ones, by image
         found = np.cumsum(weights[:, self.images[right]], axis=1)
-        missed = np.zeros((len(weights), len(wrong) + 1), np.int64)
-        np.cumsum(weights[:, self.images[wrong]], axis=1, out=missed[:, 1:])
-        return average_precision(found, missed[:, np.searchsorted(wrong, right)], objects, interpolation)
+        return average_precision(found, np.cumsum(between @ weights.T, axis=0).T, objects, interpolation)
 
 
-def _rank(rows: Sequence[Row], measure: Measure, classes: int) -> list[_Ranking]:
+def _rank(rows: Sequence[Row], measure: Measure, classes: int) -> list[Ranking]:
     """One ranking per class. Equal scores stay in the order of images and, in an image, of the prediction."""
     counts = np.zeros((len(rows), classes), np.int64)
     parts: dict[str, list[np.ndarray]] = defaultdict(list)
@@ -352,14 +354,13 @@ def _rank(rows: Sequence[Row], measure: Measure, classes: int) -> list[_Ranking]
         counts[index] = np.bincount(row.true_labels[~ignored], minlength=classes + 1)[1:]
         order = np.argsort(-row.scores, kind="stable")
         states = _judge(row, order, ignored, measure)
-        kept = order[states[0, order] != BEYOND]
-        for key, values in (("image", np.full(len(kept), index)), ("label", row.labels[kept]), ("score", row.scores[kept])):
+        for key, values in (("image", np.full(len(order), index)), ("label", row.labels[order]), ("score", row.scores[order])):
             parts[key].append(values)
-        parts["states"].append(states[:, kept])
+        parts["states"].append(states[:, order])
     images, labels, scores, states = (np.concatenate(parts[key], -1) for key in ("image", "label", "score", "states"))
     order = np.argsort(-scores, kind="stable")
     chosen = [order[labels[order] == label] for label in range(1, classes + 1)]
-    return [_Ranking(images[own], states[:, own], counts[:, place]) for place, own in enumerate(chosen)]
+    return [Ranking(images[own], states[:, own], counts[:, place]) for place, own in enumerate(chosen)]
 
 
 def _judge(row: Row, order: np.ndarray, ignored: np.ndarray, measure: Measure) -> np.ndarray:

@@ -84,6 +84,7 @@ def average_precision(right: np.ndarray, wrong: np.ndarray, objects: np.ndarray,
         values = (np.diff(recall, axis=1, prepend=0) * envelope).sum(1)
     else:
         points = ELEVEN if interpolation == "11pt" else COCO_RECALLS
-        padded = np.pad(envelope, [(0, 0), (0, 1)])  # beyond the last recall precision is 0
-        values = np.array([row[np.searchsorted(reached, points)].mean() for row, reached in zip(padded, recall, strict=True)])
+        # A point takes the precision of the first right detection whose recall reaches it; beyond the last recall it is 0.
+        reached = np.searchsorted(points, recall.ravel(), side="right").reshape(recall.shape)
+        values = (np.diff(reached, axis=1, prepend=0) * envelope).sum(1) / len(points)
     return np.where(objects > 0, values, np.nan)
