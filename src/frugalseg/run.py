@@ -13,7 +13,7 @@ import resource
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
@@ -121,6 +121,7 @@ class Run:
         self._launch()
         self._stopping = False
         self._losses: dict[str, Tensor] = {}
+        self._figures: dict[str, Any] = {}
         self._scale = 1.0
         (self.folder / "state").mkdir(parents=True, exist_ok=True)
 
@@ -245,14 +246,23 @@ class Run:
             pin_memory=self.device.type == "cuda",
         )
 
-    def update(self, losses: dict[str, Tensor], optimizer: torch.optim.Optimizer, scale: float = 1.0) -> None:
+    def update(
+        self,
+        losses: dict[str, Tensor],
+        optimizer: torch.optim.Optimizer,
+        scale: float = 1.0,
+        figures: Mapping[str, Any] | None = None,
+    ) -> None:
         """One optimiser step on the sum of the losses, with every learning rate at `scale` times its first value.
+
+        figures: further numbers of this step for the log; they are no losses.
 
         Raises:
             Diverged: a loss is not finite; the state on disk is the last good one.
         """
         total = torch.stack([*losses.values()]).sum()
         self._losses, self._scale = {name: value.detach() for name, value in losses.items()}, scale
+        self._figures = dict(figures or {})
         if not torch.isfinite(total):
             values = ", ".join(f"{name}={value.item():.4g}" for name, value in self._losses.items())
             raise Diverged(
@@ -359,6 +369,7 @@ class Run:
             images_per_second=speed,
             losses=losses,
             lr=self._scale,
+            **({"figures": {name: float(value) for name, value in self._figures.items()}} if self._figures else {}),
         )
         return " ".join(f"{name} {value:.3f}" for name, value in losses.items())
 

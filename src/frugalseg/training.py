@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from frugalseg import config
 from frugalseg.config import UsageError
 from frugalseg.files import write_json
-from frugalseg.methods import METHODS, Method, choose
+from frugalseg.methods import FOREGROUND, METHODS, Method, choose
 from frugalseg.recipes.runtime import Runtime
 
 if TYPE_CHECKING:
@@ -103,7 +103,8 @@ def fit(method: Method, data: str | Path | Data, settings: Mapping[str, Any], fo
         config.save(folder / "config.yaml", described)
         remember(folder, **_facts(chosen, recipe))
     network = method.code.train(recipe, chosen.only(*recipe.needs), run)
-    return Predictor(method, network, data.classes, folder, run.main)
+    classes = network.classes if method.makes == FOREGROUND else data.classes
+    return Predictor(method, network, classes, folder, run.main)
 
 
 def tell_what_is_missing(data: Data, needs: frozenset[str]) -> None:

@@ -37,6 +37,7 @@ class Method:
 
 NEW_CLASSES = "masks of new classes"  # what is scored by episodes
 OBJECTS = "object masks"  # likewise: they are scored by average precision
+FOREGROUND = "foreground masks"  # of one class, "object", whatever the classes of the data
 
 # In the order of preference, the richest labels first: `train` without a method takes the first whose labels are there.
 METHODS: dict[str, Method] = {
@@ -71,6 +72,14 @@ METHODS: dict[str, Method] = {
         makes=OBJECTS,
         module="frugalseg.methods.maskrcnn",
         recipe="frugalseg.recipes.maskrcnn",
+    ),
+    "r2o": Method(
+        name="r2o",
+        summary="R2O: a backbone from pictures alone, and objects without labels (Gokul et al., 2022)",
+        needs=frozenset({"image"}),
+        makes=FOREGROUND,
+        module="frugalseg.methods.r2o",
+        recipe="frugalseg.recipes.r2o",
     ),
 }
 

@@ -38,7 +38,8 @@ def quarter_cosine(step: int, steps: int, start: int, end: int, hold: int = 0) -
 
     K(t) = ⌊K_f + (K_0 − K_f)·cos(π/2·(t − t_α)/(T − t_α))⌋. The paper's equation A1 is misprinted; this form gives its figures.
     """
-    return int(end + (start - end) * math.cos(math.pi / 2.0 * _progress(step - hold, steps - hold)))
+    clusters = end + (start - end) * math.cos(math.pi / 2.0 * _progress(step - hold, steps - hold))
+    return int(clusters + 1e-9)  # the cosine of a right angle is not quite 0 in floats
 
 
 def _progress(step: int, steps: int) -> float:

@@ -1,0 +1,481 @@
+"""R2O: region-to-object representation learning (Gokul et al., 2022). From pictures alone to a backbone and to objects.
+
+BYOL at the level of regions. Refinement: superpixels are merged by K-means on the features that a teacher pools from them.
+Representation: two random views of a picture are encoded, features are pooled under the same mask in both, and a student predicts
+what the teacher makes of the other view. Curriculum: K falls over the training, so regions come first and objects later. The
+teacher is the moving average of the student.
+
+Shape letters: B pictures, R regions of a picture, K masks, P pairs of views of a mask, D channels, S side of a view, h w map.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.data import Dataset
+from torchvision.ops import roi_align
+from torchvision.transforms import InterpolationMode, RandomResizedCrop, v2
+from torchvision.transforms.v2 import functional as vision
+
+from frugalseg import rle
+from frugalseg.data import Data, read
+from frugalseg.data.transforms import longer_side
+from frugalseg.metrics.regions import best_overlap
+from frugalseg.nets import backbone, ema, optim, schedule
+from frugalseg.nets.sync import RowNorm, shared_norms, total
+from frugalseg.recipes.r2o import Config
+from frugalseg.regions import foreground, superpixels
+from frugalseg.regions.cache import Cache
+from frugalseg.regions.kmeans import kmeans
+from frugalseg.run import Run, seed_of
+from frugalseg.types import IGNORE, Prediction, Sample
+
+CLASSES = ("object",)
+RATIO = (3 / 4, 4 / 3)  # of the sides of a crop
+
+
+class Collapsed(RuntimeError):
+    """All pictures have come to look alike to the network: what it learned is worth nothing."""
+
+
+# -- views -----------------------------------------------------------------------------------------------------------
+
+
+class Views(Dataset[dict[str, Tensor]]):
+    """Each picture as two random views whose geometry is known, whole, and parted into regions (app. A.1).
+
+    An item holds views (2, 3, S, S) uint8, boxes (2, 4) float32 – left, top, right, bottom of each view as shares of the
+    picture –, flips (2,) bool, whole (3, S, S) uint8, the picture squashed, and regions (S, S) int16 of it.
+    """
+
+    def __init__(self, data: Any, config: Config) -> None:
+        self.data, self.config, self.cache = data, config, Cache(config.cache or None)
+        kernel = 2 * (config.side // 20) + 1  # 23 pixels in views of 224
+        jitter = v2.RandomApply([v2.ColorJitter(0.4, 0.4, 0.2, 0.1)], p=config.jitter)
+        self.looks = [
+            v2.Compose(
+                [
+                    jitter,
+                    v2.RandomGrayscale(config.grey),
+                    v2.RandomApply([v2.GaussianBlur(kernel, (0.1, 2.0))], p=blur),
+                    v2.RandomSolarize(128, p=solarize),
+                ]
+            )
+            for blur, solarize in zip(config.blur, config.solarize, strict=True)
+        ]
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        image = self.data.image(index)
+        views = [self._view(image, look) for look in self.looks]
+        item = {name: torch.stack([view[name] for view in views]) for name in views[0]}
+        return item | whole_and_regions(image, self.config, self.cache)
+
+    def _view(self, image: Tensor, look: nn.Module) -> dict[str, Tensor]:
+        top, left, height, width = RandomResizedCrop.get_params(image, list(self.config.crop), list(RATIO))
+        side, (tall, wide) = self.config.side, image.shape[1:]
+        view = vision.resized_crop(image, top, left, height, width, [side, side], InterpolationMode.BICUBIC)
+        flip = torch.rand(()) < 0.5
+        box = torch.tensor([left / wide, top / tall, (left + width) / wide, (top + height) / tall])
+        return {"views": look(view.flip(2) if flip else view), "boxes": box, "flips": flip}
+
+
+def whole_and_regions(image: Tensor, config: Config, cache: Cache) -> dict[str, Tensor]:
+    """The picture squashed to a square, without anything random, and the regions of the prior in it."""
+    whole = vision.resize(image, [config.side, config.side], InterpolationMode.BICUBIC)
+    return {"whole": whole, "regions": prior(whole, config, cache).to(torch.int16)}
+
+
+def prior(whole: Tensor, config: Config, cache: Cache) -> Tensor:
+    """Region ids (S, S) int64 from 0, of a picture (3, S, S) uint8. Superpixels come from the cache once they are in it."""
+    if config.prior == "slic":
+        return cache(superpixels.slic, whole.contiguous(), segments=config.segments)
+    if config.prior == "whole":
+        return torch.zeros(whole.shape[1:], dtype=torch.int64)
+    cells = config.segments if config.prior == "grid" else config.mask_side
+    line = torch.arange(config.side) * cells // config.side
+    return line[:, None] * cells + line
+
+
+def stack(items: Sequence[dict[str, Tensor]]) -> dict[str, Any]:
+    return {name: torch.stack([item[name] for item in items]) for name in items[0]}
+
+
+# -- regions and masks -----------------------------------------------------------------------------------------------
+
+
+def curriculum(config: Config, step: int, steps: int) -> int:
+    """K at this step (app. A.1, A.6): from the first to the second of `clusters`, after `hold` of the steps at the first."""
+    first, last = config.clusters
+    hold = config.hold * steps
+    done = min(max((step - hold) / max(steps - hold, 1), 0.0), 1.0)
+    if config.curriculum == "fixed":
+        return first
+    if config.curriculum == "cosine":
+        return schedule.quarter_cosine(step, steps, first, last, round(hold))
+    if config.curriculum == "linear":
+        return int(first + (last - first) * done)
+    doublings = math.ceil(abs(math.log2(first / last)))
+    stretch = min(int(done * (doublings + 1)), doublings)
+    return last if stretch == doublings else int(first * (last / first) ** (stretch / max(doublings, 1)) + 1e-9)
+
+
+def region_shares(regions: Tensor, side: tuple[int, int]) -> Tensor:
+    """How much of each cell of a map (h, w) belongs to each region, in pixels: (B, R, h, w). regions: (B, S, S) ids from 0."""
+    batch, (height, width) = len(regions), side
+    ids, count = regions.long(), int(regions.max()) + 1
+    rows = torch.arange(ids.shape[1], device=ids.device) * height // ids.shape[1]
+    columns = torch.arange(ids.shape[2], device=ids.device) * width // ids.shape[2]
+    picture = torch.arange(batch, device=ids.device)[:, None, None]
+    place = ((picture * count + ids) * height + rows[:, None]) * width + columns
+    return torch.bincount(place.flatten(), minlength=batch * count * height * width).view(batch, count, height, width).float()
+
+
+def mask_pool(features: Tensor, masks: Tensor) -> Tensor:
+    """Mean of the features under each mask, weighted by it: (B, K, D) of (B, D, h, w) and (B, K, h, w); 0 under an empty one."""
+    sums = torch.einsum("bdhw,bkhw->bkd", features, masks.to(features.dtype))
+    return sums / masks.sum((2, 3)).clamp(min=1e-6)[:, :, None].to(features.dtype)
+
+
+def nearest(regions: Tensor, side: int) -> Tensor:
+    """Ids (B, side, side) at the middle of each cell: ids are looked up, never averaged."""
+    rows, columns = (((torch.arange(side) * 2 + 1) * extent // (2 * side)).to(regions.device) for extent in regions.shape[1:])
+    return regions[:, rows][:, :, columns].long()
+
+
+def refine(
+    features: Tensor, regions: Tensor, clusters: int, side: int, chunk: int, seeds: Sequence[int], iterations: int
+) -> Tensor:
+    """Merge regions by K-means on their pooled features, `chunk` pictures together (eq. 3): ids (B, side, side) below `clusters`.
+
+    features: (B, D, h, w). regions: (B, S, S) ids. seeds: one for each chunk. Regions without a pixel are no points.
+    """
+    shares = region_shares(regions, (features.shape[2], features.shape[3]))
+    present = shares.sum((2, 3)) > 0
+    points = F.normalize(mask_pool(features.float(), shares), dim=2)
+    merged = torch.zeros_like(present, dtype=torch.int64)
+    for seed, start in zip(seeds, range(0, len(points), chunk), strict=True):
+        part = slice(start, start + chunk)
+        own = points[part][present[part]]
+        merged[part][present[part]] = kmeans(own[None], clusters, seed, iterations=iterations).labels[0]
+    return merged.gather(1, nearest(regions, side).flatten(1)).view(-1, side, side)
+
+
+def refine_by_colour(whole: Tensor, regions: Tensor, clusters: int, side: int, seed: int, iterations: int) -> Tensor:
+    """Merge the regions of each picture by colour and place, as SLIC would for fewer superpixels; ids (B, side, side)."""
+    size = whole.shape[2] // 4
+    line = torch.linspace(0, 1, size, device=whole.device)
+    places = torch.stack(torch.meshgrid(line, line, indexing="ij")).expand(len(whole), 2, size, size)
+    looks = torch.cat([F.interpolate(whole.float() / 255, (size, size), mode="area"), places], 1)
+    shares = region_shares(regions, (size, size))
+    present = shares.sum((2, 3)) > 0
+    merged = kmeans(mask_pool(looks, shares), clusters, seed, present, iterations).labels
+    return merged.gather(1, nearest(regions, side).flatten(1)).view(-1, side, side)
+
+
+def view_masks(labels: Tensor, clusters: int, boxes: Tensor, flips: Tensor, side: int) -> Tensor:
+    """The masks of a label map as each view shows them: (B, V, K, side, side) in [0, 1].
+
+    RoIAlign of the one-hot map (B, m, m) with the views' crop boxes (B, V, 4), shares of the picture, then flipped where the
+    view is, flips (B, V).
+    """
+    masks = F.one_hot(labels, clusters).permute(0, 3, 1, 2).float()
+    cut = roi_align(masks, list(boxes.float() * labels.shape[-1]), side, aligned=True)
+    cut = cut.view(*flips.shape, clusters, side, side)
+    return torch.where(flips[:, :, None, None, None], cut.flip(-1), cut)
+
+
+def pairs(masks: Tensor, least_area: float, most: int = 0) -> Tensor:
+    """(B, K) bool: masks that fill more than `least_area` of both views; `most` of a picture, drawn at random, 0 all of them."""
+    both = (masks.mean((3, 4)) > least_area).all(1)
+    if not most or most >= both.shape[1]:
+        return both
+    draw = torch.rand(both.shape).to(both.device).masked_fill(~both, -1)
+    return both & (draw >= draw.topk(most, 1).values[:, -1:])
+
+
+# -- losses ----------------------------------------------------------------------------------------------------------
+
+
+def byol_loss(predicted: Tensor, target: Tensor) -> Tensor:
+    """2 − 2·cos(q, z) of each pair, (P,) (eq. 4). Both (P, D); nothing goes back through the target."""
+    return 2 - 2 * F.cosine_similarity(predicted, target.detach(), dim=1)
+
+
+def ntxent_loss(one: Tensor, other: Tensor, temperature: float = 0.1) -> Tensor:
+    """Normalised temperature-scaled cross-entropy (Chen et al., ICML 2020, eq. 1) of each pair, (P,), both directions averaged.
+
+    The positive of a row is the same row of the other; all other rows of both are negatives. Both (P, D).
+    """
+    rows = F.normalize(torch.cat([one, other]), dim=1)
+    logits = rows @ rows.T / temperature
+    logits = logits.masked_fill(torch.eye(len(rows), dtype=torch.bool, device=rows.device), -torch.inf)
+    count = len(one)
+    target = torch.arange(2 * count, device=rows.device).roll(count)
+    return F.cross_entropy(logits, target, reduction="none").view(2, count).mean(0)
+
+
+@torch.no_grad()
+def spread(rows: Tensor) -> Tensor:
+    """Standard deviation of the projections (P, D), scaled to length 1, mean over channels, over all processes; a scalar.
+
+    1/√D where they point everywhere, 0 where the network has collapsed; NaN for fewer than two rows.
+    """
+    rows = F.normalize(rows.float(), dim=1)
+    count = total(torch.tensor(float(len(rows)), device=rows.device))
+    mean = total(rows.sum(0)) / count
+    variance = total((rows - mean).square().sum(0)) / count
+    return torch.where(count < 2, torch.nan, variance.sqrt().mean())
+
+
+# -- networks --------------------------------------------------------------------------------------------------------
+
+
+def mlp(channels: int, hidden: int, width: int) -> nn.Sequential:
+    """Projector or predictor: two linear layers, batch norm and ReLU between them (sec. 4)."""
+    return nn.Sequential(nn.Linear(channels, hidden), RowNorm(hidden), nn.ReLU(inplace=True), nn.Linear(hidden, width))
+
+
+class Encoder(nn.Module):
+    """The backbone with a coarse map to learn from and a fine one to cluster: C5 and C4 of a ResNet (sec. 4)."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.levels = config.levels
+        options: dict[str, Any] = {"weights": config.weights, "normalize": config.normalize}
+        self.transformer = config.backbone.startswith("timm/")
+        if not self.transformer:
+            options["level"] = max(config.levels)
+        self.backbone = backbone.build(config.backbone, config.output_stride, **options)
+        self.channels = self.backbone.channels
+        if self.transformer:
+            # The fine map feeds the coarse one, so the loss reaches the layers of both.
+            self.times = max(1, config.output_stride // 16)
+            self.finer = nn.ConvTranspose2d(self.channels, self.channels, self.times, stride=self.times)
+            self.coarser = nn.ConvTranspose2d(self.channels, self.channels, 3, stride=1, padding=1)
+
+    def cells(self, side: int) -> int:
+        """Cells a side of the coarse map of a square picture."""
+        cells = math.ceil(side / self.backbone.stride)
+        return math.ceil(cells * self.times / 2) if self.transformer else cells
+
+    def fine(self, images: Tensor) -> Tensor:
+        """(B, D, h, w) at about 16 pixels a cell, of pictures (B, 3, H, W) in 0..255."""
+        if self.transformer:
+            return self.finer(self.backbone(images))
+        return self.backbone.maps(images.to(memory_format=torch.channels_last), self.levels[:1])[0]
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(B, D, h, w) at about 32 pixels a cell."""
+        if self.transformer:
+            return self.coarser(F.avg_pool2d(self.fine(images), 2, ceil_mode=True))
+        return self.backbone.maps(images.to(memory_format=torch.channels_last), self.levels[1:])[0]
+
+
+class Network(nn.Module):
+    """Encoder and projector: what student and teacher share."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.config, self.classes = config, CLASSES
+        self.encoder = Encoder(config)
+        self.projector = mlp(self.encoder.channels, config.hidden, config.width)
+
+    def project(self, images: Tensor, masks: Tensor, chosen: Tensor) -> Tensor:
+        """Projections (P, width) of the chosen (B, K) masks (B, K, h, w) of one view (B, 3, S, S)."""
+        return self.projector(mask_pool(self.encoder(images), masks)[chosen])
+
+    @torch.no_grad()
+    def labels(self, batch: dict[str, Tensor], clusters: int, seeds: Sequence[int]) -> tuple[Tensor, int]:
+        """Step 1 of fig. 2, the refinement: a label map (B, m, m) of the whole pictures, and how many labels there may be."""
+        config, regions = self.config, batch["regions"]
+        if config.refine == "none":
+            return nearest(regions, config.mask_side), int(regions.max()) + 1
+        if config.refine == "colours":
+            whole = batch["whole"]
+            return refine_by_colour(whole, regions, clusters, config.mask_side, seeds[0], config.iterations), clusters
+        training = self.training
+        features = self.train(config.refine_norm == "batch" and training).encoder.fine(batch["whole"])
+        self.train(training)
+        return refine(features, regions, clusters, config.mask_side, config.chunk, seeds, config.iterations), clusters
+
+    @torch.no_grad()
+    def prepare(self, batch: dict[str, Tensor], clusters: int, seeds: Sequence[int]) -> dict[str, Tensor]:
+        """What the student needs of its teacher: masks in both views, which of them count, and what the teacher sees there."""
+        labels, count = self.labels(batch, clusters, seeds)
+        masks = view_masks(labels, count, batch["boxes"], batch["flips"], self.encoder.cells(self.config.side))
+        chosen = pairs(masks, self.config.least_area, self.config.masks)
+        prepared = {"views": batch["views"], "masks": masks, "chosen": chosen}
+        if self.config.objective == "byol":
+            seen = [self.project(batch["views"][:, view], masks[:, view], chosen) for view in (0, 1)]
+            prepared["targets"] = torch.stack(seen)
+        return prepared
+
+    def predict(self, samples: Iterable[Sample], tags: str = "predicted") -> list[Prediction]:
+        """The object of each picture as class 1: of its parts, the largest that least touches the border. tags: has no effect."""
+        self.eval()
+        return [self._predict(sample) for sample in samples]
+
+    def _predict(self, sample: Sample) -> Prediction:
+        size = (int(sample.image.shape[-2]), int(sample.image.shape[-1]))
+        ids = self.parts(sample.image)
+        mask = (ids == foreground.inner(ids)).to(torch.uint8)[None, None]
+        mask = F.interpolate(mask, size, mode="nearest-exact")[0, 0].cpu()
+        return Prediction(sample.name, size, self.classes, torch.ones(1), mask)
+
+    @torch.no_grad()
+    def parts(self, image: Tensor) -> Tensor:
+        """Clusters of the features of one picture (3, H, W) in 0..255, ids (h, w) (sec. 4.3)."""
+        config, device = self.config, next(self.parameters()).device
+        size = longer_side((int(image.shape[-2]), int(image.shape[-1])), config.parts_side)
+        pixels = vision.resize(image.as_subclass(Tensor).to(device).float(), list(size), antialias=True)[None]
+        features = self.encoder.fine(pixels) if config.parts_level == "fine" else self.encoder(pixels)
+        return foreground.parts(features[0].float(), config.parts)
+
+
+class Student(nn.Module):
+    """The network that learns, with BYOL's predictor."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.config, self.network = config, Network(config)
+        self.predictor = mlp(config.width, config.hidden, config.width) if config.objective == "byol" else nn.Identity()
+
+    def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The loss of what a teacher prepared, a mean over the pairs of all processes, and the `spread` of the projections."""
+        views, masks, chosen = batch["views"], batch["masks"], batch["chosen"]
+        seen = [self.network.project(views[:, view], masks[:, view], chosen) for view in (0, 1)]
+        if self.config.objective == "byol":
+            one, other = (self.predictor(rows) for rows in seen)
+            first, second = batch["targets"]
+            losses = byol_loss(one, second) + byol_loss(other, first)  # eq. 5
+        else:
+            losses = ntxent_loss(*seen, self.config.temperature)
+        count = total(torch.tensor(float(len(losses)), device=losses.device))
+        # The gradients of the processes are averaged, so each one's sum is taken against the mean number of pairs.
+        share = count / total(torch.ones((), device=losses.device))
+        return {self.config.objective: losses.sum() / share.clamp(min=1e-6), "spread": spread(torch.cat(seen))}
+
+
+# -- training --------------------------------------------------------------------------------------------------------
+
+
+def train(config: Config, data: Any, run: Run) -> Network:
+    """Learn from the pictures of `data`, whatever labels they have. Writes weights/last, the student without its predictor.
+
+    Raises Collapsed when all pictures come to look alike to the network.
+    """
+    run.expect("data", data.fingerprint)
+    run.seed("r2o")
+    student = Student(config)
+    teacher = ema.teacher(student.network)
+    student, teacher = (shared_norms(module, run.device).to(run.device) for module in (student, teacher))
+    steps = max(1, math.ceil(config.epochs * len(data) / config.batch))
+    network, watch, probe = student.network, Watch(config, steps), Probe(config) if config.probe and run.main else None
+    learned = optim.lars(student, config.lr * config.batch / 256, config.weight_decay, config.momentum, config.trust)
+    model, optimizer = run.setup(student, learned)
+    loop = run.steps(
+        "pretrain", Views(data, config), steps, config.batch, model=model, optimizer=optimizer, collate=stack, teacher=teacher
+    )
+    for step, batch in loop:
+        clusters = curriculum(config, step, steps)
+        with run.fabric.autocast():
+            prepared = teacher.prepare(batch, clusters, seeds(run, config, step, len(batch["whole"])))
+        losses = model(prepared)
+        width = losses.pop("spread")
+        run.update(losses, optimizer, rate(config, step, steps), figures={"clusters": clusters, "spread": width})
+        ema.update(teacher, network, schedule.cosine(step, steps, config.tau, 1.0))
+        if probe and (step % config.probe_every == 0 or step + 1 == steps):
+            run.log(stage="pretrain", step=step + 1, clusters=clusters, **probe.score(teacher, clusters, run.device))
+        watch.see(step, float(width))
+    run.save_model(network, {"method": "r2o", "config": asdict(config), "classes": list(CLASSES)})
+    return network
+
+
+def seeds(run: Run, config: Config, step: int, pictures: int) -> list[int]:
+    """A seed for each chunk that K-means clusters; whole chunks get the same however many processes share the step."""
+    first = run.fabric.global_rank * pictures // config.chunk
+    return [seed_of(run.runtime.seed, "clusters", step, first + place) for place in range(math.ceil(pictures / config.chunk))]
+
+
+def rate(config: Config, step: int, steps: int) -> float:
+    """Learning rate as a share of its highest: linear warm-up, then a cosine to 0 (app. A.1)."""
+    rise = round(config.warmup * steps)
+    return (step + 1) / rise if step < rise else schedule.cosine(step - rise, steps - rise, 1.0, 0.0)
+
+
+class Watch:
+    """Stops a training whose projections all point one way."""
+
+    def __init__(self, config: Config, steps: int) -> None:
+        self.least, self.patience, self.steps, self.low = config.collapse / math.sqrt(config.width), config.patience, steps, 0
+
+    def see(self, step: int, value: float) -> None:
+        """value: of `spread` at this step. Raises Collapsed; NaN, which a single row gives, tells nothing."""
+        self.low = self.low + 1 if value < self.least else 0
+        if self.low >= self.patience or (self.low and step + 1 == self.steps):
+            raise Collapsed(
+                f"the projections have collapsed at step {step + 1}: their spread is {value:.2g}, expected more than "
+                f"{self.least:.2g}. All pictures look alike to the network. Are they all one picture, or constant? Else "
+                "lower lr, raise tau or batch; --collapse 0 trains on all the same."
+            )
+
+
+class Probe:
+    """Pictures with object masks on which the regions are scored along the way (fig. 3); nothing is learned from them."""
+
+    def __init__(self, config: Config) -> None:
+        data = read(config.probe, split=config.probe_split or None)
+        self.config, self.cache = config, Cache(config.cache or None)
+        self.truth = [(index, masks) for index in range(len(data)) if (masks := objects(data, index))][: config.probe_images]
+        if not self.truth:
+            raise ValueError(f"probe={config.probe}: none of its {len(data)} pictures has object masks; choose other pictures")
+        self.data = data
+
+    def score(self, network: Network, clusters: int, device: torch.device) -> dict[str, float]:
+        """Average best overlap over pictures: "abo" of the refined masks and "abo_prior" of the regions before."""
+        training, scores = network.training, {"abo": 0.0, "abo_prior": 0.0}
+        network.eval()
+        for start in range(0, len(self.truth), self.config.chunk):
+            part = self.truth[start : start + self.config.chunk]
+            batch = stack([whole_and_regions(self.data.image(index), self.config, self.cache) for index, _ in part])
+            labels, _ = network.labels({name: value.to(device) for name, value in batch.items()}, clusters, [start])
+            for (_, masks), refined, regions in zip(part, labels.cpu(), batch["regions"], strict=True):
+                scores["abo"] += overlap(refined, masks) / len(self.truth)
+                scores["abo_prior"] += overlap(regions, masks) / len(self.truth)
+        network.train(training)
+        return {name: round(value, 4) for name, value in scores.items()}
+
+
+def objects(data: Data, index: int) -> list[rle.RLE]:
+    """Masks of the objects of a picture, or, where only classes are masked, of each class."""
+    found = data.compact(index)
+    if found is not None:
+        return found.rles
+    semantic = data.only("semantic")[index].semantic
+    return [] if semantic is None else rle.from_ids(semantic.where(semantic != IGNORE, 0).numpy())[1]
+
+
+def overlap(ids: Tensor, masks: list[rle.RLE]) -> float:
+    """Mean over objects of the best overlap with a region of a label map (h, w), stretched over the picture."""
+    size = masks[0]["size"]
+    stretched = F.interpolate((ids.float() + 1)[None, None], tuple(size), mode="nearest-exact")[0, 0]
+    return float(best_overlap(rle.from_ids(stretched.int().numpy())[1], masks).mean())
+
+
+def load(state: dict[str, Tensor], metadata: dict[str, Any]) -> Network:
+    """The model of a weights file that `train` wrote."""
+    settings: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in metadata["config"].items()
+    }
+    model = Network(Config(**{**settings, "weights": None}))
+    model.load_state_dict(state)
+    return model.to(memory_format=torch.channels_last).eval()

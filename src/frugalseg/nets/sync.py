@@ -1,0 +1,73 @@
+"""Numbers that all processes share: sums, and batch norm over the pictures of all of them, on CPUs too."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, distributed, nn
+from torch.distributed.nn.functional import all_reduce
+from torch.nn import functional as F
+from torch.nn.modules.batchnorm import _BatchNorm
+
+
+def processes() -> int:
+    """How many processes train together."""
+    return distributed.get_world_size() if distributed.is_available() and distributed.is_initialized() else 1
+
+
+def total(value: Tensor) -> Tensor:
+    """The sum of a tensor over all processes; gradients go back through it."""
+    return all_reduce(value) if processes() > 1 else value
+
+
+def shared_norms(module: nn.Module, device: torch.device) -> nn.Module:
+    """The module with every batch norm taking its statistics over all processes; itself where there is one.
+
+    torch's SyncBatchNorm knows GPUs only, so on others the norms become `SharedNorm`.
+    """
+    if processes() == 1:
+        return module
+    if device.type == "cuda":
+        return nn.SyncBatchNorm.convert_sync_batchnorm(module)
+    for part in module.modules():
+        if isinstance(part, _BatchNorm):
+            part.__class__ = SharedNorm
+    return module
+
+
+class RowNorm(nn.BatchNorm1d):
+    """Batch norm of rows (N, D) that takes its running statistics when there are fewer than two rows to normalise by."""
+
+    def forward(self, rows: Tensor) -> Tensor:
+        if self.training and len(rows) < 2:
+            return F.batch_norm(rows, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps)
+        return super().forward(rows)
+
+
+class SharedNorm(_BatchNorm):
+    """Batch norm over the batches of all processes; with the same pictures, the same result as one process's."""
+
+    def forward(self, features: Tensor) -> Tensor:
+        shape = [1, -1] + [1] * (features.ndim - 2)
+        if not self.training:
+            return self._eval(features)
+        axes = [0, *range(2, features.ndim)]
+        count = total(torch.tensor(float(features.numel() // features.shape[1]), device=features.device))
+        if count < 2:
+            return self._eval(features)
+        mean = total(features.sum(axes)) / count
+        centred = features - mean.view(shape)
+        variance = total(centred.square().sum(axes)) / count
+        with torch.no_grad():
+            assert self.running_mean is not None
+            assert self.running_var is not None
+            assert self.num_batches_tracked is not None
+            self.running_mean.lerp_(mean, self.momentum or 0.0)
+            self.running_var.lerp_(variance * count / (count - 1), self.momentum or 0.0)
+            self.num_batches_tracked += 1
+        return centred * (variance + self.eps).rsqrt().view(shape) * self.weight.view(shape) + self.bias.view(shape)
+
+    def _eval(self, features: Tensor) -> Tensor:
+        return F.batch_norm(features, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps)
+
+    def _check_input_dim(self, input: Tensor) -> None:
+        """Rows and maps alike."""

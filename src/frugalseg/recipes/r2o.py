@@ -1,0 +1,143 @@
+"""Settings of R2O (Gokul et al., 2022). Defaults are the paper's; what it leaves open is a ruling of ours, said so."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class Config:
+    """R2O: a backbone from pictures alone, and objects without labels.
+
+    BYOL is the same code with one mask, the whole picture: prior "whole" and refine "none".
+
+    Args:
+        backbone: feature network (sec. 4: ResNet-50); also resnet18/101, vgg16, mobilenet_v2, tiny, timm/<transformer>.
+        weights: a local file of backbone weights to start from, or "imagenet" to download the library's; none starts from
+            random numbers, as the paper.
+        normalize: how those weights want the picture: "imagenet", "half" or "caffe".
+        output_stride: pixels of the image per cell of the last map (C5: 32).
+        levels: the blocks whose maps are clustered and learned from (C4 and C5); 14 and 18 in mobilenet_v2; a transformer has
+            one map, from which transposed convolutions make both (app. A.5).
+        side: of the views and of the whole picture that is clustered, in pixels (224).
+        crop: share of the picture's area that a view shows (BYOL: 0.08 to 1).
+        jitter: chance of the colour jitter of brightness 0.4, contrast 0.4, saturation 0.2, hue 0.1 (0.8).
+        grey: chance of losing the colours (0.2).
+        blur: chance of a blur in each view (1 and 0.1).
+        solarize: chance of inverting the bright pixels in each view (0 and 0.2).
+        prior: regions that are refined: "slic" superpixels (sec. 3.1), a "grid" of squares (app. A.7), the "cells" of the map (no
+            prior), or the "whole" picture.
+        segments: superpixels of a picture (100), or squares a side of the grid (app. A.7: 10 or 2).
+        refine: merge regions by K-means on the teacher's "features" (sec. 3.1), on "colours" and places picture by picture, or
+            "none".
+        clusters: K at the start and at the end (128 and 4); 4 and 128 is the opposite curriculum of table 4.
+        curriculum: "cosine" (app. A.1), "linear", "piecewise" (halving or doubling in stretches of equal length; a ruling) or
+            "fixed", which stays at the first K.
+        hold: share of the training before K begins to change (40 of 300 epochs).
+        chunk: pictures that K-means clusters together (the paper: those of one GPU, 32).
+        iterations: of K-means, at most (ruling).
+        refine_norm: statistics of the teacher's batch norms when clustering: their "running" means (ruling: the masks of a
+            picture do not depend on what lies beside it, and clustering leaves no trace), or of the "batch" (the authors' code).
+        mask_side: side of the masks before they are aligned with the views (14).
+        least_area: share of a view below which a mask does not count (the authors' code: 1e-3).
+        masks: of a picture that are learned from, at most, drawn at random (app. A.4, for NT-Xent, after DetCon: 16); 0: all.
+        objective: "byol" (eq. 4 and 5) or "ntxent" (app. A.4).
+        temperature: of NT-Xent (ruling: SimCLR's 0.1).
+        hidden: units of the hidden layer of projector and predictor (BYOL: 4,096).
+        width: of the projections (BYOL: 256).
+        tau: share of the teacher that stays in a step, at the start; it rises to 1 (0.99).
+        batch: pictures per step, all processes together (4,096).
+        epochs: passes over the pictures (300).
+        lr: learning rate for a batch of 256 (0.3); what is used is lr x batch / 256.
+        warmup: share of the steps in which the rate rises (0.01).
+        momentum: of LARS (BYOL: 0.9).
+        weight_decay: of LARS (1e-6).
+        trust: trust coefficient of LARS (0.001).
+        collapse: share of 1/sqrt(width) below which the spread of the projections means collapse; 0 never stops.
+        patience: steps in a row below it that stop the training.
+        cache: folder of computed superpixels; empty takes $FRUGALSEG_CACHE, else the user's cache folder.
+        probe: pictures with object masks, on which the regions are scored along the way (fig. 3); nothing is learned from them.
+        probe_split: their list; empty takes all.
+        probe_images: how many of them, at most.
+        probe_every: steps between two scores.
+        parts: clusters of one picture when its objects are looked for (sec. 4.3: 5).
+        parts_level: the map they are looked for in: "fine" (C4) or "coarse" (C5); the paper does not say.
+        parts_side: longer side of the picture then, in pixels (ruling).
+    """
+
+    backbone: str = "resnet50"
+    weights: str | None = None
+    normalize: Literal["imagenet", "half", "caffe"] = "imagenet"
+    output_stride: int = 32
+    levels: tuple[int, int] = (4, 5)
+    side: int = 224
+    crop: tuple[float, float] = (0.08, 1.0)
+    jitter: float = 0.8
+    grey: float = 0.2
+    blur: tuple[float, float] = (1.0, 0.1)
+    solarize: tuple[float, float] = (0.0, 0.2)
+    prior: Literal["slic", "grid", "cells", "whole"] = "slic"
+    segments: int = 100
+    refine: Literal["features", "colours", "none"] = "features"
+    clusters: tuple[int, int] = (128, 4)
+    curriculum: Literal["cosine", "linear", "piecewise", "fixed"] = "cosine"
+    hold: float = 40 / 300
+    chunk: int = 32
+    iterations: int = 50
+    refine_norm: Literal["running", "batch"] = "running"
+    mask_side: int = 14
+    least_area: float = 1e-3
+    masks: int = 0
+    objective: Literal["byol", "ntxent"] = "byol"
+    temperature: float = 0.1
+    hidden: int = 4096
+    width: int = 256
+    tau: float = 0.99
+    batch: int = 4096
+    epochs: float = 300
+    lr: float = 0.3
+    warmup: float = 0.01
+    momentum: float = 0.9
+    weight_decay: float = 1e-6
+    trust: float = 1e-3
+    collapse: float = 0.1
+    patience: int = 20
+    cache: str = ""
+    probe: str = ""
+    probe_split: str = ""
+    probe_images: int = 100
+    probe_every: int = 1000
+    parts: int = 5
+    parts_level: Literal["fine", "coarse"] = "fine"
+    parts_side: int = 448
+
+    needs = frozenset({"image"})
+
+    @property
+    def extra_supervision(self) -> tuple[str, ...]:
+        """What a report must say beside the labels: knowledge that came in through weights."""
+        return (f"backbone weights {self.weights}",) if self.weights else ()
+
+    def __post_init__(self) -> None:
+        low = {"side": 32, "segments": 1, "chunk": 1, "iterations": 1, "mask_side": 1, "masks": 0, "hidden": 1, "width": 2}
+        low |= {"batch": 1, "patience": 1, "probe_images": 1, "probe_every": 1, "parts": 2, "parts_side": 32}
+        faults = [
+            f"{name}={getattr(self, name)}: expected at least {least}"
+            for name, least in low.items()
+            if getattr(self, name) < least
+        ]
+        pairs = [(name, share) for name in ("crop", "blur", "solarize") for share in getattr(self, name)]
+        shares = [(name, getattr(self, name)) for name in ("jitter", "grey", "hold", "least_area", "tau", "warmup", "collapse")]
+        faults += [f"{name}={share}: expected a number from 0 to 1" for name, share in shares + pairs if not 0 <= share <= 1]
+        for name in ("epochs", "lr", "trust", "temperature"):
+            if not getattr(self, name) > 0:
+                faults.append(f"{name}={getattr(self, name)}: expected a number above 0")
+        if min(self.clusters) < 1 or min(self.levels) < 1:
+            faults.append(f"clusters={self.clusters}, levels={self.levels}: expected numbers from 1")
+        if self.crop[0] > self.crop[1] or self.crop[0] == 0:
+            faults.append(f"crop={self.crop}: expected the smaller share first, above 0")
+        if self.prior == "whole" and self.refine != "none":
+            faults.append(f"refine={self.refine}: one region cannot be refined; expected none with prior=whole")
+        if faults:
+            raise ValueError("R2O settings are not valid:\n" + "\n".join(f"  - {fault}" for fault in faults))

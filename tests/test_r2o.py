@@ -1,0 +1,351 @@
+"""R2O against its equations: views and their geometry, regions, masks, losses, curricula, and what must not go wrong."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import toys
+from PIL import Image
+from torch.nn import functional as F
+
+from frugalseg.data import Data, Record
+from frugalseg.methods import r2o
+from frugalseg.nets import ema, optim
+from frugalseg.nets.backbone import build
+from frugalseg.nets.sync import RowNorm
+from frugalseg.recipes.r2o import Config
+from frugalseg.run import read_log
+from frugalseg.training import train
+
+SMALL: dict[str, Any] = {
+    "backbone": "tiny", "output_stride": 16, "side": 48, "segments": 9, "clusters": (6, 2), "chunk": 4, "mask_side": 6,
+    "hidden": 16, "width": 8, "batch": 4, "epochs": 2, "parts_side": 48,
+}  # fmt: skip
+ENGINE: dict[str, Any] = {"quiet": True, "workers": 0, "accelerator": "cpu", "log_every": 1, "name": "run"}
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FRUGALSEG_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Data:
+    return toys.write(tmp_path_factory.mktemp("pictures"))
+
+
+def batch_of(pictures: Data, config: Config) -> dict[str, torch.Tensor]:
+    torch.manual_seed(0)
+    views = r2o.Views(pictures, config)
+    return r2o.stack([views[index] for index in range(len(views))])
+
+
+# -- curriculum ------------------------------------------------------------------------------------------------------
+
+
+def test_the_curriculum_gives_the_papers_numbers() -> None:
+    assert [r2o.curriculum(Config(), t, 300) for t in (0, 40, 100, 200, 300)] == [128, 128, 119, 74, 4]
+
+
+@pytest.mark.parametrize("kind", ["cosine", "linear", "piecewise"])
+@pytest.mark.parametrize("ends", [(128, 4), (4, 128), (16, 3)])
+def test_every_curriculum_goes_from_end_to_end_without_turning(kind: Any, ends: tuple[int, int]) -> None:
+    values = [r2o.curriculum(Config(curriculum=kind, clusters=ends, hold=0.1), t, 200) for t in range(201)]
+    assert (values[0], values[20], values[-1]) == (ends[0], ends[0], ends[1])
+    assert values == sorted(values, reverse=ends[0] > ends[1])
+
+
+def test_piecewise_halves_and_fixed_stays() -> None:
+    halves = {r2o.curriculum(Config(curriculum="piecewise", hold=0), t, 600) for t in range(600)}
+    assert halves == {128, 64, 32, 16, 8, 4}
+    assert {r2o.curriculum(Config(curriculum="fixed"), t, 9) for t in range(9)} == {128}
+
+
+# -- views -----------------------------------------------------------------------------------------------------------
+
+
+def test_half_of_the_views_are_flipped(pictures: Data) -> None:
+    views = r2o.Views(pictures, Config(**{**SMALL, "prior": "whole", "refine": "none"}))
+    torch.manual_seed(0)
+    flips = torch.stack([views[index % 6]["flips"] for index in range(500)]).float()
+    assert (flips.mean(0) - 0.5).abs().max() < 0.05
+
+
+def test_box_and_flip_tell_what_a_view_shows(tmp_path: Path) -> None:
+    """A picture whose red is its column and whose green is its row: each view says itself where it was cut."""
+    height, width = 60, 100
+    pixels = np.zeros((height, width, 3), np.uint8)
+    pixels[..., 0], pixels[..., 1] = np.linspace(0, 250, width), np.linspace(0, 250, height)[:, None]
+    Image.fromarray(pixels).save(tmp_path / "ramp.png")
+    data = Data(tmp_path, "images", None, (), [Record("ramp", tmp_path / "ramp.png")])
+    plain: dict[str, Any] = {"jitter": 0.0, "grey": 0.0, "blur": (0.0, 0.0), "solarize": (0.0, 0.0), "crop": (0.1, 0.5)}
+    views = r2o.Views(data, Config(**{**SMALL, **plain, "prior": "whole", "refine": "none"}))
+    for seed in range(8):
+        torch.manual_seed(seed)
+        item = views[0]
+        for view, (left, top, right, bottom), flip in zip(item["views"].float(), item["boxes"], item["flips"], strict=True):
+            columns, rows = view[0].mean(0) / 250, view[1].mean(1) / 250
+            columns = columns.flip(0) if flip else columns
+            found = torch.tensor([columns[0], rows[0], columns[-1], rows[-1]])
+            assert torch.allclose(found, torch.tensor([left, top, right, bottom]), atol=0.04)
+
+
+def test_the_prior_is_cached_and_exact(pictures: Data) -> None:
+    views = r2o.Views(pictures, Config(**SMALL))
+    first, again = views[0], r2o.Views(pictures, Config(**SMALL))[0]
+    assert torch.equal(first["regions"], again["regions"])
+    assert len(list(views.cache.folder.rglob("*.npz"))) == 1
+
+
+@pytest.mark.parametrize(("prior", "segments", "count"), [("grid", 10, 100), ("grid", 2, 4), ("cells", 9, 36), ("whole", 9, 1)])
+def test_priors_without_superpixels(prior: Any, segments: int, count: int) -> None:
+    config = Config(**{**SMALL, "prior": prior, "segments": segments, "refine": "none"})
+    regions = r2o.prior(torch.zeros(3, 48, 48, dtype=torch.uint8), config, None)  # type: ignore[arg-type]
+    assert regions.unique().tolist() == list(range(count))
+    sizes = regions.flatten().bincount()
+    assert sizes.max() <= 1.6 * sizes.min()
+
+
+# -- regions and masks -----------------------------------------------------------------------------------------------
+
+
+def test_shares_and_pools_are_those_of_a_loop() -> None:
+    generator = torch.Generator().manual_seed(0)
+    regions = torch.randint(0, 5, (2, 12, 12), generator=generator)
+    features = torch.randn(2, 3, 4, 4, generator=generator)
+    shares = r2o.region_shares(regions, (4, 4))
+    pooled = r2o.mask_pool(features, shares)
+    fine = features.repeat_interleave(3, 2).repeat_interleave(3, 3)
+    for picture in range(2):
+        for region in range(5):
+            inside = regions[picture] == region
+            assert shares[picture, region].sum() == inside.sum()
+            assert torch.allclose(pooled[picture, region], fine[picture][:, inside].mean(1), atol=1e-5)
+
+
+def test_labels_are_looked_up_and_never_averaged() -> None:
+    regions = torch.zeros(1, 8, 8, dtype=torch.int64)
+    regions[:, :, 4:], regions[:, 5:] = 10, 3
+    small = r2o.nearest(regions, 3)
+    assert set(small.flatten().tolist()) <= {0, 3, 10}
+    assert small[0].tolist() == [[0, 10, 10], [0, 10, 10], [3, 3, 3]]
+
+
+def test_refined_labels_are_cluster_ids_that_whole_regions_share() -> None:
+    generator = torch.Generator().manual_seed(0)
+    regions = (torch.arange(16)[:, None] // 4 * 4 + torch.arange(16) // 4).expand(3, 16, 16)
+    features = torch.randn(3, 5, 8, 8, generator=generator)
+    labels = r2o.refine(features, regions, 6, 16, chunk=2, seeds=[1, 2], iterations=20)
+    assert labels.shape == (3, 16, 16)
+    assert set(labels.flatten().tolist()) <= set(range(6))
+    for picture in range(3):
+        for region in range(16):
+            assert len(labels[picture][regions[picture] == region].unique()) == 1
+    alone = r2o.refine(features[:2], regions[:2], 6, 16, chunk=2, seeds=[1], iterations=20)
+    assert torch.equal(labels[:2], alone), "what is clustered together is a chunk"
+
+
+def test_masks_are_cut_and_flipped_as_their_views() -> None:
+    labels = torch.arange(64).view(1, 8, 8) // 16  # four bands, from top to bottom
+    labels[0, :, :2] = 4  # and a column at the left
+    boxes = torch.tensor([[[0, 0, 1, 1], [0, 0, 1, 1], [0, 0.5, 0.5, 1.0]]]).float()
+    flips = torch.tensor([[False, True, False]])
+    whole, flipped, corner = r2o.view_masks(labels, 5, boxes, flips, 4)[0]
+    exact = F.avg_pool2d(F.one_hot(labels, 5).permute(0, 3, 1, 2).float(), 2)[0]
+    assert torch.allclose(whole, exact, atol=1e-5)
+    assert torch.equal(flipped, whole.flip(-1))
+    assert torch.allclose(corner, F.one_hot(labels[0, 4:, :4], 5).permute(2, 0, 1).float(), atol=1e-5)
+    assert torch.allclose(whole.sum(0), torch.ones(4, 4))
+
+
+def test_pairs_are_masks_that_both_views_show() -> None:
+    masks = torch.zeros(1, 2, 3, 7, 7)
+    masks[0, :, 0], masks[0, 0, 1], masks[0, 1, 2, 0, 0] = 1.0, 1.0, 0.04
+    assert r2o.pairs(masks, 1e-3).tolist() == [[True, False, False]]
+    both = torch.ones(4, 2, 9, 7, 7)
+    assert r2o.pairs(both, 1e-3, most=2).sum(1).tolist() == [2, 2, 2, 2]
+
+
+# -- losses ----------------------------------------------------------------------------------------------------------
+
+
+def test_byol_loss_by_hand_and_against_a_distance() -> None:
+    assert r2o.byol_loss(torch.tensor([[1.0, 0.0]] * 3), torch.tensor([[2.0, 0], [0, 1], [-3, 0]])).tolist() == [0, 2, 4]
+    q, z = torch.randn(5, 8, generator=torch.Generator().manual_seed(0)), torch.randn(5, 8)
+    distance = (F.normalize(q, dim=1) - F.normalize(z, dim=1)).square().sum(1)
+    assert torch.allclose(r2o.byol_loss(q, z), distance, atol=1e-5)
+
+
+def test_nothing_goes_back_to_the_target() -> None:
+    q, z = torch.randn(4, 8, requires_grad=True), torch.randn(4, 8, requires_grad=True)
+    r2o.byol_loss(q, z).sum().backward()
+    assert q.grad is not None
+    assert z.grad is None
+
+
+def test_ntxent_is_simclrs_equation_in_a_loop() -> None:
+    one, other = (torch.randn(6, 8, generator=torch.Generator().manual_seed(seed)) for seed in (0, 1))
+    rows = [*one, *other]
+    for pair, loss in enumerate(r2o.ntxent_loss(one, other, 0.2)):
+        ways = []
+        for i, j in ((pair, pair + 6), (pair + 6, pair)):
+            alike = [math.exp(F.cosine_similarity(rows[i], rows[k], dim=0) / 0.2) for k in range(12)]
+            ways.append(-math.log(alike[j] / (sum(alike) - alike[i])))
+        assert float(loss) == pytest.approx(sum(ways) / 2, rel=1e-4)
+
+
+def test_spread_is_one_over_root_d_at_random_and_zero_in_collapse() -> None:
+    rows = torch.randn(4000, 64, generator=torch.Generator().manual_seed(0))
+    assert float(r2o.spread(rows)) == pytest.approx(1 / 8, rel=0.02)
+    assert float(r2o.spread(rows[:1].expand(50, 64))) == pytest.approx(0, abs=1e-6)
+    assert math.isnan(float(r2o.spread(rows[:1])))
+
+
+# -- teacher and optimiser -------------------------------------------------------------------------------------------
+
+
+def test_the_teacher_is_the_moving_average_and_no_gradient_reaches_it(pictures: Data) -> None:
+    config = Config(**SMALL)
+    student = r2o.Student(config)
+    teacher = ema.teacher(student.network)
+    before = [parameter.clone() for parameter in teacher.parameters()]
+    losses = student(teacher.prepare(batch_of(pictures, config), 6, [0, 1]))
+    losses["byol"].backward()
+    with torch.no_grad():
+        for parameter in student.network.parameters():
+            parameter += 1
+    ema.update(teacher, student.network, 0.9)
+    for old, new, own in zip(before, teacher.parameters(), student.network.parameters(), strict=True):
+        assert torch.allclose(new, 0.9 * old + 0.1 * own, atol=1e-6)
+        assert new.grad is None
+        assert not new.requires_grad
+    assert all(parameter.grad is not None for parameter in student.parameters())
+
+
+def test_lars_is_the_papers_and_leaves_norms_and_biases_alone() -> None:
+    layer = torch.nn.Linear(3, 2)
+    weight, bias = layer.weight.detach().clone(), layer.bias.detach().clone()
+    step = optim.lars(layer, lr=0.5, weight_decay=0.1, momentum=0.0)
+    for parameter in layer.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    step.step()
+    trust = 1e-3 * weight.norm() / (math.sqrt(6) + 0.1 * weight.norm())
+    assert torch.allclose(layer.weight, weight - 0.5 * trust * (1 + 0.1 * weight), atol=1e-6)
+    assert torch.allclose(layer.bias, bias - 0.5)
+
+
+def test_a_single_row_is_normalised_by_running_statistics() -> None:
+    norm = RowNorm(4).train()
+    assert torch.allclose(norm(torch.ones(1, 4)), torch.ones(1, 4), atol=1e-4)
+    assert norm(torch.zeros(0, 4)).shape == (0, 4)
+
+
+def test_with_one_mask_it_is_byol(pictures: Data) -> None:
+    """The whole picture as the only mask: pooling is the mean of the map, and every picture is one pair."""
+    config = Config(**{**SMALL, "prior": "whole", "refine": "none"})
+    student, batch = r2o.Student(config), batch_of(pictures, config)
+    teacher = ema.teacher(student.network)
+    prepared = teacher.prepare(batch, 6, [])
+    assert prepared["chosen"].shape == (6, 1)
+    assert prepared["chosen"].all()
+    seen = [[net.projector(net.encoder(batch["views"][:, v]).mean((2, 3))) for v in (0, 1)] for net in (student.network, teacher)]
+    (one, other), (first, second) = seen
+    expected = r2o.byol_loss(student.predictor(one), second) + r2o.byol_loss(student.predictor(other), first)
+    assert torch.allclose(student(prepared)["byol"], expected.mean(), atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"refine": "colours"},
+        {"refine": "none"},
+        {"prior": "cells"},
+        {"prior": "grid", "segments": 3},
+        {"objective": "ntxent", "masks": 2},
+        {"refine_norm": "batch"},
+        {"backbone": "timm/vit_tiny_patch16_224"},
+        {"backbone": "mobilenet_v2", "levels": (14, 18), "output_stride": 32, "side": 64},
+    ],
+    ids=str,
+)
+def test_every_switch_gives_finite_gradients(settings: dict[str, Any], pictures: Data) -> None:
+    config = Config(**{**SMALL, **settings})
+    student = r2o.Student(config)
+    prepared = ema.teacher(student.network).prepare(batch_of(pictures, config), 6, [0, 1])
+    losses = student(prepared)
+    losses[config.objective].backward()
+    assert all(parameter.grad is not None and parameter.grad.isfinite().all() for parameter in student.parameters())
+
+
+@pytest.mark.parametrize("constant", [False, True])
+def test_one_picture_and_many_clusters_are_finite(constant: bool, pictures: Data) -> None:
+    config = Config(**{**SMALL, "clusters": (128, 4)})
+    batch = {name: value[:1] for name, value in batch_of(pictures, config).items()}
+    if constant:
+        batch |= {name: torch.full_like(batch[name], 7) for name in ("views", "whole")}
+        batch["regions"] = torch.zeros_like(batch["regions"])
+    student = r2o.Student(config)
+    losses = student(ema.teacher(student.network).prepare(batch, 128, [0]))
+    losses["byol"].backward()
+    assert losses["byol"].isfinite()
+    assert all(parameter.grad.isfinite().all() for parameter in student.parameters())
+
+
+# -- training --------------------------------------------------------------------------------------------------------
+
+
+def test_a_training_of_one_constant_picture_stops_as_collapsed(tmp_path: Path) -> None:
+    Image.new("RGB", (40, 40), (9, 99, 200)).save(tmp_path / "flat.png")
+    data = Data(tmp_path, "images", None, (), [Record("flat", tmp_path / "flat.png")])
+    plain = {"jitter": 0.0, "grey": 0.0, "blur": (0.0, 0.0), "solarize": (0.0, 0.0), "prior": "whole", "refine": "none"}
+    with pytest.raises(r2o.Collapsed, match=r"at step 3: .* Are they all one picture"):
+        train("r2o", data, **{**SMALL, **ENGINE, **plain, "epochs": 20, "patience": 3, "out": str(tmp_path / "runs")})
+    assert not (tmp_path / "runs" / "r2o" / "run" / "weights").exists()
+
+
+def test_a_run_that_ends_collapsed_does_not_end_silently() -> None:
+    watch = r2o.Watch(Config(width=256), steps=10)
+    for step in range(9):
+        watch.see(step, 0.001 if step % 2 else 0.06)
+    with pytest.raises(r2o.Collapsed):
+        watch.see(9, 0.001)
+
+
+def test_overlap_with_objects_is_logged_and_by_hand(pictures: Data, tmp_path: Path) -> None:
+    probe = {"probe": str(toys_in_folders(pictures, tmp_path / "probe")), "probe_every": 2, "probe_images": 3}
+    folder = train("r2o", pictures, **{**SMALL, **ENGINE, **probe, "out": str(tmp_path / "runs")}).folder
+    lines = [line for line in read_log(folder) if "abo" in line]
+    assert [line["step"] for line in lines] == [1, 3]
+    assert all(0 < line["abo"] <= 1 and 0 < line["abo_prior"] <= 1 for line in lines)
+    ids = torch.zeros(4, 4)
+    ids[:2] = 1
+    truth = np.zeros((8, 8), np.int32)
+    truth[:3] = 1
+    assert r2o.overlap(ids, r2o.rle.from_ids(truth)[1]) == pytest.approx(3 / 4)
+
+
+def toys_in_folders(pictures: Data, root: Path) -> Path:
+    for record in pictures.records:
+        for part, path in (("images", record.image), ("masks", record.semantic)):
+            (root / part).mkdir(parents=True, exist_ok=True)
+            (root / part / f"{record.name}.png").write_bytes(path.read_bytes())
+    (root / "classes.txt").write_text("\n".join(toys.CLASSES))
+    return root
+
+
+def test_settings_that_cannot_work_are_named_together() -> None:
+    with pytest.raises(ValueError, match=r"(?s)tau=2.*crop=\(0.9, 0.1\).*refine=features: one region"):
+        Config(tau=2, crop=(0.9, 0.1), prior="whole")
+
+
+def test_a_block_behind_which_nothing_is_asked_for_does_not_run() -> None:
+    net, ran = build("tiny", 16), []
+    for part in net.body.children():
+        part.register_forward_hook(lambda *_: ran.append(1))
+    net.maps(torch.zeros(1, 3, 32, 32), (2,))
+    assert len(ran) == 2
