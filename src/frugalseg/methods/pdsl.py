@@ -12,14 +12,33 @@ class 0 is background.
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
-from torchvision.ops import box_iou
+from torch.utils.checkpoint import checkpoint
+from torchvision.ops import box_area, box_iou, roi_align
+from torchvision.transforms.v2 import functional as transforms
 
-from frugalseg.nets import roi
+from frugalseg.data import objects
+from frugalseg.nets import backbone, resnet_ws, roi, schedule
+from frugalseg.nets.paste import paste
+from frugalseg.nets.weights import load_weights
+from frugalseg.recipes.pdsl import Config
+from frugalseg.regions import grabcut, proposals
+from frugalseg.run import Run
+from frugalseg.state import Shelf
+from frugalseg.types import Prediction, Sample
+
+BOX_SIZE = 7  # cells a side of a proposal's features for the detector (sec. 3.2)
+MASK_SIZE = 28  # cells a side of a mask: the mask branch pools 14 and doubles them (released code)
+CHUNK = 256  # proposals at a time in the mask branch: all 2,000 would keep 5 GB for the gradient
+
+Item = dict[str, Any]
 
 # -- detection: L_OD (sec. 3.2) --------------------------------------------------------------------------------------
 
@@ -147,3 +166,495 @@ def correlation_loss(logits: Tensor, scores: Tensor, inside: Tensor, tau: float 
     """
     apart = (activation(logits, tau) - scores.detach()).abs() * inside
     return apart.sum() / inside.sum().clamp(min=1)
+
+
+# -- networks --------------------------------------------------------------------------------------------------------
+
+
+class Detections(NamedTuple):
+    """What the detection branch says. wsddn: (P, K) S⁰. scores: of each head (P, K+1) logits. offsets: of each head (P, K, 4)."""
+
+    wsddn: Tensor
+    scores: list[Tensor]
+    offsets: list[Tensor]
+
+
+class DetectionBranch(nn.Module):
+    """Two fully connected layers, the two streams of WSDDN, and the heads that refine them (sec. 3.2)."""
+
+    def __init__(self, config: Config, channels: int, classes: int) -> None:
+        super().__init__()
+        self.classes, self.dropout = classes, nn.Dropout(config.dropout)
+        self.fc6, self.fc7 = nn.Linear(channels * BOX_SIZE**2, config.width), nn.Linear(config.width, config.width)
+        self.what, self.where = nn.Linear(config.width, classes), nn.Linear(config.width, classes)
+        self.scores = nn.ModuleList(nn.Linear(config.width, classes + 1) for _ in range(config.n_refine))
+        self.offsets = nn.ModuleList(nn.Linear(config.width, 4 * classes) for _ in range(config.n_refine))
+        deviations: list[tuple[nn.Module, float]] = [(self.fc6, 0.0), (self.fc7, 0.0), (self.what, 0.01), (self.where, 0.01)]
+        deviations += [(layer, 0.01) for layer in self.scores] + [(layer, 0.001) for layer in self.offsets]  # Fast R-CNN's
+        for layer, deviation in deviations:
+            initialise(layer, deviation)
+
+    def forward(self, cells: Tensor) -> Detections:
+        """cells: (P, D, 7, 7) of all proposals of one picture."""
+        features = self.dropout(self.fc6(cells.flatten(1)).relu())
+        features = self.dropout(self.fc7(features).relu())
+        offsets = [layer(features).view(-1, self.classes, 4) for layer in self.offsets]
+        return Detections(wsddn_scores(self.what(features), self.where(features)), [f(features) for f in self.scores], offsets)
+
+
+class MaskBranch(nn.Module):
+    """Four convolutions and a deconvolution that all mask heads share, and a 1×1 convolution for each head (sec. 3.3)."""
+
+    def __init__(self, config: Config, channels: int, classes: int) -> None:
+        super().__init__()
+        width = config.mask_channels
+        rows = [nn.Conv2d(channels if number == 0 else width, width, 3, padding=1) for number in range(4)]
+        self.trunk = nn.Sequential(*(layer for row in rows for layer in (row, nn.ReLU(inplace=True))))
+        self.up = nn.ConvTranspose2d(width, width, 2, stride=2)
+        self.agnostic = nn.Conv2d(width, 1, 1)
+        self.specific = nn.ModuleList(nn.Conv2d(width, classes, 1) for _ in range(config.n_mask))
+        for layer, deviation in [
+            *((row, 0.0) for row in (*rows, self.up)),
+            *((f, 0.001) for f in (self.agnostic, *self.specific)),
+        ]:
+            initialise(layer, deviation)
+
+    def forward(self, cells: Tensor, labels: Tensor) -> Tensor:
+        """Logits (1 + M, R, S, S) of M⁰ and of each class-specific head at labels (R,) in 1..K, of cells (R, D, S/2, S/2)."""
+        features = self.up(self.trunk(cells)).relu()
+        return torch.stack([self.agnostic(features)[:, 0], *(chosen(head, features, labels - 1) for head in self.specific)])
+
+
+def chosen(head: nn.Module, features: Tensor, classes: Tensor) -> Tensor:
+    """One channel (R, S, S) of a 1×1 convolution for each row, the one of its class (R,): K times less than computing all."""
+    weights, bias = head.get_parameter("weight").flatten(1)[classes], head.get_parameter("bias")[classes]
+    return torch.einsum("rd,rdhw->rhw", weights, features) + bias[:, None, None]
+
+
+def initialise(layer: nn.Module, deviation: float) -> None:
+    """Gaussian weights of that deviation, Kaiming's for 0, and biases of 0."""
+    weight = layer.get_parameter("weight")
+    if deviation:
+        nn.init.normal_(weight, std=deviation)
+    else:
+        nn.init.kaiming_normal_(weight, nonlinearity="relu")
+    nn.init.zeros_(layer.get_parameter("bias"))
+
+
+def narrowing(channels_in: int, channels: int) -> tuple[nn.Module, int]:
+    """A 1×1 convolution to that many channels, or nothing for 0, and the channels that come out."""
+    if not channels:
+        return nn.Identity(), channels_in
+    layer = nn.Conv2d(channels_in, channels, 1)
+    initialise(layer, 0.0)
+    return nn.Sequential(layer, nn.ReLU(inplace=True)), channels
+
+
+# -- the model -------------------------------------------------------------------------------------------------------
+
+
+class PDSL(nn.Module):
+    """Both branches on one backbone. Pictures are computed one by one: the paper has one on each GPU, and none sees another."""
+
+    def __init__(self, config: Config, classes: Sequence[str]) -> None:
+        super().__init__()
+        self.config, self.classes = config, tuple(classes)
+        options: dict[str, Any] = {"weights": config.weights, "normalize": config.normalize, "level": config.level}
+        options |= {"frozen": config.frozen, "freeze_norm": config.freeze_norm}
+        self.backbone = backbone.build(config.backbone, config.stride, **options)
+        self.shift = resnet_ws.SHIFT if config.backbone.endswith("_ws") else 0.0
+        self.narrow, channels = narrowing(self.backbone.channels, config.channels)
+        self.detection = DetectionBranch(config, channels, len(self.classes))
+        self.segmentation = MaskBranch(config, channels, len(self.classes))
+        self.cue = None if config.cue == "gradient" else grabcut.cue(config.cue, config.cue_side, config.cue_iterations)
+        if self.backbone.report and config.backbone == "vgg16" and config.width == 4096 and not config.channels:
+            # VGG-16's own fully connected layers read the same 7 × 7 cells.
+            names = {"classifier.0.": "fc6.", "classifier.3.": "fc7."}
+            load_weights(self.detection, self.backbone.report.source, prefixes=names, least=0.0)
+
+    def encode(self, image: Tensor) -> Tensor:
+        """The backbone's map (1, D, h, w) of a picture (3, H, W)."""
+        return self.backbone(image[None].float().to(memory_format=torch.channels_last))
+
+    def regions(self, boxes: Tensor) -> Tensor:
+        """Boxes (R, 4) as RoIs (R, 5) of the only picture, in the frame in which point i of the map lies on pixel i · stride."""
+        return F.pad(boxes - self.shift, (1, 0))
+
+    def detect(self, features: Tensor, boxes: Tensor) -> Detections:
+        """Both parts of the detection branch on boxes (P, 4)."""
+        config, regions = self.config, self.regions(boxes)
+        return self.detection(roi.pool(features, regions, BOX_SIZE, config.stride, config.sampling, config.pooling))
+
+    def masks(self, features: Tensor, boxes: Tensor, labels: Tensor) -> Tensor:
+        """Logits (1 + M, R, S, S) of boxes (R, 4) of classes (R,) in 1..K, in the memory of CHUNK boxes at a time."""
+
+        def work(boxes: Tensor, labels: Tensor) -> Tensor:
+            cells = roi.pool(features, self.regions(boxes), MASK_SIZE // 2, self.config.stride, self.config.sampling)
+            return self.segmentation(cells, labels)
+
+        if len(boxes) <= CHUNK:
+            return work(boxes, labels)
+        parts = zip(boxes.split(CHUNK), labels.split(CHUNK), strict=True)
+        return torch.cat([checkpoint(work, *part, use_reentrant=False) for part in parts], 1)
+
+    # -- training
+
+    def forward(self, batch: Sequence[Item]) -> dict[str, Tensor]:
+        """Losses of a batch of items of `Views`, the mean over its pictures."""
+        losses = [self.losses(item) for item in batch]
+        return {name: torch.stack([own[name] for own in losses]).mean() for name in losses[0]}
+
+    def losses(self, item: Item) -> dict[str, Tensor]:
+        """The terms of eq. 1 for one picture."""
+        features = item["features"].float() if "features" in item else self.encode(item["image"])
+        if self.cue is None:
+            features = features.requires_grad_() if not features.requires_grad else features
+        maps = self.narrow(features)
+        boxes, tags, size = item["proposals"], item["tags"], item["size"]
+        found = self.detect(maps, boxes)
+        y = image_scores(found.wsddn)
+        losses = {"tags": tag_loss(y, tags), "class": y.new_zeros(()), "box": y.new_zeros(())}
+        scores, before = found.wsddn.detach(), None
+        for head, offsets in zip(found.scores, found.offsets, strict=True):
+            pseudo = pseudo_objects(scores, tags, boxes, before, size)
+            assigned = assign(boxes, pseudo, y.detach(), self.config.foreground, self.config.ignore_iou)
+            losses["class"] = losses["class"] + class_loss(head, assigned)
+            losses["box"] = losses["box"] + box_loss(offsets, boxes, assigned)
+            scores, before = head.detach().float().softmax(1)[:, 1:], offsets.detach()
+        pseudo = pseudo_objects(scores, tags, boxes, before, size)
+        assigned = assign(boxes, pseudo, y.detach(), self.config.foreground)
+        return losses | self.mask_terms(item, maps, scores, pseudo, assigned, self.gradients(features, y, tags))
+
+    def mask_terms(
+        self, item: Item, maps: Tensor, scores: Tensor, pseudo: Pseudo, assigned: Assigned, heat: Tensor | None
+    ) -> dict[str, Tensor]:
+        """L_IS and L_CL: of all proposals, or of the foreground. scores: (P, K) of the last detection head."""
+        boxes, inside = item["proposals"], assigned.labels > 0
+        rows = inside.nonzero().flatten() if self.config.agnostic_on == "foreground" else torch.arange(len(inside))
+        rows = rows.to(inside.device) if len(rows) else torch.zeros_like(inside[:1], dtype=torch.long)
+        labels, inside = assigned.labels[rows].clamp(min=1), inside[rows]
+        logits = self.masks(maps, boxes[rows], labels)
+        if heat is None:
+            aims, known = self.cued(item, rows, pseudo)
+        else:
+            aims, known = self.heated(heat, boxes[rows], labels), inside
+        weights = assigned.weights[rows] * inside
+        first, *others = mask_losses(logits, aims, known, weights, self.config.soft_targets)
+        losses = {"agnostic": first, "mask": torch.stack([first * 0, *others]).sum()}
+        if self.config.correlation:
+            losses["correlation"] = correlation_loss(logits[1:], scores[rows, labels - 1], inside, self.config.tau)
+        return losses
+
+    @torch.no_grad()
+    def cued(self, item: Item, rows: Tensor, pseudo: Pseudo) -> tuple[Tensor, Tensor]:
+        """Targets (R, S, S) of proposals `rows` and which have one (R,): the cue of the seed that each overlaps most, cut out.
+
+        The cue sees the picture as it is stored, so that its results can be kept: masks are mirrored, not pictures.
+        """
+        assert self.cue is not None
+        chosen_rows = seeds(item["proposals"], pseudo, self.config.n_seed)
+        shape = len(rows), MASK_SIZE, MASK_SIZE
+        if not len(chosen_rows):
+            return torch.zeros(shape, device=rows.device), torch.zeros(len(rows), dtype=torch.bool, device=rows.device)
+        masks = self.cue(item["name"], torch.from_numpy(item["picture"]), item["sources"][chosen_rows].cpu())
+        overlaps, nearest = box_iou(item["proposals"][rows], item["proposals"][chosen_rows]).max(1)
+        factors = item["places"].new_tensor([masks.shape[2] / item["own"][1], masks.shape[1] / item["own"][0]]).repeat(2)
+        regions = torch.cat([nearest[:, None], item["places"][rows] * factors], 1)
+        cells = roi_align(masks[:, None].float().to(rows.device), regions, MASK_SIZE, 1.0, 2, aligned=True)[:, 0]
+        return (cells.flip(-1) if item["flip"] else cells) >= 0.5, overlaps > 0
+
+    def gradients(self, features: Tensor, y: Tensor, tags: Tensor) -> Tensor | None:
+        """Where the map speaks for each class, (K, h, w) in [0, 1], by the gradient of y: the cascade of sec. 4.4, else None."""
+        if self.cue is not None:
+            return None
+        heat = torch.zeros(len(tags), *features.shape[-2:], device=features.device)
+        for label in (tags > 0).nonzero().flatten().tolist():
+            (gradient,) = torch.autograd.grad(y[label], features, retain_graph=True)
+            own = (gradient * features.detach()).sum(1)[0].relu()
+            heat[label] = own / own.max().clamp(min=1e-12)
+        return heat
+
+    def heated(self, heat: Tensor, boxes: Tensor, labels: Tensor) -> Tensor:
+        """Targets (R, S, S) of boxes (R, 4): where their class's map passes half of its highest value in the box."""
+        regions = self.regions(boxes)
+        cells = roi.pool(heat[:, None], torch.cat([labels[:, None] - 1.0, regions[:, 1:]], 1), MASK_SIZE, self.config.stride)[
+            :, 0
+        ]
+        return (cells >= 0.5 * cells.amax((1, 2), keepdim=True)) & (cells > 0)
+
+    # -- prediction
+
+    @torch.no_grad()
+    def predict(self, samples: Iterable[Sample], tags: str = "predicted") -> list[Prediction]:
+        """Objects of each picture, from its own proposals if it has any. tags: "given" keeps its tagged classes only."""
+        self.eval()
+        return [self._predict(sample, tags) for sample in samples]
+
+    def _predict(self, sample: Sample, tags: str) -> Prediction:
+        own = (int(sample.image.shape[-2]), int(sample.image.shape[-1]))
+        device = next(self.parameters()).device
+        boxes = whole_if_none(proposals.of(sample, self.config.proposals, self.config.count), own).to(device)
+        views = [self.view(sample.image.to(device), scale, flip) for scale, flip in self.looks()]
+        scores, moved = self.scores(views, boxes, own)
+        if tags == "given":
+            scores = scores * objects.allowed(sample).to(scores)
+        row, label = (scores >= self.config.min_score).nonzero().T
+        row, label = (row, label) if tags != "given" else (row[scores[row, label] > 0], label[scores[row, label] > 0])
+        kept = roi.nms(moved[row, label], scores[row, label], label, self.config.nms, self.config.detections)
+        row, label = row[kept], label[kept]
+        found = moved[row, label]
+        codes = paste(self.foreground(views, found, label + 1, own), found, own, self.config.threshold)
+        return objects.predicted(sample, self.classes, found, label + 1, scores[row, label], codes)
+
+    def looks(self) -> list[tuple[int, bool]]:
+        """The scales and mirrorings of a picture at test."""
+        return [(scale, flip) for scale in self.config.test_scales for flip in (False, True)[: 1 + self.config.test_flip]]
+
+    def view(self, image: Tensor, scale: int, flip: bool) -> View:
+        """A picture (3, H, W) as it looks at that scale, perhaps mirrored."""
+        own = int(image.shape[-2]), int(image.shape[-1])
+        size = objects.scaled(own, scale, self.config.longest)
+        resized = objects.resized(image, size)
+        maps = self.narrow(self.encode(resized.flip(-1) if flip else resized))
+        return View(maps, size, flip, objects.ratio(own, size).to(image.device))
+
+    def scores(self, views: Sequence[View], boxes: Tensor, own: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        """Scores (P, K) and boxes (P, K, 4) in the picture's pixels: the mean over heads and views, row by row, before NMS."""
+        scores, moved = boxes.new_zeros(len(boxes), len(self.classes)), boxes.new_zeros(len(boxes), len(self.classes), 4)
+        for view in views:
+            own_scores, own_boxes = self.averaged(view, view.there(boxes))
+            scores, moved = (
+                scores + own_scores / len(views),
+                moved + view.back(own_boxes.flatten(0, 1)).view_as(moved) / len(views),
+            )
+        limits = boxes.new_tensor([own]).expand(moved[..., 0].numel(), 2)
+        return scores, roi.clip(moved.flatten(0, 1), limits).view_as(moved)
+
+    def averaged(self, view: View, boxes: Tensor) -> tuple[Tensor, Tensor]:
+        """Scores (P, K) and boxes (P, K, 4) of one view, the mean over the heads; WSDDN's where nothing refines them."""
+        found = self.detect(view.maps, boxes)
+        if not found.scores:
+            return found.wsddn, boxes[:, None].expand(-1, len(self.classes), 4)
+        scores = torch.stack([head.float().softmax(1)[:, 1:] for head in found.scores]).mean(0)
+        start = boxes[:, None].expand(-1, len(self.classes), 4).flatten(0, 1)
+        limits = boxes.new_tensor([view.size]).expand(len(start), 2)
+        moved = torch.stack([roi.decode(start, offsets.flatten(0, 1), limits) for offsets in found.offsets]).mean(0)
+        return scores, moved.view(*scores.shape, 4)
+
+    def foreground(self, views: Sequence[View], boxes: Tensor, labels: Tensor, own: tuple[int, int]) -> Tensor:
+        """Probabilities (R, S, S) of the masks in boxes (R, 4): the mean logit over class-specific heads and views."""
+        total = boxes.new_zeros(len(boxes), MASK_SIZE, MASK_SIZE)
+        for view in views if len(boxes) else ():
+            logits = self.masks(view.maps, view.there(boxes), labels).float()
+            mean = logits[1:].mean(0) if len(logits) > 1 else logits[0]
+            total = total + (mean.flip(-1) if view.flip else mean) / len(views)
+        return total.sigmoid()
+
+
+class View(NamedTuple):
+    """A look at a picture. maps: (1, D, h, w). size: its (H, W). flip: mirrored. ratio: (4,) its over the picture's pixels."""
+
+    maps: Tensor
+    size: tuple[int, int]
+    flip: bool
+    ratio: Tensor
+
+    def there(self, boxes: Tensor) -> Tensor:
+        """Boxes (R, 4) of the picture, in pixels of the view."""
+        boxes = boxes * self.ratio
+        return mirrored(boxes, self.size[1]) if self.flip else boxes
+
+    def back(self, boxes: Tensor) -> Tensor:
+        """Boxes (R, 4) of the view, in pixels of the picture."""
+        return (mirrored(boxes, self.size[1]) if self.flip else boxes) / self.ratio
+
+
+def mirrored(boxes: Tensor, width: float) -> Tensor:
+    """Boxes (R, 4) in a picture turned left to right."""
+    return torch.stack([width - boxes[:, 2], boxes[:, 1], width - boxes[:, 0], boxes[:, 3]], 1)
+
+
+def whole_if_none(boxes: Tensor, size: tuple[int, int]) -> Tensor:
+    """The proposals, or the whole picture where there is none."""
+    return boxes if len(boxes) else torch.tensor([[0.0, 0.0, size[1], size[0]]])
+
+
+# -- training --------------------------------------------------------------------------------------------------------
+
+
+class Proposed:
+    """The proposals of each training picture, made in the reading processes, so that every core works."""
+
+    def __init__(self, config: Config, data: Any) -> None:
+        self.config, self.data = config, data.only("image")
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def __getitem__(self, index: int) -> Tensor:
+        sample = self.data[index]
+        found = proposals.of(sample, self.config.proposals, self.config.count)
+        return whole_if_none(found, (int(sample.image.shape[-2]), int(sample.image.shape[-1])))
+
+
+class Views:
+    """Items to learn from: a tagged picture with proposals, cropped, mirrored, resized and coloured at random.
+
+    An item has image (3, h, w); tags (K,); proposals (P, 4) in its pixels; size (h, w); name; and for the cue, which sees the
+    picture as it is stored: picture (3, H', W') numpy, its own size (H, W), flip, sources (P, 4) the proposals in its pixels,
+    places (P, 4) the same within the crop. With `features`, a shelf, an item has these (1, D, h, w) in place of the image.
+    """
+
+    def __init__(self, config: Config, data: Any, boxes: Shelf, features: Shelf | None = None) -> None:
+        self.config, self.data, self.boxes, self.features = config, data, boxes, features
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def __getitem__(self, index: int) -> Item:
+        scale = int(torch.randint(len(self.config.scales), ()))
+        flip = bool(self.config.flip and torch.rand(()) < 0.5)
+        if self.features is None:
+            return self.item(index, self.config.scales[scale], flip)
+        item = self.item(index, self.config.scales[scale], flip)
+        stored = self.features.read(Stored.place(self.config, index, scale, flip))["features"]
+        return {name: value for name, value in item.items() if name != "image"} | {"features": torch.from_numpy(stored)}
+
+    def item(self, index: int, scale: int, flip: bool) -> Item:
+        """A picture at one scale, perhaps mirrored; what is random besides comes from torch's own random numbers."""
+        sample = self.data[index]
+        image, sources = sample.image.as_subclass(Tensor), torch.from_numpy(self.boxes.read(index)["boxes"])
+        own = int(image.shape[1]), int(image.shape[2])
+        crop = cropped(own, self.config.crop)
+        places, kept = within(sources, crop)
+        left, top, right, bottom = crop
+        extent = bottom - top, right - left
+        size = objects.scaled(extent, scale, self.config.longest)
+        shifted = places - places.new_tensor([left, top, left, top])
+        view = objects.resized(coloured(image[:, top:bottom, left:right], self.config.jitter), size)
+        return {
+            "image": view.flip(-1) if flip else view,
+            "tags": sample.tags,
+            "proposals": (mirrored(shifted, extent[1]) if flip else shifted) * objects.ratio(extent, size),
+            "size": size,
+            "name": sample.name,
+            "picture": grabcut.reduced(image, self.config.cue_side).numpy(),
+            "own": own,
+            "flip": flip,
+            "sources": sources[kept],
+            "places": places,
+        }
+
+
+class Stored:
+    """Every picture at every scale, and mirrored, for a frozen backbone to see once."""
+
+    def __init__(self, views: Views) -> None:
+        self.views = views
+
+    def __len__(self) -> int:
+        return len(self.views) * len(self.views.config.scales) * 2
+
+    def __getitem__(self, number: int) -> Tensor:
+        number, flip = divmod(number, 2)
+        index, scale = divmod(number, len(self.views.config.scales))
+        return self.views.item(index, self.views.config.scales[scale], bool(flip))["image"]
+
+    @staticmethod
+    def place(config: Config, index: int, scale: int, flip: bool) -> int:
+        """The number of a picture at a scale."""
+        return 2 * (index * len(config.scales) + scale) + flip
+
+
+def cropped(size: tuple[int, int], least: float) -> tuple[int, int, int, int]:
+    """A random part of a picture of that (H, W), as left, top, right, bottom, with at least that share of each side."""
+    spans = []
+    for side in (size[1], size[0]):
+        length = max(1, round(side * (least + (1 - least) * float(torch.rand(())))))
+        start = int(torch.randint(side - length + 1, ()))
+        spans.append((start, start + length))
+    (left, right), (top, bottom) = spans
+    return left, top, right, bottom
+
+
+def within(boxes: Tensor, crop: tuple[int, int, int, int]) -> tuple[Tensor, Tensor]:
+    """Boxes (P, 4) cut to a crop, without those that lose more than half of their area, and the rows (P',) that stay."""
+    left, top, right, bottom = crop
+    low, high = boxes.new_tensor([left, top]), boxes.new_tensor([right, bottom])
+    cut = torch.cat([boxes[:, :2].clamp(min=low, max=high - 1), boxes[:, 2:].clamp(max=high)], 1)
+    cut = torch.cat([cut[:, :2], cut[:, 2:].maximum(cut[:, :2] + 1)], 1)
+    kept = (box_area(cut) >= box_area(boxes) / 2).nonzero().flatten()
+    kept = kept if len(kept) else torch.arange(len(boxes))
+    return cut[kept], kept
+
+
+def coloured(image: Tensor, most: float) -> Tensor:
+    """The picture with exposure and saturation multiplied or divided by up to `most` (sec. 4.3)."""
+    if most == 1:
+        return image
+    exposure, saturation = (most ** float(2 * torch.rand(()) - 1) for _ in range(2))
+    return transforms.adjust_saturation(transforms.adjust_brightness(image, exposure), saturation)
+
+
+def train(config: Config, data: Any, run: Run) -> PDSL:
+    """Learn from the tags of `data` and from nothing else. Writes weights/last."""
+    data = data.only("image", "tags").select([index for index, record in enumerate(data.records) if "tags" in record.fields])
+    run.expect("data", data.fingerprint)
+    boxes = run.each("proposals", Proposed(config, data), lambda _, own: {"boxes": own.numpy()})
+    run.seed("pdsl")
+    model = PDSL(config, data.classes)
+    features = remembered(config, model, Views(config, data, boxes), run) if config.cache_features else None
+    wrapped, optimizer = run.setup(model, optimizer_of(config, model))
+    views = Views(config, data, boxes, features)
+    for step, batch in run.steps("pdsl", views, config.steps, config.batch, model=wrapped, optimizer=optimizer):
+        run.update(wrapped(batch), optimizer, rate(config, step))
+    run.save_model(model, {"method": "pdsl", "config": asdict(config), "classes": list(model.classes)})
+    return model
+
+
+def remembered(config: Config, model: PDSL, views: Views, run: Run) -> Shelf:
+    """The maps of a frozen backbone for all pictures, scales and mirrorings, in half precision."""
+    if any(parameter.requires_grad for parameter in model.backbone.parameters()):
+        raise ValueError(
+            f"cache_features: the backbone learns; type --frozen {len(model.backbone.blocks)} --freeze-norm, or leave the cache"
+        )
+    network = model.backbone.to(run.device).eval()
+
+    def compute(_: int, image: Tensor) -> dict[str, np.ndarray]:
+        with torch.no_grad():
+            return {"features": model.encode(image.to(run.device)).half().numpy(force=True)}
+
+    shelf = run.each("features", Stored(views), compute)
+    network.train()
+    return shelf
+
+
+def rate(config: Config, step: int) -> float:
+    """Learning rate as a share of its first value."""
+    drops = [math.ceil(share * config.steps) for share in config.drops]
+    return schedule.step_decay(step, 1.0, drops) * schedule.warmup(step + 1, config.warmup)
+
+
+def optimizer_of(config: Config, model: PDSL) -> torch.optim.Optimizer:
+    """The optimiser: pretrained layers at lr, new ones at head_lr; biases without decay, and with SGD at twice the rate."""
+    inside = {id(parameter) for parameter in model.backbone.parameters()}
+    factor = 2.0 if config.optimizer == "sgd" else 1.0
+    groups = []
+    for old, lr in ((True, config.lr), (False, config.head_lr)):
+        own = [(name, p) for name, p in model.named_parameters() if p.requires_grad and (id(p) in inside) == old]
+        weights, biases = ([p for name, p in own if name.endswith("bias") == bias] for bias in (False, True))
+        groups += [{"params": weights, "lr": lr, "weight_decay": config.weight_decay}] if weights else []
+        groups += [{"params": biases, "lr": lr * factor, "weight_decay": 0.0}] if biases else []
+    if config.optimizer == "adamw":
+        return torch.optim.AdamW(groups)
+    return torch.optim.SGD(groups, momentum=config.momentum)
+
+
+def load(state: dict[str, Tensor], metadata: dict[str, Any]) -> PDSL:
+    """The model of a weights file that `train` wrote. The cue is not asked any more, so its folder need not be there."""
+    settings: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in metadata["config"].items()
+    }
+    model = PDSL(Config(**{**settings, "weights": None, "cue": "grabcut"}), metadata["classes"])
+    model.load_state_dict(state)
+    return model.eval()
