@@ -116,7 +116,7 @@ def measure(trial: Trial, quiet: bool = False) -> None:
 
 def packed(scores: Any) -> str:
     """The counts of all episodes in the order of their names, (N, 7)."""
-    from benchmarks.results import pack
+    from benchmarks.packing import pack
 
     stacked = scores.stacked()
     return pack(stacked.reshape(len(stacked), -1)[:, :7])
@@ -126,7 +126,7 @@ def unpacked(record: Mapping[str, Any], prefix: str) -> Any:
     """The scores of a row of a file."""
     import numpy as np
 
-    from benchmarks.results import unpack
+    from benchmarks.packing import unpack
     from frugalseg.metrics.fewshot import FewShotScores
 
     scores = FewShotScores(record["classes"], record["data"], "")

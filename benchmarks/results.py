@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import base64
 import importlib.metadata
 import json
 import os
 import platform
 import subprocess
-import zlib
 from collections.abc import Mapping, Sequence
 from datetime import date
 from pathlib import Path
@@ -16,33 +14,31 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks import ranked
+from benchmarks.packing import pack, unpack
+from benchmarks.ranked import Ranked
 from frugalseg.files import write
 from frugalseg.metrics import SemanticScores
+from frugalseg.metrics.instances import InstanceScores
 from frugalseg.metrics.semantic import INTERSECTION, PREDICTED, TRUTH
 
 LIBRARIES = ("frugalseg", "torch", "torchvision", "lightning-fabric", "timm", "numpy", "scikit-image", "pillow")
 
 
-def pack(counts: np.ndarray) -> str:
-    """Counts as text: 32-bit little-endian numbers, row by row, zlib, base64. A hundred times smaller than as JSON lists."""
-    return base64.b64encode(zlib.compress(np.ascontiguousarray(counts, "<i4").tobytes(), 9)).decode()
-
-
-def unpack(text: str, *shape: int) -> np.ndarray:
-    """The counts in `text` as int64 of this shape."""
-    return np.frombuffer(zlib.decompress(base64.b64decode(text)), "<i4").reshape(shape).astype(np.int64)
-
-
-def scored(scores: SemanticScores) -> dict[str, Any]:
-    """What one row adds to the file: the scores, and per picture the intersection and the predicted pixels of each class."""
+def scored(scores: SemanticScores | InstanceScores) -> dict[str, Any]:
+    """What one row adds to the file: the scores, and per picture what they are made of (of objects, see `ranked`)."""
+    if isinstance(scores, InstanceScores):
+        return ranked.scored(scores)
     record = scores.to_json()
     for shared in ("counts", "classes", "data"):  # stand once in the file, as `truth` says
         del record[shared]
     return record | {"counts": pack(scores.stacked()[:, [INTERSECTION, PREDICTED]])}
 
 
-def truth(scores: SemanticScores) -> dict[str, Any]:
-    """What is the same for all rows: names of the pictures and, for each, the true pixels of every class."""
+def truth(scores: SemanticScores | InstanceScores) -> dict[str, Any]:
+    """What is the same for all rows: names of the pictures and, for each, the true pixels of every class, or its objects."""
+    if isinstance(scores, InstanceScores):
+        return ranked.truth(scores)
     return {
         "data": scores.data,
         "classes": list(scores.classes),
@@ -51,9 +47,11 @@ def truth(scores: SemanticScores) -> dict[str, Any]:
     }
 
 
-def scores_of(record: Mapping[str, Any], row: str) -> SemanticScores:
+def scores_of(record: Mapping[str, Any], row: str) -> SemanticScores | Ranked:
     """The scores of one row of a file's content, ready to be compared picture by picture. KeyError if it has no such row."""
     shared, rows = record["pictures"], {entry["name"]: entry for entry in record["rows"]}
+    if "ranking" in rows[row]:
+        return ranked.scores_of(shared, rows[row])
     images, classes = len(shared["names"]), len(shared["classes"]) + 1
     scores = SemanticScores(shared["classes"], shared["data"], rows[row]["split"])
     true = unpack(shared["truth"], images, 1, classes)

@@ -385,5 +385,5 @@ def test_the_page_in_docs_is_the_one_the_files_make() -> None:
 
 def test_committed_files_are_small_and_name_no_folder() -> None:
     for path in tables.RESULTS.rglob("*.json"):
-        assert path.stat().st_size < 100_000, f"{path.name} is too large to keep"
+        assert path.stat().st_size < 130_000, f"{path.name} is too large to keep"
         assert str(Path.home()) not in path.read_text("utf-8")

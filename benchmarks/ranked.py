@@ -1,0 +1,157 @@
+"""What a file keeps of a row of objects: the ranking of all detections, and what becomes of each at every threshold of the page.
+
+Average precision depends on nothing else, so a few bytes a detection are enough to compute all measures again, and paired
+intervals over the pictures. Scores, areas and overlaps would take ten times as much.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torchvision.ops import box_iou
+
+from benchmarks.packing import pack, pack_bits, unpack, unpack_bits
+from frugalseg import rle
+from frugalseg.data import Data
+from frugalseg.metrics import bootstrap
+from frugalseg.metrics.instances import APR_VOLUME, COCO, NEITHER, RIGHT, WRONG, InstanceScores, Ranking, apr
+from frugalseg.metrics.per_image import number, present_mean
+from frugalseg.types import CompactInstances
+
+MEASURES = {measure.name: measure for measure in (apr(0.5), apr(0.6), apr(0.7), APR_VOLUME, COCO["AP"])}
+KEPT = (APR_VOLUME, COCO["AP"])  # their thresholds, by the rule of each, hold those of all measures
+PLANES = [(measure.rule, threshold) for measure in KEPT for threshold in measure.thresholds]
+
+
+class Ranked:
+    """Scores of objects, read back from a file: what `paired` wants, by any of MEASURES.
+
+    rankings: one for each class, with states (len(PLANES), D). pixels: (N, C) those of each class's objects in each picture.
+    """
+
+    def __init__(self, classes: Sequence[str], names: Sequence[str], rankings: Sequence[Ranking], pixels: np.ndarray) -> None:
+        self.classes, self.names = tuple(classes), list(names)
+        self.rankings, self.pixels = rankings, pixels
+        self.measure = next(iter(MEASURES.values()))
+        self._drawn: dict[tuple[str, int, int], np.ndarray] = {}
+
+    def of(self, name: str) -> Ranked:
+        """The same pictures by another measure."""
+        other = copy.copy(self)
+        other.measure = MEASURES[name]
+        return other
+
+    def only(self, pictures: np.ndarray) -> Ranked:
+        """Some of the pictures, where the mask (N,) says so."""
+        place = np.cumsum(pictures) - 1
+        inside = [pictures[ranking.images] for ranking in self.rankings]
+        rankings = [
+            Ranking(place[own.images[kept]], own.states[:, kept], own.objects[pictures])
+            for own, kept in zip(self.rankings, inside, strict=True)
+        ]
+        names = [name for name, kept in zip(self.names, pictures, strict=True) if kept]
+        return Ranked(self.classes, names, rankings, self.pixels[pictures]).of(self.measure.name)
+
+    @property
+    def value(self) -> float:
+        return float(self.score(np.ones((1, len(self.names)), np.int64))[0])
+
+    def score(self, weights: np.ndarray) -> np.ndarray:
+        """(S,) the measure when picture n counts weights (S, N); NaN without an object."""
+        planes = [PLANES.index((self.measure.rule, threshold)) for threshold in self.measure.thresholds]
+        rankings = [Ranking(own.images, own.states[planes], own.objects) for own in self.rankings]
+        values = [ranking.average_precision(weights, self.measure.interpolation) for ranking in rankings]
+        return present_mean(np.stack(values, axis=1))
+
+    def resampled(self, samples: int = 2000, seed: int = 0) -> np.ndarray:
+        """(samples,) as `PerImage.resampled`; remembered, because a page asks for a row's more than once."""
+        key = self.measure.name, samples, seed
+        if key not in self._drawn:
+            drawn = bootstrap.draws(len(self.names), samples, seed)
+            self._drawn[key] = np.concatenate([self.score(weights) for weights in drawn])
+        return self._drawn[key]
+
+    def truth(self) -> np.ndarray:
+        """(N, 2, C) number and pixels of the objects: scores of other ones must not be compared."""
+        return np.stack([np.stack([ranking.objects for ranking in self.rankings], 1), self.pixels], 1)
+
+
+# -- the file --------------------------------------------------------------------------------------------------------
+
+
+def scored(scores: InstanceScores) -> dict[str, Any]:
+    """What one row adds to the file. Detections of a class behind its last right one change nothing and are left out."""
+    images, states = [], []
+    for parts in zip(*map(scores.rankings, KEPT), strict=True):
+        fates = np.concatenate([part.states for part in parts])
+        length = int(np.append(np.flatnonzero((fates == RIGHT).any(0)), -1).max()) + 1
+        images.append(parts[0].images[:length])
+        states.append(fates[:, :length])
+    every = np.concatenate(states, axis=1)
+    return {
+        "protocol": scores.protocol,
+        "split": scores.split,
+        "images": scores.images,
+        "values": means(scores),
+        "detections": [len(own) for own in images],
+        "ranking": pack(np.concatenate(images), "<u2"),
+        "right": pack_bits(every == RIGHT),
+        "neither": pack_bits((every != RIGHT) & (every != WRONG)),
+    }
+
+
+def means(scores: InstanceScores) -> dict[str, float | None]:
+    """Every measure, the mean over the classes that have objects."""
+    return {name: number(float(present_mean(scores.measured(measure)))) for name, measure in MEASURES.items()}
+
+
+def truth(scores: InstanceScores) -> dict[str, Any]:
+    """What is the same for all rows: the pictures, and for each the number and the pixels of every class's objects."""
+    rows, classes = [scores.rows[name] for name in scores.names], len(scores.classes) + 1
+    pixels = np.stack([np.bincount(row.true_labels, row.true_areas, classes)[1:] for row in rows])
+    objects = np.stack([ranking.objects for ranking in scores.rankings(APR_VOLUME)], axis=1)
+    head = {"data": scores.data, "classes": list(scores.classes), "names": scores.names}
+    return head | {"truth": pack(np.stack([objects, pixels], axis=1))}
+
+
+def scores_of(shared: dict[str, Any], row: dict[str, Any]) -> Ranked:
+    """Back from what `truth` and `scored` gave."""
+    images, classes, lengths = len(shared["names"]), len(shared["classes"]), row["detections"]
+    objects, pixels = unpack(shared["truth"], images, 2, classes).swapaxes(0, 1)
+    right, neither = (unpack_bits(row[name], len(PLANES), sum(lengths)) for name in ("right", "neither"))
+    states, ends = np.where(right, RIGHT, np.where(neither, NEITHER, WRONG)), np.cumsum(lengths)[:-1]
+    ranking = np.split(unpack(row["ranking"], sum(lengths), kind="<u2"), ends)
+    rankings = map(Ranking, ranking, np.split(states, ends, axis=1), objects.T)
+    return Ranked(shared["classes"], shared["names"], list(rankings), pixels)
+
+
+# -- of the pictures -------------------------------------------------------------------------------------------------
+
+
+def crowding(data: Data) -> dict[str, float]:
+    """How much the objects of each picture cover each other: the largest overlap (IoU) of two of their boxes."""
+    found = {data.names[index]: objects for index in range(len(data)) if (objects := data.compact(index)) is not None}
+    return {name: round(float(overlaps(objects).max()), 4) if len(objects) else 0.0 for name, objects in sorted(found.items())}
+
+
+def overlaps(objects: CompactInstances) -> torch.Tensor:
+    """(G, G) those of the boxes, 0 of each with itself."""
+    return box_iou(objects.boxes, objects.boxes).fill_diagonal_(0)
+
+
+def baseline(data: Data) -> dict[str, Any]:
+    """What takes no learning, by each measure: all of every picture as one object of each class, the commonest class first."""
+    scores = InstanceScores(data.classes)
+    known = {index: objects for index in range(len(data)) if (objects := data.compact(index)) is not None}
+    counts = sum(torch.bincount(own.labels, minlength=len(data.classes) + 1)[1:] for own in known.values())
+    for index, own in known.items():
+        height, width = data.image(index).shape[-2:]
+        whole = [rle.encode(np.ones((height, width), bool))] * len(data.classes)
+        boxes = torch.tensor([[0.0, 0.0, width, height]]).expand(len(whole), 4)
+        every = CompactInstances(boxes, torch.arange(len(whole)) + 1, torch.as_tensor(counts).double(), whole)
+        scores.update(data.names[index], every, own)
+    return {"the whole picture as one object of each class": means(scores)}
