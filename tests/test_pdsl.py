@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+import toys
+from PIL import Image
 from torch.nn import functional as F
 
+from frugalseg.data import Data
 from frugalseg.methods import pdsl
 from frugalseg.methods.pdsl import Assigned, Pseudo
+from frugalseg.recipes.pdsl import Config
+from frugalseg.training import train
+from frugalseg.types import Sample
 
 BOXES = torch.tensor([[0.0, 0, 10, 10], [0, 0, 10, 8], [20, 20, 30, 30], [21, 20, 30, 30], [0, 0, 40, 40]])
 
@@ -157,3 +166,151 @@ def test_correlation_pulls_masks_to_the_detector_and_not_the_detector_to_masks()
     assert scores.grad is None
     assert logits.grad[:, [0, 2]].any()
     assert not logits.grad[:, 1].any()
+
+
+# -- the model
+
+TINY = Config(
+    backbone="tiny", frozen=0, freeze_norm=False, channels=8, width=8, mask_channels=8, n_refine=2, n_mask=2, n_seed=2,
+    proposals="grid", count=20, scales=(40,), longest=64, test_scales=(40,), test_flip=False, cue_side=40, crop=1.0, jitter=1.0,
+    dropout=0.0, threshold=0.2, min_score=0.0,
+)  # fmt: skip
+ENGINE = {"workers": 0, "accelerator": "cpu", "quiet": True, "name": "run", "steps": 2, "batch": 2}
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FRUGALSEG_CACHE", str(tmp_path / "cache"))
+
+
+def network(**settings: Any) -> pdsl.PDSL:
+    torch.manual_seed(0)
+    return pdsl.PDSL(replace(TINY, **settings), toys.CLASSES).eval()
+
+
+def item(tags: tuple[float, ...] = (1.0, 0.0, 1.0), boxes: torch.Tensor = BOXES, flip: bool = False) -> dict[str, Any]:
+    image = torch.randint(0, 255, (3, 40, 40), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+    known = {"image": image, "tags": torch.tensor(tags), "proposals": boxes, "size": (40, 40), "name": "it", "own": (40, 40)}
+    return known | {"picture": image.numpy(), "flip": flip, "sources": boxes, "places": boxes}
+
+
+def fitted(data: Data, out: Path, **settings: Any) -> dict[str, torch.Tensor]:
+    own = {name: getattr(TINY, name) for name in TINY.__dataclass_fields__} | ENGINE | {"out": str(out)} | settings
+    return train("pdsl", data, **own).network.state_dict()
+
+
+def test_two_pictures_in_a_batch_cost_the_mean_of_each_alone() -> None:
+    model, one, two = network(), item(), item((0.0, 1.0, 0.0), BOXES[2:])
+    both, first, second = model([one, two]), model([one]), model([two])
+    for name, loss in both.items():
+        assert loss.item() == pytest.approx((first[name] + second[name]).item() / 2, rel=1e-4), name
+
+
+@pytest.mark.parametrize(
+    ("tags", "boxes"),
+    [
+        ((0.0, 0.0, 0.0), BOXES),
+        ((1.0, 1.0, 1.0), BOXES),
+        ((float("nan"), 1.0, 0.0), BOXES),
+        ((1.0, 0.0, 0.0), BOXES[:1]),
+        ((1.0, 1.0, 0.0), torch.tensor([[3.0, 3, 4, 4]])),
+    ],
+)
+@pytest.mark.parametrize("settings", [{}, {"cue": "gradient", "agnostic_on": "foreground"}, {"n_refine": 0, "n_mask": 0}])
+def test_odd_pictures_reach_every_parameter_with_finite_losses(
+    tags: tuple[float, ...], boxes: torch.Tensor, settings: dict[str, Any]
+) -> None:
+    model = network(**settings)
+    losses = model([item(tags, boxes)])
+    assert all(torch.isfinite(loss) for loss in losses.values())
+    torch.stack([*losses.values()]).sum().backward()
+    missing = [name for name, p in model.named_parameters() if p.grad is None or not torch.isfinite(p.grad).all()]
+    assert missing == []
+
+
+def test_the_class_agnostic_head_has_one_channel_and_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, labels = network(), torch.tensor([1, 2, 3, 1, 2])
+    assert model.segmentation.agnostic.out_channels == 1
+    maps = model.narrow(model.encode(item()["image"]))
+    whole = model.masks(maps, BOXES, labels)
+    assert whole.shape == (3, 5, 28, 28)
+    monkeypatch.setattr(pdsl, "CHUNK", 2)
+    assert torch.allclose(model.masks(maps, BOXES, labels), whole, atol=1e-5)
+
+
+def test_targets_of_a_mirrored_picture_are_mirrored_targets() -> None:
+    model, pseudo = network(), Pseudo(torch.tensor([0]), torch.tensor([1]), BOXES[:1])
+    plain, known = model.cued(item(), torch.arange(5), pseudo)
+    turned = item(boxes=pdsl.mirrored(BOXES, 40), flip=True) | {"sources": BOXES, "places": BOXES}
+    assert torch.equal(model.cued(turned, torch.arange(5), pseudo)[0], plain.flip(-1))
+    assert known.tolist() == [True, True, False, False, True]  # two boxes are far from every seed
+    assert plain[0].any()
+
+
+def test_a_view_there_and_back_is_the_same_box_and_one_view_is_the_plain_test() -> None:
+    model = network()
+    image = item()["image"]
+    for flip in (False, True):
+        view = model.view(image, 56, flip)
+        assert torch.allclose(view.back(view.there(BOXES)), BOXES, atol=1e-4)
+    plain = model.view(image, 40, False)
+    scores, boxes = model.scores([plain], BOXES, (40, 40))
+    alone = model.averaged(plain, BOXES)
+    assert torch.equal(scores, alone[0])
+    assert torch.allclose(boxes, alone[1], atol=1e-4)
+    twice = model.scores([plain, plain], BOXES, (40, 40))
+    assert torch.allclose(twice[0], scores)
+    assert torch.allclose(twice[1], boxes, atol=1e-4)
+
+
+def test_given_tags_leave_only_their_classes() -> None:
+    sample = Sample("it", item()["image"], tags=torch.tensor([0.0, 1.0, 0.0]))
+    (free,), (told,) = network().predict([sample]), network().predict([sample], tags="given")
+    assert set(free.instances.labels.tolist()) > {2}
+    assert set(told.instances.labels.tolist()) == {2}
+
+
+# -- training
+
+
+def test_masks_and_boxes_of_other_pictures_change_nothing(tmp_path: Path) -> None:
+    data = toys.write(tmp_path / "pictures")
+    one, other = fitted(data, tmp_path / "a"), fitted(toys.shuffled(data), tmp_path / "b")
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_stored_features_are_those_of_the_picture(tmp_path: Path) -> None:
+    data = toys.write(tmp_path / "pictures")
+    frozen = {"frozen": 5, "freeze_norm": True}
+    fresh, stored = fitted(data, tmp_path / "a", **frozen), fitted(data, tmp_path / "b", cache_features=True, **frozen)
+    assert all(torch.allclose(fresh[name], stored[name], atol=3e-3) for name in fresh)
+    with pytest.raises(ValueError, match="backbone learns"):
+        fitted(data, tmp_path / "c", cache_features=True)
+
+
+def test_one_class_and_pictures_of_one_colour_can_be_learned_from(tmp_path: Path) -> None:
+    data = toys.write(tmp_path / "pictures", ((1,), (0,), (1,), (1,), (0,), (1,)), ("apple",))
+    Image.new("RGB", (33, 40), (9, 9, 9)).save(data.records[0].image)
+    weights = fitted(data.select([0, 1]), tmp_path / "out", proposals="selective_search")
+    assert all(torch.isfinite(value).all() for value in weights.values() if value.is_floating_point())
+
+
+def test_a_crop_keeps_boxes_that_keep_half_of_their_area() -> None:
+    cut, kept = pdsl.within(BOXES, (0, 0, 25, 40))
+    assert kept.tolist() == [0, 1, 2, 4]
+    assert cut.tolist() == [[0, 0, 10, 10], [0, 0, 10, 8], [20, 20, 25, 30], [0, 0, 25, 40]]
+    alone, rows = pdsl.within(BOXES[2:3], (0, 0, 22, 40))
+    assert rows.tolist() == [0]
+    assert alone.tolist() == [[20, 20, 22, 30]]
+    for seed in range(20):
+        torch.manual_seed(seed)
+        left, top, right, bottom = pdsl.cropped((40, 100), 0.9)
+        assert 0 <= left < right <= 100
+        assert 0 <= top < bottom <= 40
+        assert right - left >= 90
+        assert bottom - top >= 36
+
+
+def test_settings_that_cannot_be_are_named_together() -> None:
+    with pytest.raises(ValueError, match=r"(?s)n_seed=0.*cache_features"):
+        Config(n_seed=0, cache_features=True)
