@@ -13,13 +13,16 @@ from frugalseg.data import shapes, voc
 CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.yaml"))
 # Pictures of 48 pixels fill no large crop and show no large object; and a large network would spend minutes on the padding.
 SIDES = ["--scale", "48", "--longest", "64", "--width", "64", "--val", ""]  # intervals over drawn pictures take minutes
+LIGHT = ["--scales", "[48]", "--test-scales", "[48]", "--longest", "64", "--width", "64", "--mask-channels", "8"]
 SMALL = {
+    "pdsl": [*LIGHT, "--count", "10", "--cue-side", "48", "--val", ""],
     "aepsl": ["--crop", "65"],
     "biopt": ["--side", "65", "--least", "1", "--known", "2", "--pairs", "6"],
     "r2ios": [*SIDES, "--count", "100", "--rois", "16"],
     "maskrcnn": [*SIDES, "--proposals", "50", "--rois", "16"],
 }
 LENGTH = {  # of a training, and the method's default
+    "pdsl": ("steps", 100_000),
     "aepsl": ("classifier_epochs", 15),
     "biopt": ("steps", 10_000),
     "r2ios": ("gate_steps", 100_000),

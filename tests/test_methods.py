@@ -37,10 +37,16 @@ R2O = {
     "backbone": "tiny", "output_stride": 16, "side": 48, "segments": 9, "clusters": (6, 2), "chunk": 2, "mask_side": 6,
     "hidden": 16, "width": 8, "batch": 4, "epochs": 4, "parts_side": 48,
 }  # fmt: skip
+PDSL = {
+    "backbone": "tiny", "frozen": 0, "freeze_norm": False, "channels": 8, "width": 8, "mask_channels": 8, "n_refine": 2,
+    "n_mask": 2, "n_seed": 2, "proposals": "grid", "count": 30, "scales": (33, 40), "longest": 64, "batch": 2, "steps": 8,
+    "test_scales": (33,), "cue_side": 40, "threshold": 0.2,
+}  # fmt: skip
 SETTINGS: dict[str, dict[str, Any]] = {
     "aepsl": {**resume.SETTINGS, "crop": 32, "batch": 2, "plus": 0},
     "biopt": {**BIOPT, **ENGINE},
     "r2ios": {**R2IOS, **ENGINE},
+    "pdsl": {**PDSL, **ENGINE},
     "maskrcnn": {**MASKRCNN, **ENGINE},
     "r2o": {**R2O, **ENGINE},
 }

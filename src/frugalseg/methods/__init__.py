@@ -57,6 +57,14 @@ METHODS: dict[str, Method] = {
         module="frugalseg.methods.aepsl",
         recipe="frugalseg.recipes.aepsl",
     ),
+    "pdsl": Method(
+        name="pdsl",
+        summary="PDSL: parallel detection and segmentation from tags (Shen et al., ICCV 2021)",
+        needs=frozenset({"image", "tags"}),
+        makes=OBJECTS,
+        module="frugalseg.methods.pdsl",
+        recipe="frugalseg.recipes.pdsl",
+    ),
     "biopt": Method(
         name="biopt",
         summary="BiOpt: masks of new classes from a few examples (Liu et al., 2020)",
