@@ -76,7 +76,8 @@ class Bench:
 class Claim:
     """ "`better` scores higher than `worse`", both names of rows; a number in the place of `worse` is a target.
 
-    paper: what the paper reports for it, if it does. data: where it is put to the test.
+    paper: what the paper reports for it, if it does. data: where it is put to the test. measure: what counts, where there are
+    several: a name in `ranked.MEASURES`, the first of them if empty.
     """
 
     text: str
@@ -84,16 +85,21 @@ class Claim:
     worse: str | float
     paper: str = ""
     data: tuple[str, ...] = ("voc20", "shapes")
+    measure: str = ""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """All measurements of one method."""
+    """All measurements of one method.
+
+    crowded: two rows whose difference is shown by how much the objects of a picture cover each other, or none.
+    """
 
     method: str
     benches: tuple[Bench, ...]
     variants: tuple[Variant, ...]
     claims: tuple[Claim, ...]
+    crowded: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         names = [row.name for variant in self.variants for row in variant.rows]
@@ -105,6 +111,7 @@ class Plan:
         for claim in self.claims:
             sides = {side for side in (claim.better, claim.worse) if isinstance(side, str)}
             faults += [f"{claim.text!r} is about {side!r}, which is no row" for side in sorted(sides - set(names))]
+        faults += [f"{side!r} is compared by crowding and is no row" for side in self.crowded if side not in names]
         if faults:
             raise ValueError(f"the plan of {self.method} is not valid:\n" + "\n".join(f"  - {fault}" for fault in faults))
 

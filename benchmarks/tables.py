@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import fewshot, results
+from benchmarks import fewshot, overlap, results
 from benchmarks.claims import PLANS
 from benchmarks.plan import ROOT, Bench, Claim, Plan
-from frugalseg.methods import METHODS
-from frugalseg.metrics import Difference, SemanticScores, bootstrap, paired
+from benchmarks.ranked import MEASURES, Ranked
+from frugalseg.methods import METHODS, OBJECTS
+from frugalseg.metrics import Difference, bootstrap, paired
 from frugalseg.metrics.per_image import percent
 
 RESULTS, SPEED, PAGE = ROOT / "benchmarks" / "results", ROOT / "benchmarks" / "speed", ROOT / "docs" / "results.md"
@@ -26,21 +27,31 @@ HEAD = """\
 Made by `make results` from the JSON files under `benchmarks/`; `make bench` runs what is missing. Scores are mean
 intersection over union in percent, over all pixels of the set whose truth is known, with the background as a class. The interval
 is the middle 95 % of 2,000 bootstrap draws of the pictures; for several seeds, of the mean over the seeds under the same draws.
-± is the standard deviation over seeds."""
+± is the standard deviation over seeds. Object masks are scored by average precision, the mean over classes: AP^r at one overlap
+of masks, AP^r_vol the mean over overlaps from 0.1 to 0.9, AP COCO's, over 0.5 to 0.95."""
 
 CLAIMS_HEAD = """\
 A claim is *reproduced* when the paired interval of the difference (the same draws for both sides and for all seeds) lies above 0,
-*not reproduced* when it lies below, else *undecided*. A target is met or missed by the mean. The paper's numbers are VOC 2012 val
-with VGG-16 and 10,582 pictures: their direction is put to the test here, not their size."""
+*not reproduced* when it lies below, else *undecided*. A target is met or missed by the mean. The paper's numbers are of VOC
+2012 val with VGG-16: their direction is put to the test here, not their size."""
+
+
+COSTS = ("seeds", "minutes", "MB")
+COSTS_NOTE = "Minutes and memory are those of the whole training and scoring the row comes from, without the mining it borrows."
+WITH_INTERVAL = ("AP^r@0.5", "AP^r@0.7", "AP")
 
 
 class OverSeeds:
     """The mean of a score over seeds, which is itself a score: of the same pictures, under the same draws."""
 
-    def __init__(self, seeds: Mapping[int, SemanticScores]) -> None:
+    def __init__(self, seeds: Mapping[int, Any]) -> None:
         self.seeds = seeds
         self._first = next(iter(seeds.values()))
         self.classes, self.names = self._first.classes, self._first.names
+
+    def by(self, measure: str) -> OverSeeds:
+        """The same by another measure, where there are several."""
+        return OverSeeds({seed: scores.of(measure) for seed, scores in self.seeds.items() if isinstance(scores, Ranked)})
 
     @property
     def values(self) -> list[float]:
@@ -62,6 +73,10 @@ class OverSeeds:
 
     def of(self, seeds: Iterable[int]) -> OverSeeds:
         return OverSeeds({seed: self.seeds[seed] for seed in seeds})
+
+    def only(self, pictures: np.ndarray) -> OverSeeds:
+        """The same of some of the pictures, a mask (N,), where scores can be parted."""
+        return OverSeeds({seed: scores.only(pictures) for seed, scores in self.seeds.items() if isinstance(scores, Ranked)})
 
     def __str__(self) -> str:
         spread = f" ± {100 * np.std(self.values, ddof=1):.2f}" if len(self.seeds) > 1 else ""
@@ -105,13 +120,15 @@ def section(plan: Plan, bench: Bench, records: Records) -> list[str]:
     if not found:
         return [*title, f"Nothing has been run yet: `python -m benchmarks.cells --data {bench.data}`."]
     rows = row_scores(plan, found)
-    tables = [row_table(plan, rows, found), pseudo_table(found), *claim_table(plan, bench, rows)]
+    table = object_table if METHODS[plan.method].makes == OBJECTS else row_table
+    crowded = overlap.section(plan, bench, found, rows)
+    tables = [table(plan, rows, found), pseudo_table(found), *claim_table(plan, bench, rows), *crowded]
     return [*title, protocol(bench, found), *tables, not_run]
 
 
 def row_scores(plan: Plan, found: Records) -> dict[str, OverSeeds]:
     """The scores of every row that was run, by its name."""
-    rows: dict[str, dict[int, SemanticScores]] = {}
+    rows: dict[str, dict[int, Any]] = {}
     for record in found.values():
         for entry in record["rows"]:
             rows.setdefault(entry["name"], {})[record["cell"]["seed"]] = results.scores_of(record, entry["name"])
@@ -123,7 +140,7 @@ def protocol(bench: Bench, found: Records) -> str:
     """What the numbers of a section must be read with."""
     every = list(found.values())
     lines = [
-        ("recipe", [f"`{bench.recipe}`"]),
+        ("recipe", [f"`{recipe}`" for recipe in (bench.recipe, *bench.recipes.values())]),
         ("learnt from", (f"`{record['protocol']['learned']}` ({', '.join(record['labels'])})" for record in every)),
         ("extra supervision", (", ".join(record["extra_supervision"]) or "none" for record in every)),
         ("scored", (f"`{record['protocol']['scored']}`" for record in every)),
@@ -142,17 +159,34 @@ def machine(record: Mapping[str, Any]) -> str:
 
 def row_table(plan: Plan, rows: Mapping[str, OverSeeds], found: Records) -> str:
     """Every row, under the trivial baselines."""
-    names = {row.name: variant.name for variant in plan.variants for row in variant.rows}
-    table = [["row", "mIoU %", "95 % interval", "seeds", "minutes", "MB"]]
+    table = [["row", "mIoU %", "95 % interval", *COSTS]]
     for name, value in next(iter(found.values()))["baselines"].items():
-        table.append([f"baseline: {name}", percent(value), "", "", "", ""])
+        table.append([f"baseline: {name}", percent(value), "", *[""] * len(COSTS)])
     for name, scores in rows.items():
-        cells = [record for record in found.values() if record["cell"]["variant"] == names[name]]
-        minutes = f"{np.mean([record['seconds']['total'] for record in cells]) / 60:.1f}"
-        memory = str(max(record["peak_memory_mb"] for record in cells))
-        table.append([name, str(scores), str(scores.interval), str(len(scores.seeds)), minutes, memory])
-    note = "Minutes and memory are those of the whole training and scoring the row comes from, without the mining it borrows."
-    return markdown(table) + "\n\n" + note
+        table.append([name, str(scores), str(scores.interval), *costs(plan, name, scores, found)])
+    return markdown(table) + "\n\n" + COSTS_NOTE
+
+
+def object_table(plan: Plan, rows: Mapping[str, OverSeeds], found: Records) -> str:
+    """Every row by every measure, under the trivial baselines."""
+    heads = [part for name in MEASURES for part in ([f"{name} %", "95 % interval"] if name in WITH_INTERVAL else [f"{name} %"])]
+    table = [["row", *heads, *COSTS]]
+    for name, values in next(iter(found.values()))["baselines"].items():
+        parts = [[percent(np.nan if values[at] is None else values[at])] + [""] * (at in WITH_INTERVAL) for at in MEASURES]
+        table.append([f"baseline: {name}", *(part for own in parts for part in own), *[""] * len(COSTS)])
+    for name, scores in rows.items():
+        measured = {at: scores.by(at) for at in MEASURES}
+        parts = [[str(own), str(own.interval)] if at in WITH_INTERVAL else [str(own)] for at, own in measured.items()]
+        table.append([name, *(part for own in parts for part in own), *costs(plan, name, scores, found)])
+    return markdown(table) + "\n\n" + COSTS_NOTE
+
+
+def costs(plan: Plan, row: str, scores: OverSeeds, found: Records) -> list[str]:
+    """How many seeds, and what the row's training took."""
+    names = {row.name: variant.name for variant in plan.variants for row in variant.rows}
+    cells = [record for record in found.values() if record["cell"]["variant"] == names[row]]
+    minutes = f"{np.mean([record['seconds']['total'] for record in cells]) / 60:.1f}"
+    return [str(len(scores.seeds)), minutes, str(max(record["peak_memory_mb"] for record in cells))]
 
 
 def pseudo_table(found: Records) -> str:
@@ -174,12 +208,15 @@ def claim_table(plan: Plan, bench: Bench, rows: Mapping[str, OverSeeds]) -> list
         if bench.data in claim.data:
             here, verdict = judge(claim, rows)
             worse = f"{100 * claim.worse:.0f} %" if isinstance(claim.worse, float) else claim.worse
-            table.append([claim.text, f"{claim.better} > {worse}", claim.paper, here, verdict])
+            by = f", by {claim.measure}" if claim.measure else ""
+            table.append([claim.text + by, f"{claim.better} > {worse}", claim.paper, here, verdict])
     return [CLAIMS_HEAD, markdown(table)] if len(table) > 1 else []
 
 
 def judge(claim: Claim, rows: Mapping[str, OverSeeds]) -> tuple[str, str]:
     """What was found about a claim, in numbers, and the verdict."""
+    if claim.measure:
+        rows = {name: scores.by(claim.measure) for name, scores in rows.items()}
     better = rows.get(claim.better)
     if isinstance(claim.worse, float):
         if better is None:

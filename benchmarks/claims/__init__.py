@@ -1,5 +1,5 @@
 """What each method is measured by, a file for each paper."""
 
-from benchmarks.claims import aepsl
+from benchmarks.claims import aepsl, r2ios
 
-PLANS = (aepsl.PLAN,)
+PLANS = (aepsl.PLAN, r2ios.PLAN)
