@@ -38,6 +38,7 @@ class Selection:
         val: the list to score on when training is over, if it exists and has masks; empty scores nothing.
         limit: learn from the first N pictures only; 0 takes all.
         skip_limit: share of pictures that may be left out as broken before that is an error.
+        masks_from: a finished run whose masks of these pictures are the labels, in place of the pictures' own.
         dry_run: two small steps for each stage on eight pictures, downloading nothing, to see that everything works.
     """
 
@@ -45,6 +46,7 @@ class Selection:
     val: str = "val"
     limit: int = 0
     skip_limit: float = 0.05
+    masks_from: str = ""
     dry_run: bool = False
 
 
@@ -92,6 +94,10 @@ def fit(method: Method, data: str | Path | Data, settings: Mapping[str, Any], fo
         data = read(data, split=settings["split"] or None, skip_limit=settings["skip_limit"])
     limit = DRY_PICTURES if settings["dry_run"] else settings["limit"]
     chosen = data.select(range(min(limit, len(data)))) if limit else data
+    if settings["masks_from"]:
+        from frugalseg.retrain import relabelled
+
+        data = chosen = relabelled(chosen, settings["masks_from"], settings["quiet"])
     if not recipe.needs <= data.offers:
         has = _words(data.offers)
         raise UsageError(f"{method.name} needs {_words(recipe.needs)}, but {data.root} has {has}; `frugalseg check` says more")
@@ -101,7 +107,7 @@ def fit(method: Method, data: str | Path | Data, settings: Mapping[str, Any], fo
     tell_what_is_missing(chosen, recipe.needs)
     if run.main:
         config.save(folder / "config.yaml", described)
-        remember(folder, **_facts(chosen, recipe))
+        remember(folder, **_facts(chosen, recipe, settings["masks_from"]))
     network = method.code.train(recipe, chosen.only(*recipe.needs), run)
     classes = network.classes if method.makes == FOREGROUND else data.classes
     return Predictor(method, network, classes, folder, run.main)
@@ -156,7 +162,7 @@ def _words(names: frozenset[str]) -> str:
     return " and ".join(sorted(names - {"image"})) or "pictures without labels"
 
 
-def _facts(data: Data, recipe: Any) -> dict[str, Any]:
+def _facts(data: Data, recipe: Any, masks_from: str) -> dict[str, Any]:
     """What a reader of the result must know: pictures, labels, what else was put in, what was left out, on what machine."""
     import torch
 
@@ -165,12 +171,22 @@ def _facts(data: Data, recipe: Any) -> dict[str, Any]:
         "images": len(data),
         "classes": list(data.classes),
         "labels": sorted(recipe.needs - {"image"}),
-        "extra_supervision": list(recipe.extra_supervision),
+        "extra_supervision": [*recipe.extra_supervision, *_origin(masks_from)],
         "fingerprint": data.fingerprint,
         "problems": [str(problem) for problem in data.problems],
         "machine": f"{platform.system()} {platform.machine()}, {device}",
         "versions": {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in LIBRARIES},
     }
+
+
+def _origin(run: str) -> list[str]:
+    """Where masks come from that nobody drew, and what their maker learned from."""
+    if not run:
+        return []
+    known = recall(Path(run))
+    labels = ", ".join(known.get("labels", [])) or "labels it does not tell"
+    others = "; ".join(known.get("extra_supervision", []))
+    return [f"no masks by hand: they are predicted by {run}, learned from {labels}" + (f" ({others})" if others else "")]
 
 
 def remember(folder: Path, **facts: Any) -> None:
