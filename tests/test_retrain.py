@@ -16,7 +16,8 @@ from frugalseg.types import CompactInstances, Prediction
 ENGINE = {"workers": 0, "accelerator": "cpu", "quiet": True, "name": "run"}
 PDSL = {
     "backbone": "tiny", "frozen": 0, "channels": 8, "width": 8, "mask_channels": 8, "n_refine": 1, "n_mask": 1,
-    "proposals": "grid", "count": 20, "scales": (40,), "longest": 64, "test_scales": (40,), "cue_side": 40, "threshold": 0.1, "steps": 2, "batch": 2,
+    "proposals": "grid", "count": 20, "scales": (40,), "longest": 64, "test_scales": (40,), "cue_side": 40,
+    "threshold": 0.1, "steps": 2, "batch": 2,
 }  # fmt: skip
 R2IOS = {
     "backbone": "tiny", "frozen": 0, "channels": 8, "mask_size": 6, "code": 8, "width": 8, "iterations": 1, "proposals": "grid",
