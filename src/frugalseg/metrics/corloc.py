@@ -1,0 +1,95 @@
+"""CorLoc, correct localisation: in how many pictures that show a class its best box meets an object of it.
+
+Definition (Deselaers et al., IJCV 2012): for each class, the share of the pictures that show it in which the best box of the
+class, by confidence, has IoU ≥ 0.5 with any of its objects; mean over the classes that some picture shows. Crowds are no objects.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Self
+
+import numpy as np
+from rich.table import Table
+
+from frugalseg.metrics.per_image import PerImage, array, number, percent, present_mean
+
+
+def best_overlaps(found: Any, truth: Any, classes: int) -> np.ndarray:
+    """(C,) highest IoU of each class's most confident box with its objects, 0 where none is found, NaN where none is shown.
+
+    found, truth: `types.CompactInstances`, the first with scores.
+    """
+    boxes, labels, scores = array(found.boxes), array(found.labels), array(found.scores)
+    single = np.ones(len(truth.labels), bool) if truth.crowd is None else ~array(truth.crowd)
+    objects, shown = array(truth.boxes)[single], array(truth.labels)[single]
+    row = np.full(classes, np.nan)
+    for label in np.unique(shown):
+        own = np.flatnonzero(labels == label)
+        row[label - 1] = overlap(boxes[own[scores[own].argmax()]], objects[shown == label]).max() if len(own) else 0.0
+    return row
+
+
+def overlap(box: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """(N,) IoU of a box (4,) with others (N, 4)."""
+    sides = np.minimum(box[2:], others[:, 2:]) - np.maximum(box[:2], others[:, :2])
+    shared = sides.clip(min=0).prod(1)
+    return shared / ((box[2:] - box[:2]).prod() + (others[:, 2:] - others[:, :2]).prod(1) - shared)
+
+
+class CorLoc(PerImage):
+    """Collects best overlaps picture by picture. The score is a fraction, the table is in percent."""
+
+    metric = "corloc|boxes|iou=0.5"
+    threshold = 0.5
+
+    def update(self, name: str, found: Any, truth: Any) -> None:
+        """One picture: what was found, with scores, and its objects, both `types.CompactInstances`."""
+        self._add(name, best_overlaps(found, truth, len(self.classes)))
+
+    @property
+    def per_class(self) -> dict[str, float]:
+        """CorLoc of every class; NaN where no picture shows it."""
+        return dict(zip(self.classes, self._class_shares(np.ones((1, self.images), np.int64))[0].tolist(), strict=True))
+
+    def score(self, weights: np.ndarray) -> np.ndarray:
+        return present_mean(self._class_shares(weights))
+
+    def truth(self) -> np.ndarray:
+        return ~np.isnan(self.stacked())
+
+    def table(self) -> Table:
+        table = Table("class", "CorLoc %", "pictures", title=self.protocol)
+        for column in table.columns[1:]:
+            column.justify = "right"
+        for (name, share), shown in zip(self.per_class.items(), self.truth().sum(0), strict=True):
+            table.add_row(name, percent(share), str(shown))
+        table.add_section()
+        table.add_row("mean", percent(self.value), str(self.images), style="bold")
+        table.add_row("95 % interval", str(self.interval()))
+        return table
+
+    def to_json(self, samples: int = 2000, seed: int = 0) -> dict[str, Any]:
+        """Everything printed, and under "rows" each picture's best overlaps; a class that is not there is null."""
+        return {
+            **self._head(samples, seed),
+            "per_class": {name: number(share) for name, share in self.per_class.items()},
+            "rows": {name: [number(value) for value in row] for name, row in sorted(self.rows.items())},
+        }
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any]) -> Self:
+        """Back from `to_json`, so that runs can be compared later."""
+        try:
+            scores = cls(record["classes"], record["data"], record["split"])
+            for name, row in record["rows"].items():
+                scores._add(name, np.array(row, dtype=float))
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"no JSON of CorLoc ({type(error).__name__}: {error}); evaluate the run again") from error
+        return scores
+
+    def _class_shares(self, weights: np.ndarray) -> np.ndarray:
+        rows = self.stacked()
+        shown, right = ~np.isnan(rows), np.nan_to_num(rows) >= self.threshold
+        total, met = weights @ shown.astype(np.int64), weights @ right.astype(np.int64)
+        return np.where(total > 0, met / np.maximum(total, 1), np.nan)

@@ -1,0 +1,48 @@
+"""CorLoc by hand: the best box of a class against its objects, and what does not count."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from frugalseg.metrics.corloc import CorLoc, best_overlaps, overlap
+from frugalseg.types import CompactInstances
+
+
+def found(*rows: tuple[float, ...]) -> CompactInstances:
+    values = torch.tensor(rows).reshape(-1, 6)
+    return CompactInstances(values[:, :4], values[:, 4].long(), values[:, 5])
+
+
+def test_overlap_of_boxes_by_hand() -> None:
+    others = np.array([[0.0, 0, 4, 4], [2, 0, 6, 4], [4, 0, 8, 4]])
+    assert overlap(np.array([0.0, 0, 4, 4]), others).tolist() == [1.0, pytest.approx(1 / 3), 0.0]
+
+
+def test_the_most_confident_box_counts_and_meets_any_object_of_its_class() -> None:
+    truth = CompactInstances(
+        torch.tensor([[0.0, 0, 4, 4], [10, 10, 14, 14], [0, 0, 9, 9]]), torch.tensor([1, 1, 3]), crowd=torch.tensor([0, 0, 1]) > 0
+    )
+    good = found((10, 10, 14, 13, 1, 0.9), (0, 0, 4, 4, 1, 0.5), (0, 0, 4, 4, 2, 0.99))
+    row = best_overlaps(good, truth, 3)
+    assert row[0] == pytest.approx(0.75)
+    assert np.isnan(row[1:]).all()  # class 2 is not shown, class 3 is a crowd
+    assert best_overlaps(found(), truth, 3)[0] == 0.0
+    assert best_overlaps(found((50, 50, 60, 60, 1, 0.9), (0, 0, 4, 4, 1, 0.5)), truth, 3)[0] == 0.0
+
+
+def test_the_score_is_the_mean_over_classes_of_shares_of_pictures_and_survives_json() -> None:
+    scores = CorLoc(("a", "b", "c"), "data", "val")
+    one, two = torch.tensor([[0.0, 0, 4, 4]]), torch.tensor([[0.0, 0, 4, 4], [5, 5, 9, 9]])
+    scores.update("x", found((0, 0, 4, 4, 1, 0.5)), CompactInstances(one, torch.tensor([1])))
+    scores.update("y", found((5, 0, 9, 4, 1, 0.5), (5, 5, 9, 9, 2, 0.1)), CompactInstances(two, torch.tensor([1, 2])))
+    assert scores.value == pytest.approx((0.5 + 1.0) / 2)
+    assert scores.per_class["a"] == 0.5
+    assert np.isnan(scores.per_class["c"])
+    again = CorLoc.from_json(scores.to_json(samples=10))
+    assert again.value == scores.value
+    assert again.protocol == scores.protocol == "corloc|boxes|iou=0.5|data|val|n=2"
+    assert "75.00" in str(scores)
+    with pytest.raises(ValueError, match="no JSON of CorLoc"):
+        CorLoc.from_json({})
