@@ -1,0 +1,143 @@
+"""What R2-IOS costs at test: regions computed with and without the early exit, time and memory for each number of iterations.
+
+    python -m benchmarks.speed.r2ios RUN DATA [--split Segmentation/val] [--pictures 24] | --quick
+
+RUN is a trained run, because how many proposals are background decides how many the early exit saves. Every number of iterations
+is measured in a process of its own, so that its peak memory is its own. --quick trains for a few steps on drawn pictures first:
+it shows that all works, and its numbers mean nothing. Writes r2ios.json beside this file (--quick writes none).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from benchmarks.plan import ROOT
+
+FILE = Path(__file__).with_suffix(".json")
+ITERATIONS = (1, 2, 3, 4)
+QUICK = {"steps": 4, "gate_steps": 2, "count": 60, "rois": 8, "workers": 0, "log_every": 1}
+
+
+def counting(network: Any) -> list[int]:
+    """A list that grows by the regions computed for each picture that is predicted from now on."""
+    looked: list[int] = []
+    recur = type(network).recur
+
+    def counted(*arguments: Any) -> Any:
+        found = recur(network, *arguments)
+        looked.append(found.looked)
+        return found
+
+    network.recur = counted
+    return looked
+
+
+def predicted(network: Any, samples: Sequence[Any], **settings: Any) -> tuple[list[Any], int, list[float]]:
+    """Predictions by other settings, the regions it took, and the seconds of each picture."""
+    network.config = replace(network.config, **settings)
+    looked, found, seconds = counting(network), [], []
+    for sample in samples:
+        begin = time.perf_counter()
+        found += network.predict([sample])
+        seconds.append(time.perf_counter() - begin)
+    del network.recur
+    return found, sum(looked), seconds
+
+
+def identical(one: Sequence[Any], other: Sequence[Any]) -> bool:
+    """Whether the same objects were found, bit by bit."""
+    pairs = [(a.instances, b.instances) for a, b in zip(one, other, strict=True)]
+    fields = ("boxes", "labels", "scores")
+    return all(a.rles == b.rles and all(getattr(a, name).equal(getattr(b, name)) for name in fields) for a, b in pairs)
+
+
+def measure(run: Path, root: Path, split: str, pictures: int, iterations: int) -> list[dict[str, Any]]:
+    """One number of iterations: the early exit first, whose memory counts, then everything."""
+    import frugalseg
+    from frugalseg.data import read
+    from frugalseg.run import peak_memory
+
+    network: Any = frugalseg.load(run).network
+    data = read(root, split=split).only("image")
+    samples = [data[index] for index in range(min(pictures, len(data)))]
+    predicted(network, samples, iterations=iterations, early_exit=True)  # after it all proposals are in the cache
+    early, some, seconds = predicted(network, samples, iterations=iterations, early_exit=True)
+    memory = peak_memory()
+    whole, every, slow = predicted(network, samples, iterations=iterations, early_exit=False)
+    same = "identical outputs" if identical(early, whole) else "DIFFERENT outputs"
+    how = f"{len(samples)} pictures, proposals ready"
+    name = f"{iterations} iteration{'s' if iterations > 1 else ''}"
+    return [
+        entry(f"{name}: regions with early exit", some / len(samples), "a picture", f"{how}; {same}"),
+        entry(f"{name}: regions without", every / len(samples), "a picture", f"{how}; {same}"),
+        entry(f"{name}: prediction", 1000 * statistics.median(seconds), "ms a picture", f"{how}, with early exit, median"),
+        entry(f"{name}: prediction without early exit", 1000 * statistics.median(slow), "ms a picture", f"{how}, median"),
+        entry(f"{name}: peak memory", memory, "MB", f"{how}, with early exit, the whole process"),
+    ]
+
+
+def entry(what: str, value: float, unit: str, how: str) -> dict[str, Any]:
+    return {"what": what, "value": value, "unit": unit, "how": how}
+
+
+def small_run(folder: Path) -> tuple[Path, Path]:
+    """A run of a few steps on drawn pictures, and the pictures."""
+    import frugalseg
+    from frugalseg import config
+    from frugalseg.data import shapes
+
+    root = shapes.write(folder / "pictures", 4, val=2, test=0, size=64, quiet=True)
+    settings = config.read(ROOT / "configs" / "r2ios_shapes.yaml") | QUICK
+    settings |= {"scale": 64, "longest": 64, "width": 32, "quiet": True, "out": str(folder), "name": "run", "val": None}
+    frugalseg.train("r2ios", root, **settings)
+    return folder / "r2ios" / "run", root
+
+
+def arguments(words: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=Path, nargs="?", help="a run of r2ios")
+    parser.add_argument("data", type=Path, nargs="?", help="its pictures")
+    parser.add_argument("--split", default="Segmentation/val")
+    parser.add_argument("--pictures", type=int, default=24)
+    parser.add_argument("--quick", action="store_true", help="two small pictures and a network that has learned nothing")
+    parser.add_argument("--iterations", type=int, default=0, help="measure this number alone, in this process, and print it")
+    options = parser.parse_args(words)
+    if not options.quick and (options.run is None or options.data is None):
+        parser.error("give a run and its pictures, or --quick")
+    return options
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    options = arguments(words)
+    if options.iterations:
+        print(json.dumps(measure(options.run, options.data, options.split, options.pictures, options.iterations)))
+        return 0
+    with tempfile.TemporaryDirectory() as folder:
+        run, data = small_run(Path(folder)) if options.quick else (options.run, options.data)
+        place = [str(run.absolute()), str(data.absolute()), "--split", options.split, "--pictures", str(options.pictures)]
+        measures: list[dict[str, Any]] = []
+        for iterations in ITERATIONS[-1:] if options.quick else ITERATIONS:
+            command = [sys.executable, "-m", "benchmarks.speed.r2ios", *place, "--iterations", str(iterations)]
+            done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
+            measures += json.loads(done.stdout.splitlines()[-1])
+    for row in measures:
+        print(f"{row['what']:<45}{row['value']:>10.4g} {row['unit']:<13} {row['how']}")
+    if not options.quick:
+        from benchmarks import results
+
+        results.save(FILE, {"title": "R2-IOS at test", **results.origin(ROOT), "measures": measures})
+    return 1 if any("DIFFERENT" in row["how"] for row in measures) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
