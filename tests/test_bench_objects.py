@@ -10,8 +10,13 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import ranked, results
+from benchmarks import overlap, ranked, results, tables
+from benchmarks.claims import r2ios
+from benchmarks.plan import Bench, Claim, Plan, Variant
+from benchmarks.plan import Row as Scored
 from benchmarks.ranked import MEASURES, Ranked
+from benchmarks.speed import budget
+from benchmarks.speed import r2ios as speed
 from frugalseg.metrics import paired
 from frugalseg.metrics.instances import InstanceScores, Row
 from frugalseg.types import CompactInstances
@@ -108,6 +113,107 @@ def test_crowding_is_the_largest_overlap_of_two_boxes() -> None:
     found = ranked.crowding(data)
     assert list(found) == ["a", "b", "c"]
     assert list(found.values()) == pytest.approx([0, 6 / 14, 0], abs=1e-4)
+
+
+# -- the page --------------------------------------------------------------------------------------------------------
+
+PLAN = Plan(
+    "r2ios",
+    (Bench("toys", "Toys.", "a.yaml", "train", "train", "val", (0, 1), recipes={"maskrcnn": "b.yaml"}),),
+    (Variant("good", (Scored("good"),)), Variant("bad", (Scored("bad"),)), Variant("late", (Scored("late"),))),
+    (
+        Claim("Good is better", "good", "bad", data=("toys",)),
+        Claim("Likewise", "bad", "good", data=("toys",), measure="AP"),
+        Claim("Late too", "late", "bad", data=("toys",)),
+    ),
+    crowded=("good", "bad"),
+)
+
+
+def record(variant: str, scores: InstanceScores, seed: int) -> dict[str, Any]:
+    """A cell's file of one row, called as its variant. The first half of the pictures is not crowded."""
+    return {
+        "cell": {"method": "r2ios", "data": "toys", "variant": variant, "seed": seed},
+        "protocol": {"learned": "toys|train|n=4", "scored": scores.protocol},
+        "labels": ["instances"],
+        "extra_supervision": [],
+        "machine": {"cpu": "a processor", "cores": 2, "gpu": None},
+        "versions": {"torch": "2.0"},
+        "commit": "abc",
+        "date": "2026-01-01",
+        "seconds": {"total": 90},
+        "peak_memory_mb": 700,
+        "baselines": {"everything": dict.fromkeys(MEASURES, 0.1) | {"AP": None}},
+        "rows": [{"name": variant, **results.scored(scores)}],
+        "pictures": results.truth(scores) | {"crowding": {name: 0.3 * (int(name) >= 6) for name in scores.names}},
+    }
+
+
+def test_the_page_of_objects() -> None:
+    scores = {
+        (name, seed): random_scores(seed + 7 * (name == "bad"), at)
+        for name, at in (("good", 0.95), ("bad", 0.1))
+        for seed in (0, 1)
+    }
+    records = {f"r2ios/toys/{name}-seed{seed}": record(name, own, seed) for (name, seed), own in scores.items()}
+    page = tables.page((PLAN,), records, {})
+    values = {at: [100 * scores["good", seed].of(MEASURES[at]).value for seed in (0, 1)] for at in MEASURES}
+    for own in values.values():
+        assert f"| {np.mean(own):.2f} ± {np.std(own, ddof=1):.2f} |" in page
+    assert "| baseline: everything | 10.00 |  | 10.00 | 10.00 |  | 10.00 | – |  |  |  |  |" in page
+    assert "| Good is better | good > bad |" in page
+    lines = {line.split(" | ")[0]: line for line in page.splitlines()}
+    assert lines["| Good is better"].endswith("| reproduced |")
+    assert lines["| Likewise, by AP"].endswith("| not reproduced |")
+    assert lines["| Late too"].endswith("| not run |")
+    assert "- recipe: `a.yaml`; `b.yaml`" in page
+    assert "Not run: late-seed0, late-seed1." in page
+    assert page.index("| 0 to 0.05 | 6 |") < page.index("| 0.2 to 0.4 | 6 |") < page.index("images/r2ios_toys_overlap.png")
+
+
+def test_gain_of_a_group_is_the_paired_difference_of_its_pictures(tmp_path: Path) -> None:
+    good, bad = kept(random_scores(1, 0.9)), kept(random_scores(2, 0.3))
+    crowding = {name: 0.3 * (int(name) >= 6) for name in good.names}
+    first, second = overlap.gains(tables.OverSeeds({0: good}), tables.OverSeeds({0: bad}), crowding)
+    half = np.arange(12) >= 6
+    assert (first.gain, second.gain) == tuple(paired(good.only(own), bad.only(own)) for own in (~half, half))
+    assert (first.high, second.low, second.pictures) == (0.05, 0.2, 6)
+    overlap.draw([first, second], "gain", tmp_path / "gain.png")
+    assert (tmp_path / "gain.png").read_bytes().startswith(b"\x89PNG")
+
+
+# -- the same time, and what it costs --------------------------------------------------------------------------------
+
+
+def test_mask_rcnn_gets_the_time_of_both_phases_and_the_proposals() -> None:
+    seconds = {"recursion": 2.0, "gate": 3.0, "proposals": 0.5, "detector": 0.8}
+    assert budget.equal_steps(seconds, {"steps": 100, "gate_steps": 40}, 20) == round((200 + 120 + 10) / 0.8)
+    log = [{"stage": "gate", "step": step, "images_per_second": pace} for step, pace in ((2, 0.1), (4, 4.0), (6, 2.0), (8, 8.0))]
+    assert budget.pace(log, "gate", batch=2) == 0.5
+
+
+def test_budget_keeps_what_was_measured_of_other_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(budget, "measure", lambda data, *_: (len(data), [budget.entry(f"{data}: steps", 1.0, "", "")]))
+    monkeypatch.setenv("FRUGALSEG_CACHE", str(tmp_path))  # which is set anew, and put back by the end of the test
+    file = tmp_path / "budget.json"
+    for data in ("shapes", "nuclei", "shapes"):
+        assert budget.main(["--data", data, "--out", str(file)]) == 0
+    found = json.loads(file.read_text())
+    assert found["steps"] == {"shapes": 6, "nuclei": 6}
+    assert [row["what"] for row in found["measures"]] == ["nuclei: steps", "shapes: steps"]
+    monkeypatch.setattr(r2ios, "BUDGET", file)
+    assert r2ios.budgeted("nuclei") == {"maskrcnn": {"steps": 6}}
+    assert r2ios.budgeted("voc20") == {}
+
+
+def test_outputs_differ_when_any_number_does() -> None:
+    def found(score: float) -> Any:
+        objects = boxes((0, 0, 4, 4))
+        objects.scores = torch.tensor([score])
+        return type("Found", (), {"instances": objects})
+
+    assert speed.identical([found(0.5)], [found(0.5)])
+    assert not speed.identical([found(0.5)], [found(0.25)])
 
 
 def test_committed_files_can_be_read() -> None:
