@@ -314,3 +314,13 @@ def test_a_crop_keeps_boxes_that_keep_half_of_their_area() -> None:
 def test_settings_that_cannot_be_are_named_together() -> None:
     with pytest.raises(ValueError, match=r"(?s)n_seed=0.*cache_features"):
         Config(n_seed=0, cache_features=True)
+
+
+def test_the_plan_of_its_measurements_trains_with_settings_that_exist() -> None:
+    from benchmarks.claims.pdsl import PLAN
+
+    for variant in PLAN.variants:
+        if not variant.method:
+            replace(TINY, **variant.settings)
+    rows = {row.name for variant in PLAN.variants for row in variant.rows}
+    assert {name for claim in PLAN.claims for name in (claim.better, claim.worse)} <= rows
