@@ -98,7 +98,7 @@ def small_run(folder: Path) -> tuple[Path, Path]:
 
     root = shapes.write(folder / "pictures", 4, val=2, test=0, size=64, quiet=True)
     settings = config.read(ROOT / "configs" / "r2ios_shapes.yaml") | QUICK
-    settings |= {"scale": 64, "longest": 64, "width": 32, "quiet": True, "out": str(folder), "name": "run", "val": None}
+    settings |= {"scale": 64, "longest": 64, "width": 32, "quiet": True, "out": str(folder), "name": "run", "val": ""}
     frugalseg.train("r2ios", root, **settings)
     return folder / "r2ios" / "run", root
 
