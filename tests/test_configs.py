@@ -20,6 +20,7 @@ SMALL = {
     "biopt": ["--side", "65", "--least", "1", "--known", "2", "--pairs", "6"],
     "r2ios": [*SIDES, "--count", "100", "--rois", "16"],
     "maskrcnn": [*SIDES, "--proposals", "50", "--rois", "16"],
+    "r2o": ["--side", "64", "--hidden", "16", "--val", ""],
 }
 LENGTH = {  # of a training, and the method's default
     "pdsl": ("steps", 100_000),
@@ -27,6 +28,7 @@ LENGTH = {  # of a training, and the method's default
     "biopt": ("steps", 10_000),
     "r2ios": ("gate_steps", 100_000),
     "maskrcnn": ("steps", 160_000),
+    "r2o": ("epochs", 300),
 }
 NAMES = dict(zip(shapes.CLASSES, voc.CLASSES, strict=False))
 

@@ -11,10 +11,14 @@ import pytest
 import torch
 import toys
 from PIL import Image
+from safetensors.torch import load_file
 from torch.nn import functional as F
 
+from benchmarks import resume
+from benchmarks.claims.r2o import PLAN
+from frugalseg import config as settings_of
 from frugalseg.data import Data, Record
-from frugalseg.methods import r2o
+from frugalseg.methods import METHODS, r2o
 from frugalseg.nets import ema, optim
 from frugalseg.nets.backbone import build
 from frugalseg.nets.sync import RowNorm
@@ -349,3 +353,35 @@ def test_a_block_behind_which_nothing_is_asked_for_does_not_run() -> None:
         part.register_forward_hook(lambda *_: ran.append(1))
     net.maps(torch.zeros(1, 3, 32, 32), (2,))
     assert len(ran) == 2
+
+
+# -- several processes -----------------------------------------------------------------------------------------------
+
+
+def test_two_processes_learn_what_one_does(pictures: Data, tmp_path: Path) -> None:
+    """Byol with shared statistics and the same chunks: the weights after four steps agree up to rounding."""
+    settings = {**SMALL, **ENGINE, "epochs": 2, "chunk": 2, "batch": 4, "lr": 5.0}
+    weights = []
+    for devices in (1, 2):
+        run = resume.Forked(devices, _learn, pictures, {**settings, "devices": devices, "out": str(tmp_path / str(devices))})
+        assert run.finish() == 0, run.output
+        weights.append(load_file(tmp_path / str(devices) / "r2o" / "run" / "weights" / "last.safetensors"))
+    one, two = weights
+    assert one.keys() == two.keys()
+    for name, value in one.items():
+        assert torch.allclose(value.float(), two[name].float(), atol=1e-3), name
+
+
+def _learn(pictures: Data, settings: dict[str, Any]) -> None:
+    train("r2o", pictures, **settings)
+
+
+def test_every_cell_of_the_bench_has_settings_that_work(tmp_path: Path) -> None:
+    cells = list(PLAN.cells())
+    assert len({cell.name for cell in cells}) == len(cells) > 100
+    for cell in cells:
+        method = METHODS[cell.method]
+        settings = cell.settings(tmp_path, tmp_path)
+        settings_of.build(method.config, settings)
+        if "init" in cell.variant.after:
+            assert settings["init"] == str(cell.before[0].run(tmp_path))

@@ -150,6 +150,54 @@ class Segment:
 
 
 @dataclass(frozen=True)
+class Objects:
+    """How to look for objects.
+
+    Args:
+        model: a run folder or weights file of r2o; empty takes `backbone` with `weights`.
+        backbone: feature network: resnet18/50/101, vgg16, mobilenet_v2, tiny, timm/<transformer>.
+        weights: a file of backbone weights, a run folder of any method, or "imagenet"; none takes random numbers.
+        normalize: how those weights want the picture: "imagenet", "half" or "caffe".
+        output_stride: pixels of the image per cell of the last map.
+        levels: the blocks of the fine and the coarse map; 14 and 18 in mobilenet_v2.
+        parts: clusters of each picture, one of which is the object.
+        parts_level: the map that is clustered, "fine" or "coarse".
+        parts_side: longer side of the picture then, in pixels.
+        out: the folder for masks/ (indexed PNG), overlays/ (JPEG) and skipped.csv.
+        overlays: draw the masks over the pictures too.
+        score: IMAGES is a data set with masks: say how well its objects are found, with and without an oracle.
+        split: its list to score; empty takes all.
+        quiet: say nothing of the progress.
+    """
+
+    model: str = ""
+    backbone: str = "resnet50"
+    weights: str | None = None
+    normalize: Literal["imagenet", "half", "caffe"] = "imagenet"
+    output_stride: int = 32
+    levels: tuple[int, int] = (4, 5)
+    parts: int = 5
+    parts_level: Literal["fine", "coarse"] = "fine"
+    parts_side: int = 448
+    out: str = "objects"
+    overlays: bool = True
+    score: bool = False
+    split: str = ""
+    quiet: bool = False
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """Where the backbone goes.
+
+    Args:
+        to: whose names it gets: torchvision, timm, detectron2 or mmsegmentation.
+    """
+
+    to: str = "torchvision"
+
+
+@dataclass(frozen=True)
 class Regions:
     """How to compute.
 
@@ -313,6 +361,30 @@ def segment(words: list[str], given: dict[str, Any]) -> int:
     return tell(done, broken, options["out"], "segmented")
 
 
+def objects(words: list[str], given: dict[str, Any]) -> int:
+    from frugalseg import foreground
+    from frugalseg.export import folder
+
+    options = config.resolve([Objects], given)
+    out, overlays, quiet = options["out"], options["overlays"], options["quiet"]
+    places = ("model", "out", "overlays", "score", "split", "quiet")
+    settings = {name: value for name, value in (given if options["model"] else options).items() if name not in places}
+    finder = foreground.finder(options["model"] or None, **settings)
+    if options["score"]:
+        for place in words:
+            show(foreground.evaluate(finder, place, options["split"] or None, quiet).table())
+        return OK
+    return tell(*folder.write(finder, words, out, overlays, quiet), out, "searched for objects")
+
+
+def backbone(words: list[str], given: dict[str, Any]) -> int:
+    from frugalseg.export import backbone as export
+
+    options = config.resolve([Backbone], given)
+    say(f"the backbone is in {export.export(words[0], words[1], options['to'])}, as {options['to']} names it")
+    return OK
+
+
 def regions(words: list[str], given: dict[str, Any]) -> int:
     import inspect
 
@@ -384,6 +456,8 @@ COMMANDS = {
         (2, _ANY),
         (Segment, Free),
     ),
+    "objects": Command(objects, "find the object of each picture without any label", "IMAGES...", (1, _ANY), (Objects,)),
+    "backbone": Command(backbone, "a trained backbone under another library's names", "RUN FILE", (2, 2), (Backbone,)),
     "regions": Command(regions, "fill the cache of superpixels, saliency, … on all cores", "TOOL DATA", (2, 2), (Regions,)),
     "shapes": Command(shapes, "write the built-in picture set in VOC and COCO layout", "OUT", (1, 1), (Shapes,)),
     "methods": Command(methods, "the methods and the labels they need", "", (0, 0)),

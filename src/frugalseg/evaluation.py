@@ -15,8 +15,9 @@ from frugalseg.data import Data, read
 from frugalseg.data.problems import DataError
 from frugalseg.export import png
 from frugalseg.files import write_json
-from frugalseg.methods import NEW_CLASSES, OBJECTS
+from frugalseg.methods import FOREGROUND, NEW_CLASSES, OBJECTS
 from frugalseg.metrics.fewshot import FewShotResult
+from frugalseg.metrics.foreground import ForegroundScores
 from frugalseg.metrics.instances import InstanceScores
 from frugalseg.metrics.per_image import PerImage
 from frugalseg.metrics.semantic import SemanticScores, class_iou
@@ -35,12 +36,12 @@ def evaluate(
     shots: int = 0,
     episodes: int = 1000,
     seeds: int = 1,
-) -> SemanticScores | FewShotResult | InstanceScores:
+) -> SemanticScores | FewShotResult | InstanceScores | ForegroundScores:
     """Mean IoU of the model's class masks on pictures with masks; the run folder keeps metrics, masks and overlays.
 
-    A model of object masks is scored by their average precision, see `frugalseg.objects`. A few-shot model is scored on classes
-    it has not learned, by `frugalseg.fewshot`: `shots` (0: as in training) references for each of `episodes` tasks, for each of
-    `seeds` lists of them.
+    A model of foreground masks is scored against everything annotated, see `frugalseg.foreground`. A model of object masks
+    is scored by their average precision, see `frugalseg.objects`. A few-shot model is scored on classes it has not learned, by
+    `frugalseg.fewshot`: `shots` (0: as in training) references for each of `episodes` tasks, for each of `seeds` lists of them.
 
     data: a folder, of which the list `split` is read, or what `frugalseg.read` returned. tags: "ground-truth" tells the model
     which classes are in the picture, an upper bound that has its own protocol id. Raises DataError for data that cannot score it.
@@ -56,6 +57,10 @@ def evaluate(
         from frugalseg import fewshot
 
         return fewshot.evaluate(predictor, data, shots, episodes, seeds, quiet)
+    if predictor.method.makes == FOREGROUND:
+        from frugalseg import foreground
+
+        return foreground.evaluate(predictor, data, quiet=quiet)
     if predictor.method.makes == OBJECTS:
         from frugalseg import objects
 

@@ -36,6 +36,7 @@ class Selection:
     Args:
         split: the list of pictures to learn from; empty takes them all.
         val: the list to score on when training is over, if it exists and has masks; empty scores nothing.
+        init: a run folder or weights file whose backbone the training starts from; another word for --weights.
         limit: learn from the first N pictures only; 0 takes all.
         skip_limit: share of pictures that may be left out as broken before that is an error.
         masks_from: a finished run whose masks of these pictures are the labels, in place of the pictures' own.
@@ -44,6 +45,7 @@ class Selection:
 
     split: str = "train"
     val: str = "val"
+    init: str = ""
     limit: int = 0
     skip_limit: float = 0.05
     masks_from: str = ""
@@ -88,6 +90,7 @@ def fit(method: Method, data: str | Path | Data, settings: Mapping[str, Any], fo
     from frugalseg.predictor import Predictor
     from frugalseg.run import Run
 
+    settings = initialised(method, settings)
     settings = without_download(settings) if settings["dry_run"] else settings
     recipe, runtime = config.build(method.config, settings), config.build(Runtime, settings)
     if isinstance(data, (str, Path)):
@@ -129,10 +132,23 @@ def tell_what_is_missing(data: Data, needs: frozenset[str]) -> None:
             )
 
 
+def initialised(method: Method, settings: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The settings with `init` as the backbone's weights. Raises UsageError when two different weights are named."""
+    init = settings["init"]
+    if not init:
+        return settings
+    if settings.get("weights") not in (None, init) or "weights" not in settings:
+        named = (
+            f"--weights {settings['weights']} too" if "weights" in settings else f"{method.name}, which has no backbone weights"
+        )
+        raise UsageError(f"--init {init}: got {named}; name one of them")
+    return {**settings, "weights": init}
+
+
 def without_download(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings for a rehearsal: weights that are no file here give way to random numbers, and a warning says so."""
+    """The settings for a rehearsal: weights that are not here give way to random numbers, and a warning says so."""
     weights = settings.get("weights")
-    if weights and not Path(weights).is_file():
+    if weights and not Path(weights).exists():
         warnings.warn(f"--dry-run: weights={weights} is no file here; rehearsing with random weights instead", stacklevel=2)
         weights = None
     return {**settings, "weights": weights} if "weights" in settings else dict(settings)
@@ -151,7 +167,10 @@ def run_folder(method: Method, data: Data, settings: Mapping[str, Any]) -> Path:
     if (folder / "config.yaml").exists():
         earlier = config.read(folder / "config.yaml")
         now = json.loads(json.dumps(telling, default=str))
-        other = [f"  {key}: {earlier.get(key)!r} there, {now[key]!r} now" for key in now if earlier.get(key) != now[key]]
+        # A setting that did not exist when the run began was what is now its default.
+        unsaid = {name: option.default for name, option in config.options(*kinds(method)).items()}
+        before = json.loads(json.dumps({key: earlier.get(key, unsaid.get(key)) for key in now}, default=str))
+        other = [f"  {key}: {before[key]!r} there, {now[key]!r} now" for key in now if before[key] != now[key]]
         if other:
             advice = "choose another --name, or --resume it as it was"
             raise UsageError("\n".join([f"{folder} holds a run with other settings; {advice}:", *other]))

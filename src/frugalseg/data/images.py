@@ -7,6 +7,7 @@ is laid on white, the first frame of an animation is taken, and a size limit is 
 
 from __future__ import annotations
 
+import io
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -68,6 +69,21 @@ def load(path: Path | str, max_pixels: int = MAX_PIXELS) -> Tensor:
         image.load()  # before EXIF is asked for: PNG decodes then too, and a fault in the pixels would pass for one in EXIF
         pixels = np.array(_rgb(_upright(image), path))
     return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
+
+
+def decode(content: bytes, name: Path | str, max_pixels: int = MAX_PIXELS) -> Tensor:
+    """`load` for a picture that is in memory already; `name` is what BadImage calls it."""
+    try:
+        with _open_unlimited(io.BytesIO(content)) as image:
+            if image.width * image.height > max_pixels:
+                reason = f"{image.width} x {image.height} pixels, the limit is {max_pixels:,}; shrink it or raise max_pixels"
+                raise BadImage(name, reason, "image-too-large")
+            image.load()
+            return torch.from_numpy(np.array(_rgb(_upright(image), name))).permute(2, 0, 1).contiguous()
+    except BadImage:
+        raise
+    except Exception as error:  # decoders meet hostile bytes with all kinds of exceptions; there is no closed list
+        raise BadImage(name, f"cannot be decoded ({error or type(error).__name__})") from error
 
 
 def load_mask(
@@ -149,7 +165,7 @@ def _opened(path: Path | str, max_pixels: int, code: str = "image-broken") -> It
         raise BadImage(path, reason.replace(f" '{path}'", ""), code) from error
 
 
-def _open_unlimited(path: Path | str) -> Image.Image:
+def _open_unlimited(path: Path | str | io.BytesIO) -> Image.Image:
     """PIL's own limit is a global that warns, then raises; ours is exact, so PIL's is lifted while the header is read."""
     with _open_lock:
         limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from frugalseg.data import coco, files, folder, images, sbd, voc
+from frugalseg.data import archive, coco, files, folder, images, sbd, voc
 from frugalseg.data.dataset import Data
 from frugalseg.data.problems import LABEL, OBJECT, PICTURE, ROW, DataError, Problems
 from frugalseg.data.verify import Looked, usable
@@ -24,7 +24,7 @@ def read(
     max_pixels: int = images.MAX_PIXELS,
     follow_links: bool = False,
 ) -> Data:
-    """The data set in a folder or a COCO file, or a single picture.
+    """The data set in a folder or a COCO file, a single picture, or the pictures in zip and tar files.
 
     split: name of a list or subfolder; None takes every picture. layout: one of LAYOUTS; None recognises it.
     verify: decode every file once before training relies on it (cached, so the next read is instant).
@@ -34,6 +34,8 @@ def read(
 
     Raises DataError if nothing can be read, too much would be left out, or an argument names something that is not there.
     """
+    if archive.is_archive(Path(path).expanduser()) and layout in (None, "images"):
+        return archive.read(Path(path).expanduser(), split, max_pixels)
     options = files.Options(difficult, max_pixels, follow_links)
     problems = Problems()
     data, _ = gather(Path(path).expanduser(), split, layout, options, problems, verify)

@@ -11,8 +11,11 @@ Shape letters: B pictures, R regions of a picture, K masks, P pairs of views of 
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
+from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -25,6 +28,7 @@ from torchvision.transforms.v2 import functional as vision
 
 from frugalseg import rle
 from frugalseg.data import Data, read
+from frugalseg.data.images import BadImage
 from frugalseg.data.transforms import longer_side
 from frugalseg.metrics.regions import best_overlap
 from frugalseg.nets import backbone, ema, optim, schedule
@@ -74,10 +78,19 @@ class Views(Dataset[dict[str, Tensor]]):
         return len(self.data)
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
-        image = self.data.image(index)
+        image = self._readable(index)
         views = [self._view(image, look) for look in self.looks]
         item = {name: torch.stack([view[name] for view in views]) for name in views[0]}
         return item | whole_and_regions(image, self.config, self.cache)
+
+    def _readable(self, index: int) -> Tensor:
+        """The picture, or the next that is not damaged: archives are not decoded before the training."""
+        for place in range(len(self.data)):
+            try:
+                return self.data.image((index + place) % len(self.data))
+            except BadImage as error:
+                warnings.warn(f"left out, the next one takes its place: {error}", stacklevel=2)
+        raise BadImage(self.data.root, "holds no picture that can be read")
 
     def _view(self, image: Tensor, look: nn.Module) -> dict[str, Tensor]:
         top, left, height, width = RandomResizedCrop.get_params(image, list(self.config.crop), list(RATIO))
@@ -305,7 +318,8 @@ class Network(nn.Module):
         training = self.training
         features = self.train(config.refine_norm == "batch" and training).encoder.fine(batch["whole"])
         self.train(training)
-        return refine(features, regions, clusters, config.mask_side, config.chunk, seeds, config.iterations), clusters
+        with torch.autocast(features.device.type, enabled=False):  # distances of half precision would tie
+            return refine(features, regions, clusters, config.mask_side, config.chunk, seeds, config.iterations), clusters
 
     @torch.no_grad()
     def prepare(self, batch: dict[str, Tensor], clusters: int, seeds: Sequence[int]) -> dict[str, Tensor]:
@@ -373,6 +387,7 @@ def train(config: Config, data: Any, run: Run) -> Network:
 
     Raises Collapsed when all pictures come to look alike to the network.
     """
+    data = subset(data, config.classes)
     run.expect("data", data.fingerprint)
     run.seed("r2o")
     student = Student(config)
@@ -398,6 +413,19 @@ def train(config: Config, data: Any, run: Run) -> Network:
         watch.see(step, float(width))
     run.save_model(network, {"method": "r2o", "config": asdict(config), "classes": list(CLASSES)})
     return network
+
+
+def subset(data: Any, classes: str) -> Any:
+    """The pictures that lie in a folder named in the file `classes`, such as the list of ImageNet-100; all without a file."""
+    if not classes:
+        return data
+    names = {line.split()[0] for line in Path(classes).read_text(encoding="utf-8").splitlines() if line.strip()}
+    chosen = [index for index, name in enumerate(data.names) if names & set(name.split("/")[:-1])]
+    if not chosen:
+        raise ValueError(
+            f"classes={classes}: none of the {len(data)} pictures of {data.root} lies in one of its {len(names)} folders"
+        )
+    return data.select(chosen)
 
 
 def seeds(run: Run, config: Config, step: int, pictures: int) -> list[int]:
@@ -435,7 +463,8 @@ class Probe:
     def __init__(self, config: Config) -> None:
         data = read(config.probe, split=config.probe_split or None)
         self.config, self.cache = config, Cache(config.cache or None)
-        self.truth = [(index, masks) for index in range(len(data)) if (masks := objects(data, index))][: config.probe_images]
+        masked = ((index, masks) for index in range(len(data)) if (masks := objects(data, index)))
+        self.truth = list(islice(masked, config.probe_images))
         if not self.truth:
             raise ValueError(f"probe={config.probe}: none of its {len(data)} pictures has object masks; choose other pictures")
         self.data = data
@@ -460,7 +489,7 @@ def objects(data: Data, index: int) -> list[rle.RLE]:
     found = data.compact(index)
     if found is not None:
         return found.rles
-    semantic = data.only("semantic")[index].semantic
+    semantic = data.select([index]).only("semantic")[0].semantic
     return [] if semantic is None else rle.from_ids(semantic.where(semantic != IGNORE, 0).numpy())[1]
 
 

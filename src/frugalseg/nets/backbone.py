@@ -21,7 +21,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torchvision import models
 
 from frugalseg.nets import resnet_ws
-from frugalseg.nets.weights import Report, load_weights
+from frugalseg.nets.weights import Report, backbone_in, load_weights, weights_file
 
 Block = dict[str, nn.Module]  # the modules of one block in their order of work, by their names in the library
 
@@ -241,7 +241,9 @@ def _sequence(name: str, output_stride: int, weights: str | Path | None, normali
     ends = list(accumulate(len(block) for block in blocks))
     backbone = Backbone(body, modules, channels, output_stride, normalize, ends)
     if weights is not None:
-        backbone.report = load_weights(body, _file(name, weights))
+        file = _file(name, weights)
+        head = _head(file, normalize)
+        backbone.report = load_weights(body, file, prefixes={head: ""} if head else None)
     return backbone
 
 
@@ -359,10 +361,19 @@ NETWORKS: dict[str, Callable[[], list[Block]]] = {
 }
 
 
+def _head(file: Path, normalize: str) -> str:
+    """What stands before the backbone's names in the file. Raises ValueError where a run saw its pictures in another range."""
+    head, settings = backbone_in(file)
+    own = settings.get("normalize", normalize)
+    if own != normalize:
+        raise ValueError(f"normalize: got {normalize!r}, but {file} was trained with {own!r}; type normalize={own}")
+    return head
+
+
 def _file(name: str, weights: str | Path) -> Path:
-    """The file itself, or the library's weights of that name, downloaded once because the user asked."""
-    if Path(weights).is_file():
-        return Path(weights)
+    """The file itself, the last weights of a run folder, or the library's of that name, downloaded because the user asked."""
+    if weights_file(weights).is_file():
+        return weights_file(weights)
     known = {} if name == "tiny" else dict(models.get_model_weights(name.removesuffix("_ws")).__members__)
     if known:
         known["imagenet"] = known["IMAGENET1K_V1"]
@@ -399,8 +410,8 @@ class _TimmFeatures(nn.Module):
 
 
 def _timm(name: str, output_stride: int, weights: str | Path | None, normalize: str, level: int) -> Backbone:
-    file = weights if weights is not None and Path(weights).is_file() else None
-    if weights not in (None, file, "imagenet"):
+    file = weights_file(weights) if weights is not None and weights_file(weights).is_file() else None
+    if file is None and weights not in (None, "imagenet"):
         raise ValueError(f"weights: got {str(weights)!r}, which is no file; expected a .safetensors or .pth file or 'imagenet'")
     net = _timm_create(name, output_stride, level, pretrained=weights == "imagenet")
     info = net.feature_info
@@ -408,7 +419,8 @@ def _timm(name: str, output_stride: int, weights: str | Path | None, normalize: 
     blocks = _timm_blocks(net, [entry["module"] for entry in info.info][: level or None])
     backbone = Backbone(_TimmFeatures(net, output_stride), blocks, info.channels()[-1], output_stride, normalize)
     if file is not None:
-        backbone.report = _timm_load(net, name, file)
+        head = _head(file, normalize)
+        backbone.report = load_weights(net, file, prefixes={f"{head}net.": ""}) if head else _timm_load(net, name, file)
     return backbone
 
 

@@ -23,6 +23,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 WRAPPERS = ("state_dict", "model_state_dict", "model")  # keys under which training scripts put the weights
+BODY = "backbone.body."  # before the names of a backbone's own layers in the files of most methods
 PREFIXES = ("module.", "_orig_mod.")  # put before every name by data parallel training and by torch.compile
 
 
@@ -139,6 +140,28 @@ def read_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             return {name: file.get_tensor(name) for name in names}, metadata
     except (OSError, SafetensorError) as error:
         raise WeightsError(f"{path}: truncated or damaged safetensors file ({error}); copy or download it again") from error
+
+
+def weights_file(source: str | Path) -> Path:
+    """The file itself, or the last weights in a run folder."""
+    return Path(source) / "weights" / "last.safetensors" if Path(source).is_dir() else Path(source)
+
+
+def backbone_in(source: str | Path) -> tuple[str, dict[str, Any]]:
+    """What stands before the backbone's names in a file that a training here wrote, and that training's settings.
+
+    "" and no settings for files of others. Raises WeightsError for a run without a backbone that could be taken over.
+    """
+    path = weights_file(source)
+    if not _is_safetensors(path):
+        return "", {}
+    tensors, metadata = read_weights(path)
+    if "method" not in metadata:
+        return "", {}
+    heads = {name[: name.index(BODY) + len(BODY)] for name in tensors if BODY in name}
+    if len(heads) != 1:
+        raise WeightsError(f"{path}: a run of {metadata['method']} has {len(heads)} backbones, expected one to start from")
+    return heads.pop(), metadata.get("config", {})
 
 
 def _read(path: Path) -> Any:

@@ -1,0 +1,113 @@
+"""Objects without labels: the scores by hand, the search end to end, and the command."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import toys
+from PIL import Image
+from torch import nn
+
+from frugalseg import cli, foreground
+from frugalseg.config import UsageError
+from frugalseg.data.problems import DataError
+from frugalseg.methods import METHODS
+from frugalseg.metrics.foreground import ForegroundScores, overlap
+from frugalseg.nets.weights import save_weights
+from frugalseg.predictor import Predictor
+
+TINY = {"backbone": "tiny", "output_stride": 16, "parts_side": 48}
+
+
+def test_the_scores_of_a_picture_by_hand() -> None:
+    parts = np.array([[0, 0, 0, 0], [0, 1, 2, 0], [0, 1, 2, 0], [0, 0, 0, 0]])
+    truth = np.zeros((4, 4), bool)
+    truth[1:3, 2:4] = True  # part 2 is half of it, part 1 none
+    scores = ForegroundScores()
+    scores.update("a", parts, 1, truth)
+    wrong, right = (0.0, (0 + 10 / 16) / 2), (2 / 4, (2 / 4 + 12 / 14) / 2)
+    assert [*scores.values.values()] == pytest.approx([*wrong, *right])
+
+
+def test_an_oracle_never_scores_less_and_ignored_pixels_do_not_count() -> None:
+    random = np.random.default_rng(0)
+    scores = ForegroundScores()
+    for name in "abcdef":
+        parts, truth = random.integers(0, 5, (9, 9)), random.random((9, 9)) < 0.4
+        ignore = random.random((9, 9)) < 0.2
+        scores.update(name, parts, int(random.integers(0, 5)), truth, ignore)
+        other = parts.copy()
+        other[ignore] = 7
+        again = ForegroundScores()
+        again.update(name, other, 0, truth, ignore)
+        assert again.rows[name][2] == scores.rows[name][2]
+    values = scores.values
+    assert values["foreground-oracle"] >= values["foreground"]
+    assert scores.value == values["foreground"]
+    assert ForegroundScores.from_json(scores.to_json()).values == values
+
+
+def test_overlap_where_nothing_is() -> None:
+    nothing, all_of_it = np.zeros((2, 2), bool), np.ones((2, 2), bool)
+    assert overlap(nothing, nothing) == (1.0, 1.0)
+    assert overlap(all_of_it, all_of_it) == (1.0, 1.0)
+    assert overlap(all_of_it, nothing) == (0.0, 0.0)
+
+
+def test_a_picture_without_object_or_of_another_size_is_named() -> None:
+    with pytest.raises(ValueError, match="'a' shows no object"):
+        ForegroundScores().update("a", np.zeros((2, 2)), 0, np.zeros((2, 2)))
+    with pytest.raises(ValueError, match=r"size \(2, 3\)"):
+        ForegroundScores().update("a", np.zeros((2, 3)), 0, np.ones((2, 2)))
+
+
+def bright(folder: Path) -> Path:
+    """Two pictures of a bright square on dark ground, with masks."""
+    for index in range(2):
+        pixels, mask = np.full((96, 96, 3), 20, np.uint8), np.zeros((96, 96), np.uint8)
+        pixels[32:64, 32:64], mask[32:64, 32:64] = 230, 1
+        for name, values in (("images", pixels), ("masks", mask)):
+            (folder / name).mkdir(parents=True, exist_ok=True)
+            Image.fromarray(values).save(folder / name / f"{index}.png")
+    (folder / "classes.txt").write_text("square\n")
+    return folder
+
+
+class Brightness(nn.Module):
+    """Parts that can be told beforehand: dark and bright cells of 8 pixels."""
+
+    def parts(self, image: torch.Tensor) -> torch.Tensor:
+        return (image[0, ::8, ::8] > 128).long()
+
+
+def test_the_object_is_the_part_inside_and_stretched_over_the_picture(tmp_path: Path) -> None:
+    finder = Predictor(METHODS["r2o"], Brightness(), ("object",))
+    scores = foreground.evaluate(finder, bright(tmp_path), quiet=True)
+    assert scores.images == 2
+    assert set(scores.values.values()) == {1.0}
+
+
+def test_pictures_that_show_nothing_are_left_out(tmp_path: Path) -> None:
+    data = toys.write(tmp_path)
+    assert foreground.evaluate(foreground.finder(device="cpu", **TINY), data, quiet=True).images == 5
+    with pytest.raises(DataError, match="no picture has a mask"):
+        foreground.evaluate(foreground.finder(device="cpu", **TINY), data.only("image"), quiet=True)
+
+
+def test_the_command_writes_masks_and_scores(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    place, out = bright(tmp_path / "data"), tmp_path / "found"
+    words = ["objects", str(place / "images"), "--backbone", "tiny", "--output-stride", "16", "--parts-side", "48", "--quiet"]
+    assert cli.main([*words, "--out", str(out)]) == 0
+    assert {int(value) for value in np.unique(np.asarray(Image.open(out / "masks" / "0.png")))} == {0, 1}
+    assert (out / "overlays" / "1.jpg").is_file()
+    assert cli.main(["objects", str(place), *words[2:], "--score"]) == 0
+    assert "best part by the truth" in " ".join(capsys.readouterr().out.split())
+
+
+def test_a_model_of_another_method_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save_weights(tmp_path / "other.safetensors", {"w": torch.zeros(1)})
+    with pytest.raises(UsageError, match="no training of frugalseg"):
+        foreground.finder(tmp_path / "other.safetensors")
