@@ -52,8 +52,8 @@ def outlines(found: Prediction) -> tuple[Outline, ...]:
         raise UsageError("masks_from: the model makes no masks of these classes; give a run of pdsl, aepsl or r2ios")
     boxes, areas = rle.boxes([code for _, code in codes]), rle.areas([code for _, code in codes])
     return tuple(
-        Outline(*box, label, found.size, code["counts"], float(area))
-        for box, area, (label, code) in zip(boxes.tolist(), areas, codes, strict=True)
+        Outline(x1, y1, x2, y2, label, found.size, code["counts"], float(area))
+        for (x1, y1, x2, y2), area, (label, code) in zip(boxes.tolist(), areas, codes, strict=True)
     )
 
 

@@ -84,7 +84,7 @@ def read(root: Path, split: str | None = None, max_pixels: int = images.MAX_PIXE
     for shard in chosen:
         try:
             places += _zip(shard) if shard.suffix.lower() == ".zip" else _tar(shard)
-        except (OSError, EOFError, zipfile.BadZipFile, tarfile.TarError, NotImplementedError) as error:
+        except (OSError, EOFError, zipfile.BadZipFile, tarfile.TarError, RuntimeError) as error:
             problems.add("image-broken", f"{shard.name} (the archive cannot be read: {error})")
     if not places:
         faults = "\n".join(f"  - {problem}" for problem in problems.list())

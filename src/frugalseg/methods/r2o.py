@@ -372,7 +372,7 @@ class Student(nn.Module):
             first, second = batch["targets"]
             losses = byol_loss(one, second) + byol_loss(other, first)  # eq. 5
         else:
-            losses = ntxent_loss(*seen, self.config.temperature)
+            losses = ntxent_loss(seen[0], seen[1], self.config.temperature)
         count = total(torch.tensor(float(len(losses)), device=losses.device))
         # The gradients of the processes are averaged, so each one's sum is taken against the mean number of pairs.
         share = count / total(torch.ones((), device=losses.device))
@@ -392,7 +392,7 @@ def train(config: Config, data: Any, run: Run) -> Network:
     run.seed("r2o")
     student = Student(config)
     teacher = ema.teacher(student.network)
-    student, teacher = (shared_norms(module, run.device).to(run.device) for module in (student, teacher))
+    student, teacher = shared_norms(student, run.device).to(run.device), shared_norms(teacher, run.device).to(run.device)
     steps = max(1, math.ceil(config.epochs * len(data) / config.batch))
     network, watch, probe = student.network, Watch(config, steps), Probe(config) if config.probe and run.main else None
     learned = optim.lars(student, config.lr * config.batch / 256, config.weight_decay, config.momentum, config.trust)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import torch
 from torch import Tensor, distributed, nn
 from torch.distributed.nn.functional import all_reduce
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
+
+M = TypeVar("M", bound=nn.Module)
 
 
 def processes() -> int:
@@ -19,7 +23,7 @@ def total(value: Tensor) -> Tensor:
     return all_reduce(value) if processes() > 1 else value
 
 
-def shared_norms(module: nn.Module, device: torch.device) -> nn.Module:
+def shared_norms(module: M, device: torch.device) -> M:
     """The module with every batch norm taking its statistics over all processes; itself where there is one.
 
     torch's SyncBatchNorm knows GPUs only, so on others the norms become `SharedNorm`.
