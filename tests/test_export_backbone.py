@@ -130,7 +130,7 @@ def test_another_network_or_range_is_refused(tmp_path: Path) -> None:
         build("tiny", 16, weights=folder, normalize="half")
 
 
-def test_init_is_where_another_method_starts(tmp_path: Path) -> None:
+def test_a_run_is_where_another_method_starts(tmp_path: Path) -> None:
     folder, network = write_run(tmp_path / "run", backbone="tiny", output_stride=16)
     data = toys.write(tmp_path / "pictures")
     own: dict[str, Any] = {"backbone": "tiny", "frozen": 5, "freeze_norm": True, "segment": "cam", "channels": 0, "rounds": 1}
@@ -143,8 +143,6 @@ def test_init_is_where_another_method_starts(tmp_path: Path) -> None:
         "quiet": True,
         "accelerator": "cpu",
     }
-    model = train("aepsl", data, init=str(folder), out=str(tmp_path / "runs"), **own)
+    model = train("aepsl", data, weights=str(folder), out=str(tmp_path / "runs"), **own)
     trunk = model.network.backbone.body.state_dict()
     assert all(torch.equal(trunk[name], value) for name, value in network.encoder.backbone.body.state_dict().items())
-    with pytest.raises(UsageError, match="name one of them"):
-        train("aepsl", data, init=str(folder), weights="other.pth", out=str(tmp_path / "runs"), **own)

@@ -383,5 +383,5 @@ def test_every_cell_of_the_bench_has_settings_that_work(tmp_path: Path) -> None:
         method = METHODS[cell.method]
         settings = cell.settings(tmp_path, tmp_path)
         settings_of.build(method.config, settings)
-        if "init" in cell.variant.after:
-            assert settings["init"] == str(cell.before[0].run(tmp_path))
+        if "weights" in cell.variant.after:
+            assert settings["weights"] == str(cell.before[0].run(tmp_path))

@@ -33,7 +33,7 @@ TRANSFER = {"masks": "given", "plus": 0, "threshold": 0.0}
 
 def transfers(name: str) -> tuple[Variant, ...]:
     """The trainings on masks that start from a pretraining, or from random numbers."""
-    after = {"init": name} if name != "random" else {}
+    after = {"weights": name} if name != "random" else {}
     return tuple(
         Variant(
             f"{name}-{share}", (Row(f"{name}, {share} of the masks"),), {**TRANSFER, "limit": count}, after, True, method="aepsl"

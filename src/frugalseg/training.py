@@ -36,7 +36,6 @@ class Selection:
     Args:
         split: the list of pictures to learn from; empty takes them all.
         val: the list to score on when training is over, if it exists and has masks; empty scores nothing.
-        init: a run folder or weights file whose backbone the training starts from; another word for --weights.
         limit: learn from the first N pictures only; 0 takes all.
         skip_limit: share of pictures that may be left out as broken before that is an error.
         masks_from: a finished run whose masks of these pictures are the labels, in place of the pictures' own.
@@ -45,7 +44,6 @@ class Selection:
 
     split: str = "train"
     val: str = "val"
-    init: str = ""
     limit: int = 0
     skip_limit: float = 0.05
     masks_from: str = ""
@@ -90,7 +88,6 @@ def fit(method: Method, data: str | Path | Data, settings: Mapping[str, Any], fo
     from frugalseg.predictor import Predictor
     from frugalseg.run import Run
 
-    settings = initialised(method, settings)
     settings = without_download(settings) if settings["dry_run"] else settings
     recipe, runtime = config.build(method.config, settings), config.build(Runtime, settings)
     if isinstance(data, (str, Path)):
@@ -130,19 +127,6 @@ def tell_what_is_missing(data: Data, needs: frozenset[str]) -> None:
             warnings.warn(
                 f"no picture of the training is tagged with {len(unseen)} of {len(seen)} classes ({few}): {reason}", stacklevel=3
             )
-
-
-def initialised(method: Method, settings: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The settings with `init` as the backbone's weights. Raises UsageError when two different weights are named."""
-    init = settings["init"]
-    if not init:
-        return settings
-    if settings.get("weights") not in (None, init) or "weights" not in settings:
-        named = (
-            f"--weights {settings['weights']} too" if "weights" in settings else f"{method.name}, which has no backbone weights"
-        )
-        raise UsageError(f"--init {init}: got {named}; name one of them")
-    return {**settings, "weights": init}
 
 
 def without_download(settings: Mapping[str, Any]) -> dict[str, Any]:
