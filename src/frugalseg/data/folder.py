@@ -43,6 +43,8 @@ def sniff(root: Path) -> str:
     below = sorted([*root.glob("*/JPEGImages"), *root.glob("*/*/JPEGImages")])
     if below:
         raise DataError(f"{root}: the VOC data set lies deeper; type {below[0].parent}")
+    if (root / "leftImg8bit").is_dir():
+        return "cityscapes"
     if (root / "img").is_dir() and (root / "inst").is_dir():
         return "sbd"
     if coco.lists(root):

@@ -23,6 +23,8 @@ from frugalseg.data import matlab
 
 MAX_PIXELS = 100_000_000
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".pbm"})
+CITYSCAPES = "_gtFine_labelIds.png"  # masks whose ids are renumbered, told by their names as Matlab's are by their ending
+CITYSCAPES_TRAINED = [7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33]
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM")  # no EPS and the like: PIL would start other programs for them
 ORIENTATION = 0x0112  # the EXIF tag; 1 = as stored, the others are how to turn the stored pixels:
 TURNS = {
@@ -106,7 +108,15 @@ def load_mask(
         upright = _upright(image)
         if picture is not None and (upright.height, upright.width) != size:
             upright = _turned_like(upright, picture, path, max_pixels)
-        return torch.from_numpy(np.array(upright).astype(np.int64))
+        ids = np.array(upright).astype(np.int64)
+    return torch.from_numpy(_renumbered(ids) if Path(path).name.endswith(CITYSCAPES) else ids)
+
+
+def _renumbered(ids: np.ndarray) -> np.ndarray:
+    """Cityscapes' label ids as the ids 1..19 of its trained classes, 255 for the others and for values that are no ids."""
+    table = np.full(256, 255, np.int64)
+    table[CITYSCAPES_TRAINED] = np.arange(1, 20)
+    return table[np.clip(ids, 0, 255)]
 
 
 def _matlab_mask(path: Path, size: tuple[int, int] | None, max_pixels: int) -> Tensor:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from frugalseg.data import archive, coco, files, folder, images, sbd, voc
+from frugalseg.data import archive, cityscapes, coco, files, folder, images, sbd, voc
 from frugalseg.data.dataset import Data
 from frugalseg.data.problems import LABEL, OBJECT, PICTURE, ROW, DataError, Problems
 from frugalseg.data.verify import Looked, usable
 
-LAYOUTS = ("voc", "coco", "sbd", "objects", "masks", "tags", "classes", "images")
-OWN = {"voc": voc, "coco": coco, "sbd": sbd}  # the layouts with a module of their own
+LAYOUTS = ("voc", "coco", "sbd", "cityscapes", "objects", "masks", "tags", "classes", "images")
+OWN = {"voc": voc, "coco": coco, "sbd": sbd, "cityscapes": cityscapes}  # the layouts with a module of their own
 
 
 def read(
