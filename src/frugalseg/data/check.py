@@ -160,8 +160,8 @@ def split_lists(path: Path, data: Data, options: files.Options, problems: Proble
     if data.layout == "coco":
         return coco.members(path, options)
     if data.layout == "cityscapes":
-        names = cityscapes.index(path, options, Problems())
-        return {split: cityscapes.members(names, split) for split in cityscapes.lists(path)}
+        cities = cityscapes.index(path, options, Problems())
+        return {split: cityscapes.members(cities, split) for split in cityscapes.lists(path)}
     if data.layout == "sbd":
         index = sbd.index(path, options, Problems())
         return {split: sbd.members(path, split, index, problems) for split in sbd.lists(path)} or {"all": list(index)}
