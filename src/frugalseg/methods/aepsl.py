@@ -26,10 +26,11 @@ from torch.nn import functional as F
 from torchvision.transforms import v2
 
 from frugalseg.data.transforms import ZoomCrop, longer_side
-from frugalseg.nets import backbone, heads, schedule
+from frugalseg.nets import backbone, heads, optim, schedule
 from frugalseg.nets.weights import read_weights
 from frugalseg.progress import track
 from frugalseg.recipes.aepsl import Config
+from frugalseg.recipes.checks import restored
 from frugalseg.regions import saliency
 from frugalseg.regions.cache import Cache
 from frugalseg.regions.crf import dense_crf
@@ -579,13 +580,7 @@ def rate(config: Config, step: int, steps: int, epochs: float) -> float:
 
 def optimizer_of(config: Config, model: Classifier) -> torch.optim.Optimizer:
     """The optimiser, with the backbone at lr and the new layers at head_lr (sec. 4.1)."""
-    trunk = [p for p in model.backbone.parameters() if p.requires_grad]
-    inside = {id(p) for p in model.backbone.parameters()}
-    new = [p for p in model.parameters() if id(p) not in inside]
-    groups = [group for group in ({"params": trunk, "lr": config.lr}, {"params": new, "lr": config.head_lr}) if group["params"]]
-    if config.optimizer == "adamw":
-        return torch.optim.AdamW(groups, weight_decay=config.weight_decay)
-    return torch.optim.SGD(groups, momentum=config.momentum, weight_decay=config.weight_decay)
+    return optim.two_rates(config, model, model.backbone)
 
 
 def stack(items: list[dict[str, Tensor]]) -> dict[str, Any]:
@@ -615,10 +610,7 @@ def save(run: Run, model: Classifier, name: str, mean: Sequence[float]) -> Class
 
 def load(state: dict[str, Tensor], metadata: dict[str, Any]) -> Classifier:
     """The model of a weights file written by `save`."""
-    settings: dict[str, Any] = {
-        name: tuple(value) if isinstance(value, list) else value for name, value in metadata["config"].items()
-    }
-    config = Config(**{**settings, "weights": None})
+    config = restored(Config, metadata["config"])
     model = (Segmenter if config.segment == "network" else Classifier)(config, metadata["classes"])
     model.load_state_dict(state)
     return model.to(memory_format=torch.channels_last).eval()

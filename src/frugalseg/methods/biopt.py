@@ -27,6 +27,7 @@ from frugalseg.data.episodes import Base, Episode, class_mask
 from frugalseg.data.problems import DataError
 from frugalseg.nets import backbone, schedule
 from frugalseg.recipes.biopt import Config
+from frugalseg.recipes.checks import restored
 from frugalseg.run import Run
 from frugalseg.types import IGNORE, Prediction, Sample
 
@@ -782,10 +783,7 @@ def calibrate(config: Config, model: BiOpt, pictures: Any, labels: Sequence[Sequ
 
 def load(state: dict[str, Tensor], metadata: dict[str, Any]) -> BiOpt:
     """The model of a weights file that `train` wrote."""
-    settings: dict[str, Any] = {
-        name: tuple(value) if isinstance(value, list) else value for name, value in metadata["config"].items()
-    }
-    model = BiOpt(Config(**{**settings, "weights": None}), metadata["classes"])
+    model = BiOpt(restored(Config, metadata["config"]), metadata["classes"])
     model.load_state_dict(state)
     model.novel = tuple(metadata["novel"])
     return model.to(memory_format=torch.channels_last).eval()

@@ -21,9 +21,10 @@ from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredic
 from torchvision.ops import FeaturePyramidNetwork, MultiScaleRoIAlign
 
 from frugalseg.data import objects
-from frugalseg.nets import schedule
+from frugalseg.nets import optim, schedule
 from frugalseg.nets.fork import Pyramid
 from frugalseg.nets.paste import paste
+from frugalseg.recipes.checks import restored
 from frugalseg.recipes.maskrcnn import Config
 from frugalseg.run import Run
 from frugalseg.types import Prediction, Sample
@@ -150,21 +151,11 @@ def rate(config: Config, step: int) -> float:
 
 def optimizer_of(config: Config, model: Detector) -> torch.optim.Optimizer:
     """The optimiser, with the pretrained layers at lr and the new ones at head_lr."""
-    trunk = model.net.backbone.pyramid
-    inside = {id(p) for p in trunk.parameters()}
-    learning = [p for p in trunk.parameters() if p.requires_grad]
-    new = [p for p in model.parameters() if id(p) not in inside]
-    groups = [{"params": own, "lr": lr} for own, lr in ((learning, config.lr), (new, config.head_lr)) if own]
-    if config.optimizer == "adamw":
-        return torch.optim.AdamW(groups, weight_decay=config.weight_decay)
-    return torch.optim.SGD(groups, momentum=config.momentum, weight_decay=config.weight_decay)
+    return optim.two_rates(config, model, model.net.backbone.pyramid)
 
 
 def load(state: dict[str, Tensor], metadata: dict[str, Any]) -> Detector:
     """The model of a weights file that `train` wrote."""
-    settings: dict[str, Any] = {
-        name: tuple(value) if isinstance(value, list) else value for name, value in metadata["config"].items()
-    }
-    model = Detector(Config(**{**settings, "weights": None}), metadata["classes"])
+    model = Detector(restored(Config, metadata["config"]), metadata["classes"])
     model.load_state_dict(state)
     return model.eval()

@@ -28,6 +28,7 @@ from frugalseg.data import objects
 from frugalseg.nets import backbone, resnet_ws, roi, schedule
 from frugalseg.nets.paste import paste
 from frugalseg.nets.weights import load_weights
+from frugalseg.recipes.checks import restored
 from frugalseg.recipes.pdsl import Config
 from frugalseg.regions import grabcut, proposals
 from frugalseg.run import Run
@@ -652,9 +653,6 @@ def optimizer_of(config: Config, model: PDSL) -> torch.optim.Optimizer:
 
 def load(state: dict[str, Tensor], metadata: dict[str, Any]) -> PDSL:
     """The model of a weights file that `train` wrote. The cue is not asked any more, so its folder need not be there."""
-    settings: dict[str, Any] = {
-        name: tuple(value) if isinstance(value, list) else value for name, value in metadata["config"].items()
-    }
-    model = PDSL(Config(**{**settings, "weights": None, "cue": "grabcut"}), metadata["classes"])
+    model = PDSL(restored(Config, metadata["config"], cue="grabcut"), metadata["classes"])
     model.load_state_dict(state)
     return model.eval()

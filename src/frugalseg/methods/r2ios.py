@@ -23,10 +23,11 @@ from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
 
 from frugalseg.data import objects
-from frugalseg.nets import roi, schedule
+from frugalseg.nets import optim, roi, schedule
 from frugalseg.nets.fork import Fork
 from frugalseg.nets.paste import paste
 from frugalseg.nets.weights import load_weights
+from frugalseg.recipes.checks import restored
 from frugalseg.recipes.r2ios import Config
 from frugalseg.regions import proposals
 from frugalseg.run import Run
@@ -513,13 +514,7 @@ def rate(config: Config, step: int, steps: int, first: bool) -> float:
 
 def optimizer_of(config: Config, model: R2IOS) -> torch.optim.Optimizer:
     """The optimiser, with the pretrained layers at lr and the new ones at head_lr (sec. 4.1)."""
-    trunk = [p for p in model.fork.parameters() if p.requires_grad]
-    inside = {id(p) for p in model.fork.parameters()}
-    new = [p for p in model.parameters() if id(p) not in inside]
-    groups = [{"params": own, "lr": lr} for own, lr in ((trunk, config.lr), (new, config.head_lr)) if own]
-    if config.optimizer == "adamw":
-        return torch.optim.AdamW(groups, weight_decay=config.weight_decay)
-    return torch.optim.SGD(groups, momentum=config.momentum, weight_decay=config.weight_decay)
+    return optim.two_rates(config, model, model.fork)
 
 
 def save(run: Run, model: R2IOS, name: str) -> R2IOS:
@@ -530,9 +525,6 @@ def save(run: Run, model: R2IOS, name: str) -> R2IOS:
 
 def load(state: dict[str, Tensor], metadata: dict[str, Any]) -> R2IOS:
     """The model of a weights file written by `save`."""
-    settings: dict[str, Any] = {
-        name: tuple(value) if isinstance(value, list) else value for name, value in metadata["config"].items()
-    }
-    model = R2IOS(Config(**{**settings, "weights": None}), metadata["classes"])
+    model = R2IOS(restored(Config, metadata["config"]), metadata["classes"])
     model.load_state_dict(state)
     return model.to(memory_format=torch.channels_last).eval()

@@ -33,6 +33,7 @@ from frugalseg.data.transforms import longer_side
 from frugalseg.metrics.regions import best_overlap
 from frugalseg.nets import backbone, ema, optim, schedule
 from frugalseg.nets.sync import RowNorm, shared_norms, total
+from frugalseg.recipes.checks import restored
 from frugalseg.recipes.r2o import Config
 from frugalseg.regions import foreground, superpixels
 from frugalseg.regions.cache import Cache
@@ -502,9 +503,6 @@ def overlap(ids: Tensor, masks: list[rle.RLE]) -> float:
 
 def load(state: dict[str, Tensor], metadata: dict[str, Any]) -> Network:
     """The model of a weights file that `train` wrote."""
-    settings: dict[str, Any] = {
-        name: tuple(value) if isinstance(value, list) else value for name, value in metadata["config"].items()
-    }
-    model = Network(Config(**{**settings, "weights": None}))
+    model = Network(restored(Config, metadata["config"]))
     model.load_state_dict(state)
     return model.to(memory_format=torch.channels_last).eval()

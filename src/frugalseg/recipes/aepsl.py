@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from frugalseg.recipes import checks
+
 
 @dataclass(frozen=True)
 class Config:
@@ -144,20 +146,13 @@ class Config:
     def __post_init__(self) -> None:
         limits = {"rounds": 1, "plus": 0, "batch": 1, "channels": 0, "crop": 16, "dilation": 1, "label_stride": 1, "level": 0}
         limits |= {"frozen": 0, "crf_iterations": 1, "crf_side": 16}
-        faults = [
-            f"{name}={getattr(self, name)}: expected at least {low}" for name, low in limits.items() if getattr(self, name) < low
-        ]
-        for name in ("erase_fraction", "background", "indoor_background", "threshold", "dropout", "warmup"):
-            if not 0 <= getattr(self, name) <= 1:
-                faults.append(f"{name}={getattr(self, name)}: expected a number from 0 to 1")
-        for name in ("classifier_epochs", "epochs", "lr", "head_lr", "stop_ratio", "background_weight"):
-            if not getattr(self, name) > 0:
-                faults.append(f"{name}={getattr(self, name)}: expected a number above 0")
+        shares = ("erase_fraction", "background", "indoor_background", "threshold", "dropout", "warmup")
+        positive = ("classifier_epochs", "epochs", "lr", "head_lr", "stop_ratio", "background_weight")
+        faults = checks.faults(self, limits, shares, positive)
         if any(level < 1 for level in self.levels):
             faults.append(f"levels={self.levels}: expected numbers of blocks, counted from 1")
         if not self.cam_scales or not self.test_scales or min(*self.scales, *self.cam_scales, *self.test_scales) <= 0:
             faults.append("scales, cam_scales, test_scales: expected numbers above 0, at least one")
         if self.output_stride % self.label_stride:
             faults.append(f"label_stride={self.label_stride}: expected a divisor of output_stride={self.output_stride}")
-        if faults:
-            raise ValueError("AE-PSL settings are not valid:\n" + "\n".join(f"  - {fault}" for fault in faults))
+        checks.refuse("AE-PSL", faults)

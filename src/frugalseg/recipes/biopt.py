@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from frugalseg.recipes import checks
+
 
 @dataclass(frozen=True)
 class Config:
@@ -93,22 +95,16 @@ class Config:
     def __post_init__(self) -> None:
         limits = {"shots": 1, "batch": 1, "steps": 0, "folds": 1, "fold": -1, "least": 1, "inner_steps": 0, "level": 0}
         limits |= {"frozen": 0, "side": 33, "known": 1, "pairs": 0}
-        faults = [
-            f"{name}={getattr(self, name)}: expected at least {low}" for name, low in limits.items() if getattr(self, name) < low
-        ]
+        faults = checks.faults(self, limits, positive=("alpha", "lr", "inner_lr"))
         if self.fold >= self.folds:
             faults.append(
                 f"fold={self.fold}: expected at most {self.folds - 1}, the last of {self.folds} folds; they count from 0"
             )
-        for name in ("alpha", "lr", "inner_lr"):
-            if not getattr(self, name) > 0:
-                faults.append(f"{name}={getattr(self, name)}: expected a number above 0")
         if self.align < 0:
             faults.append(f"align={self.align}: expected 0 or more")
         if not self.test_scales or min(self.test_scales) <= 0:
             faults.append(f"test_scales={self.test_scales}: expected numbers above 0, at least one")
-        if faults:
-            raise ValueError("BiOpt settings are not valid:\n" + "\n".join(f"  - {fault}" for fault in faults))
+        checks.refuse("BiOpt", faults)
 
 
 @dataclass(frozen=True)

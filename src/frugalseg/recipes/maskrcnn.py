@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from frugalseg.recipes import checks
+
 
 @dataclass(frozen=True)
 class Config:
@@ -82,16 +84,8 @@ class Config:
     def __post_init__(self) -> None:
         limits = {"level": 0, "frozen": 0, "channels": 1, "width": 1, "mask_channels": 1, "proposals": 1, "rois": 1, "scale": 16}
         limits |= {"longest": 16, "batch": 1, "steps": 1, "warmup": 0, "detections": 1}
-        faults = [
-            f"{name}={getattr(self, name)}: expected at least {low}" for name, low in limits.items() if getattr(self, name) < low
-        ]
-        for name in ("rois_foreground", "nms", "min_score"):
-            if not 0 <= getattr(self, name) <= 1:
-                faults.append(f"{name}={getattr(self, name)}: expected a number from 0 to 1")
-        for name in ("lr", "head_lr", "threshold"):
-            if not getattr(self, name) > 0:
-                faults.append(f"{name}={getattr(self, name)}: expected a number above 0")
+        shares = ("rois_foreground", "nms", "min_score")
+        faults = checks.faults(self, limits, shares, ("lr", "head_lr", "threshold"))
         if self.longest < self.scale:
             faults.append(f"longest={self.longest}: expected at least scale={self.scale}")
-        if faults:
-            raise ValueError("Mask R-CNN settings are not valid:\n" + "\n".join(f"  - {fault}" for fault in faults))
+        checks.refuse("Mask R-CNN", faults)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from frugalseg.recipes import checks
+
 
 @dataclass(frozen=True)
 class Config:
@@ -147,15 +149,8 @@ class Config:
             "warmup": 0,
         }
         limits |= {"detections": 1, "jitter": 1}
-        faults = [
-            f"{name}={getattr(self, name)}: expected at least {low}" for name, low in limits.items() if getattr(self, name) < low
-        ]
-        for name in ("dropout", "foreground", "ignore_iou", "crop", "nms", "min_score"):
-            if not 0 <= getattr(self, name) <= 1:
-                faults.append(f"{name}={getattr(self, name)}: expected a number from 0 to 1")
-        for name in ("lr", "head_lr", "threshold", "tau", "crop", "foreground"):
-            if not getattr(self, name) > 0:
-                faults.append(f"{name}={getattr(self, name)}: expected a number above 0")
+        shares = ("dropout", "foreground", "ignore_iou", "crop", "nms", "min_score")
+        faults = checks.faults(self, limits, shares, ("lr", "head_lr", "threshold", "tau", "crop", "foreground"))
         for name in ("scales", "test_scales"):
             sides = getattr(self, name)
             if not sides or min(sides) < 16 or max(sides) > self.longest:
@@ -164,5 +159,4 @@ class Config:
             faults.append(f"ignore_iou={self.ignore_iou}: expected at most foreground={self.foreground}")
         if self.cache_features and (self.crop < 1 or self.jitter > 1):
             faults.append(f"cache_features: got crop={self.crop}, jitter={self.jitter}; type --crop 1 --jitter 1 with it")
-        if faults:
-            raise ValueError("PDSL settings are not valid:\n" + "\n".join(f"  - {fault}" for fault in faults))
+        checks.refuse("PDSL", faults)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from frugalseg.recipes import checks
+
 
 @dataclass(frozen=True)
 class Config:
@@ -146,18 +148,10 @@ class Config:
         }
         limits |= {"iterations": 1, "count": 1, "rois": 1, "scale": 16, "longest": 16, "batch": 1, "steps": 1, "gate_steps": 0}
         limits |= {"warmup": 0, "detections": 1}
-        faults = [
-            f"{name}={getattr(self, name)}: expected at least {low}" for name, low in limits.items() if getattr(self, name) < low
-        ]
-        for name in ("dropout", "rois_foreground", "foreground", "background", "nms", "min_score", "threshold"):
-            if not 0 <= getattr(self, name) <= 1:
-                faults.append(f"{name}={getattr(self, name)}: expected a number from 0 to 1")
-        for name in ("lr", "head_lr", "threshold", "mask_scale"):
-            if not getattr(self, name) > 0:
-                faults.append(f"{name}={getattr(self, name)}: expected a number above 0")
+        shares = ("dropout", "rois_foreground", "foreground", "background", "nms", "min_score", "threshold")
+        faults = checks.faults(self, limits, shares, ("lr", "head_lr", "threshold", "mask_scale"))
         if self.longest < self.scale:
             faults.append(f"longest={self.longest}: expected at least scale={self.scale}")
         if not self.background < self.foreground:
             faults.append(f"background={self.background}: expected less than foreground={self.foreground}")
-        if faults:
-            raise ValueError("R2-IOS settings are not valid:\n" + "\n".join(f"  - {fault}" for fault in faults))
+        checks.refuse("R2-IOS", faults)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from frugalseg.recipes import checks
+
 
 @dataclass(frozen=True)
 class Config:
@@ -124,22 +126,14 @@ class Config:
     def __post_init__(self) -> None:
         low = {"side": 32, "segments": 1, "chunk": 1, "iterations": 1, "mask_side": 1, "masks": 0, "hidden": 1, "width": 2}
         low |= {"batch": 1, "patience": 1, "probe_images": 1, "probe_every": 1, "parts": 2, "parts_side": 32}
-        faults = [
-            f"{name}={getattr(self, name)}: expected at least {least}"
-            for name, least in low.items()
-            if getattr(self, name) < least
-        ]
+        shares = ("jitter", "grey", "hold", "least_area", "tau", "warmup", "collapse")
+        faults = checks.faults(self, low, shares, ("epochs", "lr", "trust", "temperature"))
         pairs = [(name, share) for name in ("crop", "blur", "solarize") for share in getattr(self, name)]
-        shares = [(name, getattr(self, name)) for name in ("jitter", "grey", "hold", "least_area", "tau", "warmup", "collapse")]
-        faults += [f"{name}={share}: expected a number from 0 to 1" for name, share in shares + pairs if not 0 <= share <= 1]
-        for name in ("epochs", "lr", "trust", "temperature"):
-            if not getattr(self, name) > 0:
-                faults.append(f"{name}={getattr(self, name)}: expected a number above 0")
+        faults += [f"{name}={share}: expected a number from 0 to 1" for name, share in pairs if not 0 <= share <= 1]
         if min(self.clusters) < 1 or min(self.levels) < 1:
             faults.append(f"clusters={self.clusters}, levels={self.levels}: expected numbers from 1")
         if self.crop[0] > self.crop[1] or self.crop[0] == 0:
             faults.append(f"crop={self.crop}: expected the smaller share first, above 0")
         if self.prior == "whole" and self.refine != "none":
             faults.append(f"refine={self.refine}: one region cannot be refined; expected none with prior=whole")
-        if faults:
-            raise ValueError("R2O settings are not valid:\n" + "\n".join(f"  - {fault}" for fault in faults))
+        checks.refuse("R2O", faults)
