@@ -19,6 +19,7 @@ from torch.nn import functional as F
 from frugalseg.data import Data, Record
 from frugalseg.methods import aepsl
 from frugalseg.methods.aepsl import Assembled, Classifier, Erased, Mined, Segmenter
+from frugalseg.nets import cam
 from frugalseg.nets.weights import read_weights
 from frugalseg.recipes.aepsl import Config
 from frugalseg.recipes.runtime import Runtime
@@ -126,7 +127,7 @@ def test_a_ramp_on_the_map_becomes_the_same_ramp_of_pixels(target: int) -> None:
 @pytest.mark.parametrize("side", [1, 7, 8, 9, 16, 17])
 def test_padding_ends_where_the_last_point_of_the_map_lies(side: int) -> None:
     image = torch.rand(1, 3, side, 5)
-    padded = aepsl.pad_to_grid(image, 8)
+    padded = cam.pad_to_grid(image, 8)
     points = math.ceil(padded.shape[2] / 8)
     assert padded.shape[2] == (points - 1) * 8 + 1
     assert side <= padded.shape[2] < side + 8
@@ -143,10 +144,10 @@ def test_maps_lie_on_the_pixels_they_come_from() -> None:
 
     ramp = (torch.arange(41.0)[:, None] * 2 + torch.arange(33.0)[None] * 3).expand(3, -1, -1).to(torch.uint8)
     for flip in (False, True):
-        maps, v = aepsl.multi_scale(Eye(TINY, toys.CLASSES), ramp, (41, 33), (1.0,), flip)
+        maps, v = cam.multi_scale(Eye(TINY, toys.CLASSES), ramp, (41, 33), (1.0,), flip)
         torch.testing.assert_close(maps, ramp.float(), atol=1e-3, rtol=0)
         torch.testing.assert_close(v, ramp.float().mean((1, 2)))
-    maps, _ = aepsl.multi_scale(Eye(TINY, toys.CLASSES), ramp, (41, 33), (0.5, 1.0, 2.0), True)
+    maps, _ = cam.multi_scale(Eye(TINY, toys.CLASSES), ramp, (41, 33), (0.5, 1.0, 2.0), True)
     inner = slice(4, -8)  # at the rim the picture's resizing repeats its last pixels
     torch.testing.assert_close(maps[:, inner, inner], ramp[:, inner, inner].float(), atol=1.0, rtol=0)
 
@@ -189,14 +190,14 @@ UNKNOWN = float("nan")
 def test_label_losses_equal_the_sums_written_out(tags: list[list[float]]) -> None:
     logits, given = torch.randn(2, 3, requires_grad=True), torch.tensor(tags)
     for kind, by_hand in (("squared", squared_by_hand), ("bce", bce_by_hand)):
-        loss = aepsl.label_loss(logits, given, kind)
+        loss = cam.label_loss(logits, given, kind)
         assert loss.item() == pytest.approx(by_hand(logits, given), rel=1e-5)
         (gradient,) = torch.autograd.grad(loss, logits)
         assert gradient.isfinite().all()
 
 
 def test_unknown_tags_alone_give_no_loss() -> None:
-    assert float(aepsl.label_loss(torch.randn(2, 3), torch.full((2, 3), UNKNOWN), "bce")) == 0
+    assert float(cam.label_loss(torch.randn(2, 3), torch.full((2, 3), UNKNOWN), "bce")) == 0
 
 
 def j_by_hand(logits: Tensor, masks: Tensor, tags: Tensor) -> float:
@@ -308,7 +309,7 @@ def test_two_matrices_resample_a_map_as_two_interpolations_do(
     cells: tuple[int, int], pixels: tuple[int, int], target: tuple[int, int]
 ) -> None:
     maps = torch.randn(3, *cells)
-    rows, columns = (aepsl.resampling(8, *side) for side in zip(cells, pixels, target, strict=True))
+    rows, columns = (cam.resampling(8, *side) for side in zip(cells, pixels, target, strict=True))
     steps = aepsl.upsample(maps[None], 8, 1)[..., : pixels[0], : pixels[1]]
     torch.testing.assert_close(rows @ maps @ columns.T, F.interpolate(steps, target, mode="bilinear")[0])
 

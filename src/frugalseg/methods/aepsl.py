@@ -26,7 +26,7 @@ from torch.nn import functional as F
 from torchvision.transforms import v2
 
 from frugalseg.data.transforms import ZoomCrop, longer_side
-from frugalseg.nets import backbone, heads, optim, schedule
+from frugalseg.nets import backbone, cam, heads, optim, schedule
 from frugalseg.nets.weights import read_weights
 from frugalseg.progress import track
 from frugalseg.recipes.aepsl import Config
@@ -39,28 +39,6 @@ from frugalseg.state import Shelf
 from frugalseg.types import IGNORE, Prediction, Sample
 
 # -- losses ----------------------------------------------------------------------------------------------------------
-
-
-def confidences(logits: Tensor, kind: str) -> Tensor:
-    """Image-level confidences v in [0, 1], (B, C): softmax under the squared loss, sigmoid under cross-entropy."""
-    return logits.softmax(1) if kind == "squared" else logits.sigmoid()
-
-
-def label_loss(logits: Tensor, tags: Tensor, kind: str = "squared") -> Tensor:
-    """Loss of the tag classifier, a scalar; tags nobody knows (nan) do not count.
-
-    "squared" (sec. 3.1, after HCP): mean over pictures of ||softmax(logits) - tags / |tags|_1||^2; a picture without any tag
-    has the target 0, which a flat prediction fits best. "bce": multi-label cross-entropy, mean over known tags.
-
-    Shapes: logits (B, C), tags (B, C).
-    """
-    known, target = ~tags.isnan(), tags.nan_to_num(0.0)
-    if kind == "bce":
-        return F.binary_cross_entropy_with_logits(logits, target, weight=known.float(), reduction="sum") / known.sum().clamp(
-            min=1
-        )
-    target = target / target.sum(1, keepdim=True).clamp(min=1)
-    return ((confidences(logits, kind) - target) * known).square().sum(1).mean()
 
 
 def segmentation_loss(logits: Tensor, masks: Tensor, tags: Tensor) -> Tensor:
@@ -94,39 +72,11 @@ def head(config: Config, channels: int) -> tuple[nn.Module, int]:
     return heads.LargeFOV(channels, config.channels, config.dilation, config.dropout, average), config.channels
 
 
-def joined_channels(net: backbone.Backbone, levels: Sequence[int]) -> int:
-    """Channels of the joined maps of these blocks, or of the last map. Raises ValueError for maps of different strides."""
-    if not levels:
-        return net.channels
-    shapes = net.shapes(levels)
-    if any(stride != net.stride for _, stride in shapes):
-        got = ", ".join(f"block {level} at {stride}" for level, (_, stride) in zip(levels, shapes, strict=True))
-        raise ValueError(f"levels: got {got} pixels per cell; expected blocks at output_stride={net.stride}")
-    return sum(channels for channels, _ in shapes)
-
-
-def standardized(config: Config, channels: int) -> nn.Module:
-    """Each channel less its mean and over its deviation, or nothing: a linear layer learns slowly what a large mean hides."""
-    return nn.BatchNorm2d(channels, affine=False) if config.standardize else nn.Identity()
-
-
-def label_layer(channels: int, classes: Sequence[str]) -> nn.Linear:
-    """The linear layer from pooled features to class logits."""
-    layer = nn.Linear(channels, len(classes))
-    nn.init.normal_(layer.weight, std=0.01)
-    nn.init.zeros_(layer.bias)
-    return layer
-
-
-class Classifier(nn.Module):
-    """Backbone, LargeFOV head, global average pooling, one linear layer; its CAM is that layer slid over the map (sec. 3.1)."""
+class Classifier(cam.Classifier):
+    """The tag classifier: a network whose CAM tells where a class is (sec. 3.1)."""
 
     def __init__(self, config: Config, classes: Sequence[str]) -> None:
-        super().__init__()
-        self.config, self.classes = config, tuple(classes)
-        # One class leaves softmax nothing to choose between: its confidence would always be 1.
-        self.label_loss = "bce" if len(self.classes) == 1 else config.label_loss
-        self.backbone = backbone.build(
+        net = backbone.build(
             config.backbone,
             output_stride=config.output_stride,
             weights=config.weights,
@@ -135,28 +85,8 @@ class Classifier(nn.Module):
             frozen=config.frozen,
             freeze_norm=config.freeze_norm,
         )
-        self.head, channels = head(config, joined_channels(self.backbone, config.levels))
-        self.norm = standardized(config, channels)
-        self.fc = label_layer(channels, self.classes)
-
-    def features(self, images: Tensor) -> Tensor:
-        """fc7 of DeepLab, (B, D, h, w), of pictures (B, 3, H, W) in 0..255: what tells where things are."""
-        images = images.to(memory_format=torch.channels_last)
-        if not self.config.levels:
-            return self.norm(self.head(self.backbone(images)))
-        return self._joined(self.backbone.maps(images, self.config.levels))
-
-    def _joined(self, maps: list[Tensor]) -> Tensor:
-        return self.norm(self.head(torch.cat(maps, 1)))
-
-    def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        logits = self.fc(self.features(batch["image"]).mean((2, 3)))
-        return {"label": label_loss(logits, batch["tags"], self.label_loss)}
-
-    def maps(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """CAMs (B, C, h, w), whose mean plus the bias is the class logit, and confidences v (B, C)."""
-        cams = F.conv2d(self.features(images), self.fc.weight[:, :, None, None])
-        return cams, confidences(cams.mean((2, 3)) + self.fc.bias, self.label_loss)
+        super().__init__(classes, net, config.label_loss, config.levels, config.standardize, partial(head, config))
+        self.config = config
 
     @torch.no_grad()
     def predict(self, samples: Iterable[Sample], tags: str = "predicted") -> list[Prediction]:
@@ -166,7 +96,7 @@ class Classifier(nn.Module):
 
     def _predict(self, sample: Sample, tags: str) -> Prediction:
         size = longer_side(size_of(sample), self.config.resize)
-        maps, v = multi_scale(self, sample.image, size, self.config.cam_scales, self.config.cam_flip)
+        maps, v = cam.multi_scale(self, sample.image, size, self.config.cam_scales, self.config.cam_flip)
         keep = prohibited(v, given(sample, tags), self.config.threshold)
         maps = maps[keep.nonzero().flatten()].relu()
         maps = maps / maps.amax((1, 2), keepdim=True).clamp(min=1e-5)
@@ -184,8 +114,8 @@ class Segmenter(Classifier):
         nn.init.normal_(self.score.weight, std=0.01)
         nn.init.constant_(self.score.get_parameter("bias"), 0.0)
         if config.levels:
-            self.label_norm = standardized(config, self.backbone.channels)
-            self.fc = label_layer(self.backbone.channels, self.classes)
+            self.label_norm = cam.standardized(self.backbone.channels, config.standardize)
+            self.fc = cam.label_layer(self.backbone.channels, self.classes)
 
     def branches(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """What the segmentation branch sees, (B, D, h, w), and what the label branch sees, pooled over the picture, (B, D').
@@ -196,7 +126,7 @@ class Segmenter(Classifier):
             features = self.features(images)
             return features, features.mean((2, 3))
         *maps, last = self.backbone.maps(images.to(memory_format=torch.channels_last), (*self.config.levels, 0))
-        return self._joined(maps), self.label_norm(last).mean((2, 3))
+        return self.joined(maps), self.label_norm(last).mean((2, 3))
 
     def forward(self, batch: dict[str, Any]) -> dict[str, Tensor]:
         """Losses of a batch: image (B, 3, H, W), tags (B, C), semantic (B, H, W), online = whether S^ teaches yet."""
@@ -207,7 +137,7 @@ class Segmenter(Classifier):
         # Between the map's last point and the crop's edge there are labels, but no scores.
         extent = logits.shape[-2:]
         masks = batch["semantic"][:, :: self.config.label_stride, :: self.config.label_stride][:, : extent[0], : extent[1]]
-        losses = {"segmentation": segmentation_loss(logits, masks, tags), "label": label_loss(labels, tags, self.label_loss)}
+        losses = {"segmentation": segmentation_loss(logits, masks, tags), "label": cam.label_loss(labels, tags, self.label_loss)}
         if self.config.psl and self.config.masks == "mined":
             online = online_mask(logits, self._weights(labels, tags), self.config.background_weight)
             losses["online"] = segmentation_loss(logits, online, tags) * float(batch["online"])
@@ -215,17 +145,17 @@ class Segmenter(Classifier):
 
     def _weights(self, labels: Tensor, tags: Tensor) -> Tensor:
         if self.config.prohibit_by == "predicted":
-            return weighting(confidences(labels.detach(), self.label_loss), self.config)
+            return weighting(cam.confidences(labels.detach(), self.label_loss), self.config)
         return tags.nan_to_num(0.0) if self.config.prohibit_by == "tags" else torch.ones_like(tags)
 
     def maps(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Score maps f (B, C+1, h, w), a softmax, and confidences v (B, C)."""
         features, pooled = self.branches(images)
-        return self.score(features).softmax(1), confidences(self.fc(pooled), self.label_loss)
+        return self.score(features).softmax(1), cam.confidences(self.fc(pooled), self.label_loss)
 
     def _predict(self, sample: Sample, tags: str) -> Prediction:
         size = longer_side(size_of(sample), self.config.resize)
-        scores, v = multi_scale(self, sample.image, size, self.config.test_scales, self.config.test_flip)
+        scores, v = cam.multi_scale(self, sample.image, size, self.config.test_scales, self.config.test_flip)
         keep = prohibited(v, given(sample, tags), self.config.threshold)
         weights = weighting(keep, self.config)[keep > 0]
         scores = torch.cat([scores[:1] * self.config.background_weight, scores[1:][keep > 0] * weights[:, None, None]])
@@ -247,40 +177,6 @@ def upsample(maps: Tensor, stride: int, target: int) -> Tensor:
     """
     height, width = ((extent - 1) * stride // target + 1 for extent in maps.shape[-2:])
     return F.interpolate(maps, (height, width), mode="bilinear", align_corners=True)
-
-
-def resampling(stride: int, cells: int, pixels: int, target: int) -> Tensor:
-    """The matrix (target, cells) that takes one side of a map to the pixels of its picture, as `upsample` does, and those to a
-    picture of another size. Both are linear, so two such matrices take the map there at once, and no map of all pixels is made.
-    """
-    steps = F.interpolate(torch.eye(cells)[None], (cells - 1) * stride + 1, mode="linear", align_corners=True)
-    return F.interpolate(steps[..., :pixels], target, mode="linear", align_corners=False)[0].T
-
-
-def pad_to_grid(images: Tensor, stride: int) -> Tensor:
-    """Repeat the last row and column until the sides are stride * k + 1, so that the map's last point lies past the edge."""
-    height, width = images.shape[-2:]
-    return F.pad(images, (0, -(width - 1) % stride, 0, -(height - 1) % stride), mode="replicate")
-
-
-def multi_scale(
-    model: Classifier, image: Tensor, size: tuple[int, int], scales: Sequence[float], flip: bool
-) -> tuple[Tensor, Tensor]:
-    """Maps (C, *size) and confidences (C,) of one picture, averaged over scales and its mirror image."""
-    device, stride = next(model.parameters()).device, model.config.output_stride
-    picture = image.as_subclass(Tensor)[None].to(device)
-    total, sum_v = torch.zeros(()), torch.zeros(())
-    for scale in scales:
-        extent = [max(1, round(side * scale)) for side in size]
-        view = pad_to_grid(v2.functional.resize(picture, extent, antialias=True).float(), stride)
-        for turn in (False, True)[: 1 + flip]:
-            maps, v = model.maps(view.flip(-1) if turn else view)
-            (maps,) = maps.flip(-1) if turn else maps
-            rows, columns = map(partial(resampling, stride), maps.shape[-2:], extent, size)
-            maps = rows.to(maps) @ maps @ columns.to(maps).T
-            total, sum_v = total.to(maps) + maps, sum_v.to(v) + v[0]
-    count = len(scales) * (1 + flip)
-    return total / count, sum_v / count
 
 
 def given(sample: Sample, tags: str) -> Tensor | None:
@@ -502,9 +398,9 @@ def mined_regions(config: Config, model: Classifier, index: int, sample: Sample)
     if not len(ids):
         return Mined.pack(np.zeros((0, height, width), bool), ids)
     size = longer_side((height, width), config.resize)
-    maps, _ = multi_scale(model, sample.image, size, config.cam_scales, config.cam_flip)
+    maps, _ = cam.multi_scale(model, sample.image, size, config.cam_scales, config.cam_flip)
     maps = F.interpolate(maps[None, ids - 1], (height, width), mode="bilinear", align_corners=False)[0]
-    return Mined.pack(torch.stack([discriminative(cam, config) for cam in maps]).cpu().numpy(), ids)
+    return Mined.pack(torch.stack([discriminative(own, config) for own in maps]).cpu().numpy(), ids)
 
 
 def borrowed(config: Config, data: Any) -> tuple[list[Shelf], Classifier]:
