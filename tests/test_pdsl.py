@@ -12,11 +12,13 @@ import torch
 import toys
 from PIL import Image
 from torch.nn import functional as F
+from torchvision.ops import roi_align
 
 from frugalseg.data import Data
 from frugalseg.methods import pdsl
 from frugalseg.methods.pdsl import Assigned, Pseudo
 from frugalseg.recipes.pdsl import Config
+from frugalseg.regions import grabcut
 from frugalseg.training import train
 from frugalseg.types import Sample
 
@@ -245,6 +247,18 @@ def test_targets_of_a_mirrored_picture_are_mirrored_targets() -> None:
     assert torch.equal(model.cued(turned, torch.arange(5), pseudo)[0], plain.flip(-1))
     assert known.tolist() == [True, True, False, False, True]  # two boxes are far from every seed
     assert plain[0].any()
+
+
+def test_the_cue_sees_a_reduced_picture_and_finds_the_object_where_it_is() -> None:
+    y, x = torch.meshgrid(torch.arange(160.0), torch.arange(160.0), indexing="ij")
+    disc = (y - 110) ** 2 + (x - 110) ** 2 <= 24**2
+    image = torch.where(disc, torch.tensor([220.0, 30, 40])[:, None, None], torch.tensor([30.0, 120, 60])[:, None, None])
+    image = (image + torch.rand(image.shape) * 9).to(torch.uint8)
+    box = torch.tensor([[80.0, 80, 140, 140]])
+    known = item((1.0, 0.0, 0.0), box) | {"own": (160, 160), "picture": grabcut.reduced(image, 40).numpy()}
+    (found,), _ = network().cued(known, torch.arange(1), Pseudo(torch.tensor([0]), torch.tensor([1]), box))
+    true = roi_align(disc.float()[None, None], [box], 28, aligned=True)[0, 0] >= 0.5
+    assert (found & true).sum() / (found | true).sum() > 0.8
 
 
 def test_a_view_there_and_back_is_the_same_box_and_one_view_is_the_plain_test() -> None:

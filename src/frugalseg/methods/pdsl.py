@@ -357,9 +357,11 @@ class PDSL(nn.Module):
         shape = len(rows), MASK_SIZE, MASK_SIZE
         if not len(chosen_rows):
             return torch.zeros(shape, device=rows.device), torch.zeros(len(rows), dtype=torch.bool, device=rows.device)
-        masks = self.cue(item["name"], torch.from_numpy(item["picture"]), item["sources"][chosen_rows].cpu())
+        picture = torch.from_numpy(item["picture"])
+        sources = item["sources"][chosen_rows].cpu() * objects.ratio(item["own"], (picture.shape[1], picture.shape[2]))
+        masks = self.cue(item["name"], picture, sources)
         overlaps, nearest = box_iou(item["proposals"][rows], item["proposals"][chosen_rows]).max(1)
-        factors = item["places"].new_tensor([masks.shape[2] / item["own"][1], masks.shape[1] / item["own"][0]]).repeat(2)
+        factors = objects.ratio(item["own"], (masks.shape[1], masks.shape[2])).to(rows.device)
         regions = torch.cat([nearest[:, None], item["places"][rows] * factors], 1)
         cells = roi_align(masks[:, None].float().to(rows.device), regions, MASK_SIZE, 1.0, 2, aligned=True)[:, 0]
         return (cells.flip(-1) if item["flip"] else cells) >= 0.5, overlaps > 0
@@ -502,8 +504,9 @@ class Views:
     """Items to learn from: a tagged picture with proposals, cropped, mirrored, resized and coloured at random.
 
     An item has image (3, h, w); tags (K,); proposals (P, 4) in its pixels; size (h, w); name; and for the cue, which sees the
-    picture as it is stored: picture (3, H', W') numpy, its own size (H, W), flip, sources (P, 4) the proposals in its pixels,
-    places (P, 4) the same within the crop. With `features`, a shelf, an item has these (1, D, h, w) in place of the image.
+    picture as it is stored: its own size (H, W), picture (3, H', W') numpy reduced from that, flip, sources (P, 4) the proposals
+    in its own pixels, places (P, 4) the same within the crop. With `features`, a shelf, an item has these (1, D, h, w) in place
+    of the image.
     """
 
     def __init__(self, config: Config, data: Any, boxes: Shelf, features: Shelf | None = None) -> None:
