@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from torch import Tensor
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
@@ -51,3 +52,23 @@ class ZoomCrop(v2.Transform):
         inpt = F.crop(inpt, max(top, 0), max(left, 0), min(height, self.crop), min(width, self.crop))
         over = [max(-left, 0), max(-top, 0), max(self.crop - width + min(left, 0), 0), max(self.crop - height + min(top, 0), 0)]
         return F.pad(inpt, padding=over, fill=fill) if any(over) else inpt
+
+
+class Augmented:
+    """The samples of a data set, cropped and mirrored at random, as dicts of tensors: image, tags and semantic, where known."""
+
+    def __init__(self, data: Any, crop: ZoomCrop) -> None:
+        self.data, self.transform = data, v2.Compose([crop, v2.RandomHorizontalFlip()])
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        sample = self.transform(self.data[index])
+        fields = {name: getattr(sample, name) for name in ("image", "tags", "semantic")}
+        return {name: value.as_subclass(Tensor) for name, value in fields.items() if value is not None}
+
+
+def stack(items: list[dict[str, Tensor]]) -> dict[str, Any]:
+    """A batch of such items."""
+    return {name: torch.stack([item[name] for item in items]) for name in items[0]}

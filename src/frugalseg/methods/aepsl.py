@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.transforms import v2
 
-from frugalseg.data.transforms import ZoomCrop, longer_side
+from frugalseg.data.transforms import Augmented, ZoomCrop, longer_side, stack
 from frugalseg.nets import backbone, cam, heads, optim, schedule
 from frugalseg.nets.weights import read_weights
 from frugalseg.progress import track
@@ -327,22 +327,6 @@ class Labelled:
         return sample
 
 
-class Augmented:
-    """Random zoom, crop and mirror; gives what the loss sees, as tensors."""
-
-    def __init__(self, data: Any, config: Config, fill: Sequence[float]) -> None:
-        crop = ZoomCrop(config.crop, config.resize, config.scales, tuple(fill))
-        self.data, self.transform = data, v2.Compose([crop, v2.RandomHorizontalFlip()])
-
-    def __len__(self) -> int:
-        return len(self.data)
-
-    def __getitem__(self, index: int) -> dict[str, Tensor]:
-        sample = self.transform(self.data[index])
-        fields = {name: getattr(sample, name) for name in ("image", "tags", "semantic")}
-        return {name: value.as_subclass(Tensor) for name, value in fields.items() if value is not None}
-
-
 # -- training --------------------------------------------------------------------------------------------------------
 
 
@@ -432,7 +416,14 @@ def fit_classifier(
 ) -> Classifier:
     """One round's tag classifier."""
     model = start(Classifier, config, data, run, stage, previous)
-    fit(config, model, Augmented(data, config, mean), run, stage, config.classifier_epochs)
+    fit(
+        config,
+        model,
+        Augmented(data, ZoomCrop(config.crop, config.resize, config.scales, tuple(mean))),
+        run,
+        stage,
+        config.classifier_epochs,
+    )
     save(run, model, stage, mean)
     return model
 
@@ -442,7 +433,14 @@ def fit_segmenter(
 ) -> Segmenter:
     """One PSL network, from backbone weights or from the network before it."""
     model = start(Segmenter, config, data, run, stage, previous)
-    fit(config, model, Augmented(data, config, mean), run, stage, config.epochs)
+    fit(
+        config,
+        model,
+        Augmented(data, ZoomCrop(config.crop, config.resize, config.scales, tuple(mean))),
+        run,
+        stage,
+        config.epochs,
+    )
     save(run, model, stage, mean)
     return model
 
@@ -477,10 +475,6 @@ def rate(config: Config, step: int, steps: int, epochs: float) -> float:
 def optimizer_of(config: Config, model: Classifier) -> torch.optim.Optimizer:
     """The optimiser, with the backbone at lr and the new layers at head_lr (sec. 4.1)."""
     return optim.two_rates(config, model, model.backbone)
-
-
-def stack(items: list[dict[str, Tensor]]) -> dict[str, Any]:
-    return {name: torch.stack([item[name] for item in items]) for name in items[0]}
 
 
 def mean_pixel(data: Any, quiet: bool = False) -> list[float]:
