@@ -357,7 +357,7 @@ def test_two_files_of_one_name_do_not_overwrite_each_other(tmp_path: Path) -> No
 
 
 def test_wrong_words_are_refused_with_the_right_ones(tmp_path: Path, voc: Path) -> None:
-    with pytest.raises(DataError, match=r"got layout='vok'.*expected one of voc, coco, sbd, cityscapes, objects, masks"):
+    with pytest.raises(DataError, match=r"got layout='vok'.*expected one of voc, coco, sbd, cityscapes, cub, imagenet-s"):
         read(voc, layout="vok")
     with pytest.raises(DataError, match=r"difficult='maybe'.*present, unknown, absent"):
         read(voc, difficult="maybe")

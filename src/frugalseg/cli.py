@@ -61,7 +61,7 @@ class Check:
     """What to check.
 
     Args:
-        layout: voc, coco, sbd, cityscapes, objects, masks, tags, classes or images; empty looks for itself.
+        layout: voc, coco, sbd, cityscapes, cub, imagenet-s, objects, masks, tags, classes or images; empty looks for itself.
         skip_limit: share of pictures that may be left out as broken before training is refused.
     """
 

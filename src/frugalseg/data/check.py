@@ -23,10 +23,10 @@ from rich.markup import escape
 from rich.padding import Padding
 from rich.table import Table
 
-from frugalseg.data import cityscapes, coco, files, folder, images, sbd, voc
+from frugalseg.data import coco, files, folder, images, sbd, voc
 from frugalseg.data.dataset import Data, Record
 from frugalseg.data.problems import DataError, Problem, Problems
-from frugalseg.data.readers import excess, gather
+from frugalseg.data.readers import OWN, excess, gather
 from frugalseg.data.verify import Looked
 from frugalseg.methods import METHODS, Method
 from frugalseg.types import IGNORE
@@ -159,9 +159,8 @@ def split_lists(path: Path, data: Data, options: files.Options, problems: Proble
     """
     if data.layout == "coco":
         return coco.members(path, options)
-    if data.layout == "cityscapes":
-        cities = cityscapes.index(path, options, Problems())
-        return {split: cityscapes.members(cities, split) for split in cityscapes.lists(path)}
+    if data.layout in ("cityscapes", "cub", "imagenet-s"):
+        return OWN[data.layout].split_lists(path, options, Problems())
     if data.layout == "sbd":
         index = sbd.index(path, options, Problems())
         return {split: sbd.members(path, split, index, problems) for split in sbd.lists(path)} or {"all": list(index)}

@@ -21,33 +21,34 @@ PICTURE, MASK = "_leftImg8bit", "_gtFine_labelIds"
 
 def read(root: Path, split: str | None, options: files.Options, problems: Problems) -> tuple[tuple[str, ...], list[Record]]:
     """Classes and records of a split (None: of all). A picture is called SPLIT/CITY/CITY_000000_000019."""
-    if split is not None and split not in lists(root):
-        raise DataError(f"split: got {split!r}, expected a folder in {root / 'leftImg8bit'}: {', '.join(lists(root))}.")
-    pictures, masks = index(root, options, problems), _named(root / "gtFine", MASK, root, options)
+    splits = _splits(root)
+    if split is not None and split not in splits:
+        raise DataError(f"split: got {split!r}, expected a folder in {root / 'leftImg8bit'}: {', '.join(splits)}.")
+    pictures = _named(root / "leftImg8bit", PICTURE, root, options, problems)
+    masks = _named(root / "gtFine", MASK, root, options, Problems())
     records = []
-    for name in members(pictures, split):
+    for name in _members(pictures, split):
         if name not in masks:
             problems.add("mask-missing", files.shown(pictures[name], root))
         records.append(Record(name, pictures[name], semantic=masks.get(name)))
     return CLASSES, records
 
 
-def index(root: Path, options: files.Options, problems: Problems) -> dict[str, Path]:
-    """Every picture by name."""
-    return _named(root / "leftImg8bit", PICTURE, root, options, problems)
+def split_lists(root: Path, options: files.Options, problems: Problems) -> dict[str, list[str]]:
+    """The pictures of each split."""
+    pictures = _named(root / "leftImg8bit", PICTURE, root, options, problems)
+    return {split: _members(pictures, split) for split in _splits(root)}
 
 
-def lists(root: Path) -> list[str]:
-    """The names of the splits."""
+def _splits(root: Path) -> list[str]:
     return sorted(path.name for path in (root / "leftImg8bit").iterdir() if path.is_dir())
 
 
-def members(pictures: dict[str, Path], split: str | None) -> list[str]:
-    """The pictures of a split, None for all."""
+def _members(pictures: dict[str, Path], split: str | None) -> list[str]:
     return [name for name in pictures if split is None or name.startswith(f"{split}/")]
 
 
-def _named(folder: Path, ending: str, root: Path, options: files.Options, problems: Problems | None = None) -> dict[str, Path]:
+def _named(folder: Path, ending: str, root: Path, options: files.Options, problems: Problems) -> dict[str, Path]:
     """The files whose names end so. gtFine holds three other kinds for each picture, which are no news."""
-    found = files.pictures(folder, root, problems or Problems(), options.follow_links)
+    found = files.pictures(folder, root, problems, options.follow_links)
     return {name.removesuffix(ending): path for name, path in found.items() if name.endswith(ending)}

@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 
-from frugalseg.data import coco, files, images, tags, verify
+from frugalseg.data import coco, cub, files, imagenet_s, images, tags, verify
 from frugalseg.data.dataset import Record
 from frugalseg.data.images import SUFFIXES
 from frugalseg.data.problems import DataError, Problems
@@ -45,6 +45,10 @@ def sniff(root: Path) -> str:
         raise DataError(f"{root}: the VOC data set lies deeper; type {below[0].parent}")
     if (root / "leftImg8bit").is_dir():
         return "cityscapes"
+    if cub.home(root):
+        return "cub"
+    if imagenet_s.is_here(root):
+        return "imagenet-s"
     if (root / "img").is_dir() and (root / "inst").is_dir():
         return "sbd"
     if coco.lists(root):

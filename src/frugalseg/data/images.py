@@ -19,12 +19,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from frugalseg.data import matlab
+from frugalseg.data import codes, matlab
 
 MAX_PIXELS = 100_000_000
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".pbm"})
-CITYSCAPES = "_gtFine_labelIds.png"  # masks whose ids are renumbered, told by their names as Matlab's are by their ending
-CITYSCAPES_TRAINED = [7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33]
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM")  # no EPS and the like: PIL would start other programs for them
 ORIENTATION = 0x0112  # the EXIF tag; 1 = as stored, the others are how to turn the stored pixels:
 TURNS = {
@@ -91,7 +89,7 @@ def decode(content: bytes, name: Path | str, max_pixels: int = MAX_PIXELS) -> Te
 def load_mask(
     path: Path | str, picture: Path | str | None = None, size: tuple[int, int] | None = None, max_pixels: int = MAX_PIXELS
 ) -> Tensor:
-    """The ids of a label mask as (H, W) int64: palette indices or grey values of 1, 8 or 16 bits, never colours.
+    """The ids of a label mask as (H, W) int64: palette indices or grey values of 1, 8 or 16 bits, never colours (but `codes`).
 
     picture: the file the mask belongs to. The mask must have the size of the upright picture; if it has the size of the stored,
     unturned one instead, it was drawn on that and is turned along. size: (H, W) of the upright picture, if it is known already.
@@ -102,21 +100,15 @@ def load_mask(
     with _opened(path, max_pixels, code="mask-broken") as image:
         if image.format == "JPEG":
             raise BadImage(path, "a mask stored as JPEG has wrong ids at borders; export it as PNG", "mask-lossy")
-        if image.mode not in ("1", "L", "P", "I") and not image.mode.startswith("I;16"):
+        code = codes.of(Path(path))
+        if image.mode not in ("1", "L", "P", "I") and not image.mode.startswith("I;16") and not (code and code.bands):
             raise BadImage(path, f"a mask of mode {image.mode} stores colours; expected one channel of class ids", "mask-rgb")
         image.load()
         upright = _upright(image)
         if picture is not None and (upright.height, upright.width) != size:
             upright = _turned_like(upright, picture, path, max_pixels)
-        ids = np.array(upright).astype(np.int64)
-    return torch.from_numpy(_renumbered(ids) if Path(path).name.endswith(CITYSCAPES) else ids)
-
-
-def _renumbered(ids: np.ndarray) -> np.ndarray:
-    """Cityscapes' label ids as the ids 1..19 of its trained classes, 255 for the others and for values that are no ids."""
-    table = np.full(256, 255, np.int64)
-    table[CITYSCAPES_TRAINED] = np.arange(1, 20)
-    return table[np.clip(ids, 0, 255)]
+        values = np.array(upright)
+    return torch.from_numpy(code.ids(values, Path(path)) if code else values.astype(np.int64))
 
 
 def _matlab_mask(path: Path, size: tuple[int, int] | None, max_pixels: int) -> Tensor:

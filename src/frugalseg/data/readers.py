@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
-from frugalseg.data import archive, cityscapes, coco, files, folder, images, sbd, voc
+from frugalseg.data import archive, cityscapes, coco, cub, files, folder, imagenet_s, images, sbd, voc
 from frugalseg.data.dataset import Data
 from frugalseg.data.problems import LABEL, OBJECT, PICTURE, ROW, DataError, Problems
 from frugalseg.data.verify import Looked, usable
 
-LAYOUTS = ("voc", "coco", "sbd", "cityscapes", "objects", "masks", "tags", "classes", "images")
-OWN = {"voc": voc, "coco": coco, "sbd": sbd, "cityscapes": cityscapes}  # the layouts with a module of their own
+# The layouts with a module of their own.
+OWN: dict[str, Any] = {"voc": voc, "coco": coco, "sbd": sbd, "cityscapes": cityscapes, "cub": cub, "imagenet-s": imagenet_s}
+LAYOUTS = (*OWN, "objects", "masks", "tags", "classes", "images")
 
 
 def read(
