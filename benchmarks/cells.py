@@ -23,7 +23,8 @@ from typing import Any
 from benchmarks.claims import PLANS
 from benchmarks.plan import ROOT, Cell
 from frugalseg import config
-from frugalseg.training import CIRCUMSTANCES
+from frugalseg.methods import METHODS
+from frugalseg.training import CIRCUMSTANCES, kinds
 
 RESULTS, RUNS = ROOT / "benchmarks" / "results", ROOT / "runs" / "bench"
 NUCLEI_SPLIT = ROOT / "configs" / "nuclei_splits.csv"  # 100 pictures to learn from, 40 to score on
@@ -77,7 +78,7 @@ def measure(cell: Cell, quiet: bool = False) -> None:
     """Train the cell's run, or finish it, score its rows, and write its file."""
     from benchmarks import ranked, results
     from frugalseg.data import read
-    from frugalseg.methods import METHODS, OBJECTS
+    from frugalseg.methods import OBJECTS
     from frugalseg.run import peak_memory, read_log
     from frugalseg.training import fit, recall
 
@@ -196,8 +197,11 @@ def owed(cells: Sequence[Cell]) -> list[Cell]:
 
 
 def outdated(cell: Cell) -> bool:
+    """Whether the cell's file was made by other settings; one that did not exist then was what is now its default."""
     now = json.loads(json.dumps(portable(cell.settings(RUNS, photos()))))
-    return json.loads(cell.file(RESULTS).read_text("utf-8"))["config"] != now
+    unsaid = {name: option.default for name, option in config.options(*kinds(METHODS[cell.method])).items()}
+    before = {name: json.loads(json.dumps(unsaid.get(name))) for name in now}
+    return before | json.loads(cell.file(RESULTS).read_text("utf-8"))["config"] != now
 
 
 def run(cells: Sequence[Cell], jobs: int) -> list[str]:

@@ -80,12 +80,3 @@ def test_a_shard_that_is_cut_short_gives_its_next_good_picture(pictures: list[Pa
     views = r2o.Views(data, r2o.Config(prior="whole", refine="none", side=32))
     with pytest.warns(UserWarning, match="left out, the next one takes its place"):
         assert views[broken]["views"].shape == (2, 3, 32, 32)
-
-
-def test_a_list_of_classes_chooses_their_folders(pictures: list[Path], tmp_path: Path) -> None:
-    data = read(pack(tmp_path / "packed", pictures, "all.zip"))
-    (tmp_path / "list.txt").write_text("cat\nhorse\n")
-    assert {name.split("/")[0] for name in r2o.subset(data, str(tmp_path / "list.txt")).names} == {"cat"}
-    (tmp_path / "list.txt").write_text("horse\n")
-    with pytest.raises(ValueError, match="none of the 6 pictures"):
-        r2o.subset(data, str(tmp_path / "list.txt"))

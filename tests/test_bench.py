@@ -180,6 +180,11 @@ def test_finished_cells_are_skipped_and_outdated_ones_said(
     monkeypatch.setattr(cells, "start", lambda *_: pytest.fail("a finished cell was started again"))
     assert cells.main(words) == 0
     assert {path: path.read_text() for path in before} == before
+    for path, text in before.items():  # written before there was such a setting
+        record = json.loads(text)
+        del record["config"]["limit"]
+        results.save(path, record)
+    assert not any(map(cells.outdated, cells.chosen("*/first-seed?", "")))
     (tmp_path / "threshold_bright.yaml").write_text("level: 100\nrounds: 7\nworkers: 0\n")
     capsys.readouterr()
     assert cells.main(["--list", *words]) == 0

@@ -62,10 +62,12 @@ class Check:
 
     Args:
         layout: voc, coco, sbd, cityscapes, cub, imagenet-s, objects, masks, tags, classes or images; empty looks for itself.
+        classes: a text file of class folders, one a line: only pictures in them are looked at; empty takes all.
         skip_limit: share of pictures that may be left out as broken before training is refused.
     """
 
     layout: str = ""
+    classes: str = ""
     skip_limit: float = 0.05
 
 
@@ -203,12 +205,14 @@ class Regions:
 
     Args:
         split: the list of pictures; empty takes all.
+        classes: a text file of class folders, one a line: only pictures in them are taken; empty takes all.
         jobs: pictures at a time; 0 takes all cores.
         cache: folder of the cache; empty takes $FRUGALSEG_CACHE, else the user's cache folder.
         arguments: of the tool, such as '{"segments": 200}'.
     """
 
     split: str = ""
+    classes: str = ""
     jobs: int = 0
     cache: str = ""
     arguments: dict[str, Any] | None = None
@@ -258,7 +262,8 @@ def check(words: list[str], given: dict[str, Any]) -> int:
     from frugalseg.data.check import check as examine
 
     options = config.resolve([Check], given)
-    report = examine(Path(words[0]), layout=options["layout"] or None, skip_limit=options["skip_limit"])
+    layout, classes = options["layout"] or None, options["classes"] or None
+    report = examine(Path(words[0]), layout, options["skip_limit"], classes=classes)
     show(report)
     return OK if report.ok else PROBLEM
 
@@ -286,7 +291,7 @@ def train(words: list[str], given: dict[str, Any]) -> int:
         common = config.resolve(
             [Selection], *({name: value for name, value in layer.items() if name in known} for layer in (*written, given))
         )
-        data = read(place, split=common["split"] or None, skip_limit=common["skip_limit"])
+        data = read(place, common["split"] or None, skip_limit=common["skip_limit"], classes=common["classes"] or None)
         method = suggest(data)
         say(f"{place} has {', '.join(sorted(data.offers - {'image'}))}: training {method.name}, {method.summary}")
     settings = config.resolve(kinds(method), *written, given)
@@ -400,7 +405,7 @@ def regions(words: list[str], given: dict[str, Any]) -> int:
     if strange:
         raise UsageError("\n".join(strange))
     cache = Cache(options["cache"] or None)
-    data = read(place, split=options["split"] or None)
+    data = read(place, split=options["split"] or None, classes=options["classes"] or None)
     filled = fill(data, name, cache, jobs=options["jobs"] or None, **arguments)
     counts = f"{filled.made} made, {filled.found} there before, {filled.unkept} not kept, {len(filled.failed)} failed"
     failures = [f"  {picture}: {why}" for picture, why in filled.failed.items()]

@@ -36,6 +36,7 @@ class Selection:
     Args:
         split: the list of pictures to learn from; empty takes them all.
         val: the list to score on when training is over, if it exists and has masks; empty scores nothing.
+        classes: a text file of class folders, one a line, to learn from their pictures only (ImageNet-100); empty takes all.
         limit: learn from the first N pictures only; 0 takes all.
         skip_limit: share of pictures that may be left out as broken before that is an error.
         masks_from: a finished run whose masks of these pictures are the labels, in place of the pictures' own.
@@ -44,6 +45,7 @@ class Selection:
 
     split: str = "train"
     val: str = "val"
+    classes: str = ""
     limit: int = 0
     skip_limit: float = 0.05
     masks_from: str = ""
@@ -85,13 +87,16 @@ def train(method: str, data: str | Path | Data, **settings: Any) -> Predictor:
 def fit(method: Method, data: str | Path | Data, settings: Mapping[str, Any], folder: Path | None = None) -> Predictor:
     """`train` with settings that are already resolved; `folder` is that of a run to go on with."""
     from frugalseg.data import read
+    from frugalseg.data.subset import of_classes
     from frugalseg.predictor import Predictor
     from frugalseg.run import Run
 
     settings = without_download(settings) if settings["dry_run"] else settings
     recipe, runtime = config.build(method.config, settings), config.build(Runtime, settings)
     if isinstance(data, (str, Path)):
-        data = read(data, split=settings["split"] or None, skip_limit=settings["skip_limit"])
+        data = read(data, settings["split"] or None, skip_limit=settings["skip_limit"], classes=settings["classes"] or None)
+    elif settings["classes"]:
+        data = of_classes(data, settings["classes"])
     limit = DRY_PICTURES if settings["dry_run"] else settings["limit"]
     chosen = data.select(range(min(limit, len(data)))) if limit else data
     if settings["masks_from"]:

@@ -116,6 +116,7 @@ def check(
     skip_limit: float = 0.05,
     methods: Mapping[str, Method] | None = None,
     *,
+    classes: Path | str | None = None,
     difficult: str = "present",
     max_pixels: int = images.MAX_PIXELS,
     follow_links: bool = False,
@@ -127,7 +128,7 @@ def check(
     root, problems = Path(path).expanduser(), Problems()
     options = files.Options(difficult, max_pixels, follow_links)
     try:
-        data, looked = gather(root, None, layout, options, problems)
+        data, looked = gather(root, None, layout, options, problems, listed=classes)
         lists = split_lists(root, data, options, problems)
         if not any(lists.values()):
             raise DataError(f"{root}: no picture found")

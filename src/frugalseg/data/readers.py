@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from frugalseg.data import archive, cityscapes, coco, cub, files, folder, imagenet_s, images, sbd, voc
+from frugalseg.data import archive, cityscapes, coco, cub, files, folder, imagenet_s, images, sbd, subset, voc
 from frugalseg.data.dataset import Data
 from frugalseg.data.problems import LABEL, OBJECT, PICTURE, ROW, DataError, Problems
 from frugalseg.data.verify import Looked, usable
@@ -22,6 +22,7 @@ def read(
     verify: bool = True,
     skip_limit: float = 0.05,
     *,
+    classes: Path | str | None = None,
     difficult: str = "present",
     max_pixels: int = images.MAX_PIXELS,
     follow_links: bool = False,
@@ -31,16 +32,18 @@ def read(
     split: name of a list or subfolder; None takes every picture. layout: one of LAYOUTS; None recognises it.
     verify: decode every file once before training relies on it (cached, so the next read is instant).
     skip_limit: the share of pictures, labels, rows or objects that may be left out; more is an error. 1.0 allows any.
+    classes: a text file of class folders, one a line: only pictures in them are read, see `subset.part`.
     difficult: VOC only: whether a class that has only difficult objects is "present", "unknown" or "absent".
     max_pixels: larger pictures are left out. follow_links: accept links that lead out of the folder.
 
     Raises DataError if nothing can be read, too much would be left out, or an argument names something that is not there.
     """
     if archive.is_archive(Path(path).expanduser()) and layout in (None, "images"):
-        return archive.read(Path(path).expanduser(), split, max_pixels)
+        packed = archive.read(Path(path).expanduser(), split, max_pixels)
+        return subset.of_classes(packed, classes) if classes else packed
     options = files.Options(difficult, max_pixels, follow_links)
     problems = Problems()
-    data, _ = gather(Path(path).expanduser(), split, layout, options, problems, verify)
+    data, _ = gather(Path(path).expanduser(), split, layout, options, problems, verify, classes)
     over = excess(data, problems, skip_limit)
     if over:
         faults = "\n".join(f"  - {problem}" for problem in data.problems if problem.effect in over)
@@ -55,9 +58,15 @@ def read(
 
 
 def gather(
-    root: Path, split: str | None, layout: str | None, options: files.Options, problems: Problems, verify: bool = True
+    root: Path,
+    split: str | None,
+    layout: str | None,
+    options: files.Options,
+    problems: Problems,
+    verify: bool = True,
+    listed: Path | str | None = None,
 ) -> tuple[Data, dict[str, Looked]]:
-    """What `read` reads, however much of it is left out, and what was found out about each picture."""
+    """What `read` reads, however much of it is left out, and what was found out about each picture. listed: its `classes`."""
     layout = layout or folder.sniff(root)
     if layout not in LAYOUTS or options.difficult not in voc.DIFFICULT:
         got = f"layout={layout!r} and difficult={options.difficult!r}"
@@ -67,6 +76,8 @@ def gather(
     else:
         classes, records = folder.read(root, split, layout, options, problems)
     root = coco.home(root) if layout == "coco" else root
+    if listed:
+        classes, records = subset.part(listed, classes, records, root)
     looked: dict[str, Looked] = {}
     if verify:
         records, looked = usable(root, records, len(classes), options, problems)

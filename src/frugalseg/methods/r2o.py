@@ -15,7 +15,6 @@ import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -388,7 +387,6 @@ def train(config: Config, data: Any, run: Run) -> Network:
 
     Raises Collapsed when all pictures come to look alike to the network.
     """
-    data = subset(data, config.classes)
     run.expect("data", data.fingerprint)
     run.seed("r2o")
     student = Student(config)
@@ -414,19 +412,6 @@ def train(config: Config, data: Any, run: Run) -> Network:
         watch.see(step, float(width))
     run.save_model(network, {"method": "r2o", "config": asdict(config), "classes": list(CLASSES)})
     return network
-
-
-def subset(data: Any, classes: str) -> Any:
-    """The pictures that lie in a folder named in the file `classes`, such as the list of ImageNet-100; all without a file."""
-    if not classes:
-        return data
-    names = {line.split()[0] for line in Path(classes).read_text(encoding="utf-8").splitlines() if line.strip()}
-    chosen = [index for index, name in enumerate(data.names) if names & set(name.split("/")[:-1])]
-    if not chosen:
-        raise ValueError(
-            f"classes={classes}: none of the {len(data)} pictures of {data.root} lies in one of its {len(names)} folders"
-        )
-    return data.select(chosen)
 
 
 def seeds(run: Run, config: Config, step: int, pictures: int) -> list[int]:

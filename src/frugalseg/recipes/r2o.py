@@ -58,7 +58,6 @@ class Config:
         trust: trust coefficient of LARS (0.001).
         collapse: share of 1/sqrt(width) below which the spread of the projections means collapse; 0 never stops.
         patience: steps in a row below it that stop the training.
-        classes: a text file of class folders, one a line, to learn from their pictures only (ImageNet-100); empty takes all.
         cache: folder of computed superpixels; empty takes $FRUGALSEG_CACHE, else the user's cache folder.
         probe: pictures with object masks, on which the regions are scored along the way (fig. 3); nothing is learned from them.
         probe_split: their list; empty takes all.
@@ -106,7 +105,6 @@ class Config:
     trust: float = 1e-3
     collapse: float = 0.1
     patience: int = 20
-    classes: str = ""
     cache: str = ""
     probe: str = ""
     probe_split: str = ""
