@@ -17,6 +17,7 @@ LIGHT = ["--scales", "[48]", "--test-scales", "[48]", "--longest", "64", "--widt
 SMALL = {
     "pdsl": [*LIGHT, "--count", "10", "--cue-side", "48", "--val", ""],
     "aepsl": ["--crop", "65"],
+    "cam": ["--crop", "65", "--val", ""],
     "biopt": ["--side", "65", "--least", "1", "--known", "2", "--pairs", "6"],
     "r2ios": [*SIDES, "--count", "100", "--rois", "16"],
     "maskrcnn": [*SIDES, "--proposals", "50", "--rois", "16"],
@@ -25,6 +26,7 @@ SMALL = {
 LENGTH = {  # of a training, and the method's default
     "pdsl": ("steps", 100_000),
     "aepsl": ("classifier_epochs", 15),
+    "cam": ("epochs", 15),
     "biopt": ("steps", 10_000),
     "r2ios": ("gate_steps", 100_000),
     "maskrcnn": ("steps", 160_000),

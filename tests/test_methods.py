@@ -42,11 +42,16 @@ PDSL = {
     "n_mask": 2, "n_seed": 2, "proposals": "grid", "count": 30, "scales": (33, 40), "longest": 64, "batch": 2, "steps": 8,
     "test_scales": (33,), "cue_side": 40, "threshold": 0.2,
 }  # fmt: skip
+CAM = {
+    "backbone": "tiny", "crop": 32, "batch": 2, "epochs": 3, "lr": 0.01, "head_lr": 0.01, "min_score": 0.0, "objects": "proposal",
+    "proposals": "grid", "count": 30, "cue_side": 40, "label_loss": "squared",
+}  # fmt: skip
 SETTINGS: dict[str, dict[str, Any]] = {
     "aepsl": {**resume.SETTINGS, "crop": 32, "batch": 2, "plus": 0},
     "biopt": {**BIOPT, **ENGINE},
     "r2ios": {**R2IOS, **ENGINE},
     "pdsl": {**PDSL, **ENGINE},
+    "cam": {**CAM, **ENGINE},
     "maskrcnn": {**MASKRCNN, **ENGINE},
     "r2o": {**R2O, **ENGINE},
 }

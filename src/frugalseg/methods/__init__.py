@@ -65,6 +65,14 @@ METHODS: dict[str, Method] = {
         module="frugalseg.methods.pdsl",
         recipe="frugalseg.recipes.pdsl",
     ),
+    "cam": Method(
+        name="cam",
+        summary="CAM: class activation maps as object masks (Zhou et al., CVPR 2016), the baselines beside PDSL",
+        needs=frozenset({"image", "tags"}),
+        makes=OBJECTS,
+        module="frugalseg.methods.cam",
+        recipe="frugalseg.recipes.cam",
+    ),
     "biopt": Method(
         name="biopt",
         summary="BiOpt: masks of new classes from a few examples (Liu et al., 2020)",

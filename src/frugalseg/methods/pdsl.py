@@ -396,7 +396,7 @@ class PDSL(nn.Module):
     def _predict(self, sample: Sample, tags: str) -> Prediction:
         own = (int(sample.image.shape[-2]), int(sample.image.shape[-1]))
         device = next(self.parameters()).device
-        boxes = whole_if_none(proposals.of(sample, self.config.proposals, self.config.count), own).to(device)
+        boxes = proposals.whole_if_none(proposals.of(sample, self.config.proposals, self.config.count), own).to(device)
         views = [self.view(sample.image.to(device), scale, flip) for scale, flip in self.looks()]
         scores, moved = self.scores(views, boxes, own)
         if tags == "given":
@@ -477,11 +477,6 @@ def mirrored(boxes: Tensor, width: float) -> Tensor:
     return torch.stack([width - boxes[:, 2], boxes[:, 1], width - boxes[:, 0], boxes[:, 3]], 1)
 
 
-def whole_if_none(boxes: Tensor, size: tuple[int, int]) -> Tensor:
-    """The proposals, or the whole picture where there is none."""
-    return boxes if len(boxes) else torch.tensor([[0.0, 0.0, size[1], size[0]]])
-
-
 # -- training --------------------------------------------------------------------------------------------------------
 
 
@@ -497,7 +492,7 @@ class Proposed:
     def __getitem__(self, index: int) -> Tensor:
         sample = self.data[index]
         found = proposals.of(sample, self.config.proposals, self.config.count)
-        return whole_if_none(found, (int(sample.image.shape[-2]), int(sample.image.shape[-1])))
+        return proposals.whole_if_none(found, (int(sample.image.shape[-2]), int(sample.image.shape[-1])))
 
 
 class Views:

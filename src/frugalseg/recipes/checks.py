@@ -1,4 +1,4 @@
-"""What every recipe needs of its settings: to be checked all at once, and to come back from a weights file. Free of torch."""
+"""What recipes need of their settings: to be checked all at once, told in a report, back from a weights file. Free of torch."""
 
 from __future__ import annotations
 
@@ -20,6 +20,16 @@ def refuse(method: str, found: Sequence[str]) -> None:
     """Raises ValueError that lists all faults, if there are any."""
     if found:
         raise ValueError(f"{method} settings are not valid:\n" + "\n".join(f"  - {fault}" for fault in found))
+
+
+def knowledge(weights: str | None, proposals: str = "", cue: str = "") -> tuple[str, ...]:
+    """What a report must say beside the tags: what came in through weights, and through proposals and masks that others made."""
+    notes = [f"backbone weights {weights}"] if weights else []
+    if proposals not in ("", "selective_search", "grid", "random"):
+        notes.append(f"proposals {proposals} (learned from masks, perhaps: MCG's are)")
+    if cue not in ("", "grabcut", "superpixels", "gradient"):
+        notes.append(f"masks {cue} as the cue (learned from masks, perhaps)")
+    return tuple(notes)
 
 
 def restored(kind: type[Config], stored: Mapping[str, Any], **changes: Any) -> Config:

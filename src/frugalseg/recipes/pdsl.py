@@ -120,12 +120,7 @@ class Config:
     @property
     def extra_supervision(self) -> tuple[str, ...]:
         """What a report must say beside the tags: knowledge that came in through weights, proposals or masks."""
-        notes = [f"backbone weights {self.weights}"] if self.weights else []
-        if self.proposals not in ("selective_search", "grid", "random"):
-            notes.append(f"proposals {self.proposals} (learned from masks, perhaps: MCG's are)")
-        if self.cue not in ("grabcut", "superpixels", "gradient"):
-            notes.append(f"masks {self.cue} as the cue (learned from masks, perhaps)")
-        return tuple(notes)
+        return checks.knowledge(self.weights, self.proposals, self.cue)
 
     def __post_init__(self) -> None:
         limits = {

@@ -115,6 +115,11 @@ def of(sample: Sample, source: str, count: int = 2000) -> Tensor:
     return clean(_files(source)(sample.name), size).boxes[:count]
 
 
+def whole_if_none(boxes: Tensor, size: tuple[int, int]) -> Tensor:
+    """The proposals (P, 4), or the whole picture of that (H, W) where there is none."""
+    return boxes if len(boxes) else torch.tensor([[0.0, 0.0, size[1], size[0]]])
+
+
 def recall(data: Data, tool: Callable[..., Tensor], cache: Cache, **arguments: Any) -> RegionScores:
     """How well a tool's boxes cover the annotated objects of the pictures that have any; an empty score if none has."""
     scores = RegionScores(data.classes, data=data.root.resolve().name, split=data.split)

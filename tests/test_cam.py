@@ -1,0 +1,125 @@
+"""Class activation maps as objects: connected parts and nearest proposals by hand, and what the method may not look at."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import toys
+from PIL import Image
+from torch import Tensor
+
+from frugalseg import rle
+from frugalseg.data import Data
+from frugalseg.methods import cam
+from frugalseg.methods.cam import CAM
+from frugalseg.recipes.cam import Config
+from frugalseg.training import train
+from frugalseg.types import Sample
+
+TINY = Config(
+    backbone="tiny", crop=32, batch=2, epochs=1, lr=0.01, head_lr=0.01, min_score=0.0, proposals="grid", count=50, cue_side=40
+)
+ENGINE = {"workers": 0, "accelerator": "cpu", "quiet": True, "name": "run"}
+SIZE = (20, 30)
+
+
+def blobs() -> np.ndarray:
+    """A map with a high blob of 6 × 6, a lower one of 4 × 8 whose corner meets one of 2 × 2, and specks, on a negative ground."""
+    values = np.full(SIZE, -0.5, np.float32)
+    values[2:8, 2:8], values[10:14, 12:20], values[14:16, 20:22], values[18, 28], values[2, 20] = 2.0, 1.0, 0.7, 1.0, 0.3
+    return values
+
+
+class Drawn(CAM):
+    """Its maps are given, its confidences too."""
+
+    def __init__(self, given: Tensor, v: Tensor, **settings: Any) -> None:
+        super().__init__(replace(TINY, **settings), toys.CLASSES)
+        self.given, self.v = given, v
+
+    def localize(self) -> list[cam.Thing]:
+        return self.localized(self.given, self.v, range(len(self.v)), SIZE)
+
+
+def drawn(**settings: Any) -> Drawn:
+    empty, other = np.full(SIZE, -1.0, np.float32), np.zeros(SIZE, np.float32)
+    other[10:14, 12:21] = 5.0
+    return Drawn(torch.from_numpy(np.stack([blobs(), empty, other])), torch.tensor([0.8, 0.9, 0.3]), **settings)
+
+
+def test_parts_are_what_is_connected_above_a_share_of_the_maximum() -> None:
+    found = cam.parts(blobs(), fraction=0.2, smallest=0.01)
+    assert [peak for _, peak in found] == [1.0, 0.5]
+    assert rle.boxes([code for code, _ in found]).tolist() == [[2, 2, 8, 8], [12, 10, 22, 16]]
+    assert rle.areas([code for code, _ in found]).tolist() == [36, 36]
+    specks = cam.parts(blobs(), fraction=0.1, smallest=0.0)
+    assert sorted(rle.areas([code for code, _ in specks]).tolist()) == [1, 1, 36, 36]
+    (largest, _), *others = cam.parts(blobs()[:, 9:], fraction=0.2, smallest=1.0)
+    assert rle.areas([largest]).tolist() == [36]
+    assert others == []
+    assert cam.parts(np.zeros(SIZE, np.float32), 0.2, 0.0) == []
+
+
+def test_objects_score_the_confidence_of_their_class_times_their_peak() -> None:
+    found = drawn().localize()
+    assert [thing.label for thing in found] == [1, 1, 3]
+    assert [thing.score for thing in found] == pytest.approx([0.8, 0.4, 0.3])
+    assert [list(thing.box) for thing in found] == [[2, 2, 8, 8], [12, 10, 22, 16], [12, 10, 21, 14]]
+    assert len(drawn(detections=1).localize()) == 1
+
+
+def test_an_object_becomes_its_nearest_proposal_and_a_proposal_is_one_object_of_a_class(tmp_path: Path) -> None:
+    boxes = torch.tensor([[1.0, 1, 9, 9], [12, 9, 22, 15], [0, 0, 30, 20]])
+    ids = np.zeros(SIZE, np.uint8)
+    ids[3:7, 3:7], ids[11:13, 13:22] = 1, 2
+    Image.fromarray(ids).save(tmp_path / "it.png")
+    sample = Sample("it", torch.zeros(3, *SIZE, dtype=torch.uint8), proposals=boxes)
+    model = drawn(objects="proposal", cue=str(tmp_path))
+    found = model.proposed(sample, model.localize(), SIZE)
+    assert [(thing.label, list(thing.box)) for thing in found] == [
+        (1, [1, 1, 9, 9]),
+        (1, [12, 9, 22, 15]),
+        (3, [12, 9, 22, 15]),
+    ]
+    assert rle.areas([thing.code for thing in found]).tolist() == [16, 18, 18]
+    whole = model.proposed(replace(sample, proposals=boxes[2:]), model.localize(), SIZE)
+    assert [(thing.label, thing.score) for thing in whole] == [(1, pytest.approx(0.8)), (3, pytest.approx(0.3))]
+    assert len(model.proposed(replace(sample, proposals=boxes[:0]), model.localize(), SIZE)) == 2, "the picture stands in"
+
+
+@pytest.mark.parametrize("kind", ["parts", "proposal"])
+def test_given_tags_make_objects_of_their_classes_alone(kind: str) -> None:
+    torch.manual_seed(0)
+    model = CAM(replace(TINY, objects=kind, min_score=0.999), toys.CLASSES)
+    torch.nn.init.normal_(model.fc.weight, std=5.0)
+    image = torch.randint(0, 255, (3, 40, 48), dtype=torch.uint8)
+    (free,) = model.predict([Sample("it", image)])
+    (told,) = model.predict([Sample("it", image, tags=torch.tensor([1.0, 0.0, 1.0]))], tags="given")
+    assert set(told.instances.labels.tolist()) <= {1, 3}
+    assert len(told.instances)
+    assert (free.instances.scores >= 0).all()
+    with pytest.raises(ValueError, match="needs the picture's tags"):
+        model.predict([Sample("it", image)], tags="given")
+
+
+def test_masks_and_boxes_of_other_pictures_change_nothing(tmp_path: Path) -> None:
+    def fitted(data: Data, out: Path) -> dict[str, Tensor]:
+        settings = {name: getattr(TINY, name) for name in TINY.__dataclass_fields__}
+        return train("cam", data, out=str(out), **settings, **ENGINE).network.state_dict()
+
+    data = toys.write(tmp_path / "pictures")
+    one, other = fitted(data, tmp_path / "a"), fitted(toys.shuffled(data), tmp_path / "b")
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_what_came_in_beside_the_tags_is_said() -> None:
+    assert replace(TINY, proposals="mcg/", cue="masks/").extra_supervision == ()
+    told = replace(TINY, weights="w.pth", proposals="mcg/", cue="masks/", objects="proposal").extra_supervision
+    assert [note.split()[0] for note in told] == ["backbone", "proposals", "masks"]
+    with pytest.raises(ValueError, match=r"(?s)fraction=2.*cam_scales"):
+        replace(TINY, fraction=2, cam_scales=())
