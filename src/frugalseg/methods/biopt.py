@@ -673,11 +673,13 @@ def tasks_of(config: Config, model: BiOpt, base: Base, run: Run) -> Tasks:
 
 
 def optimizer_of(config: Config, model: BiOpt) -> torch.optim.Optimizer:
-    """SGD on what learns (sec. 5.1); with init "support" the init module has no part in the loss."""
+    """The recipe's optimiser of what learns (SGD, sec. 5.1); with init "support" the init module has no part in the loss."""
     model.init.requires_grad_(config.init == "module")
     learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
     if not learning:
         raise ValueError("nothing can learn: every block is frozen and init is 'support'; lower frozen, or give steps=0")
+    if config.optimizer == "adamw":
+        return torch.optim.AdamW(learning, lr=config.lr, weight_decay=config.weight_decay)
     return torch.optim.SGD(learning, lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay)
 
 

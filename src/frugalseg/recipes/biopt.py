@@ -40,9 +40,10 @@ class Config:
         inner_lr: rate of the inner loop (0.1), on the sum over the positions of the map.
         first_order: take the inner gradient for a constant in the outer loop (the paper: no).
         align: weight of PANet's alignment loss, references segmented by the query's prototypes (the paper has none).
+        optimizer: "sgd" is the paper's; "adamw" learns in few steps.
         lr: learning rate (7e-3).
-        momentum: of SGD (0.9).
-        weight_decay: of SGD (5e-4).
+        momentum: of "sgd" (0.9).
+        weight_decay: of the optimiser (5e-4).
         drops: steps at which the rate falls to a tenth (COCO-20i: 10,000).
         test_scales: scales of the query whose probabilities are averaged (sec. 5.3, table 5 "w/").
         known: training pictures of each class whose mean prototype `predict` uses for the classes learned from.
@@ -74,6 +75,7 @@ class Config:
     inner_lr: float = 0.1
     first_order: bool = False
     align: float = 0.0
+    optimizer: Literal["sgd", "adamw"] = "sgd"
     lr: float = 7e-3
     momentum: float = 0.9
     weight_decay: float = 5e-4
