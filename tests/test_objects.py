@@ -25,6 +25,7 @@ from frugalseg.data import DataError, read, shapes
 from frugalseg.evaluation import evaluate
 from frugalseg.export import folder, png
 from frugalseg.methods import OBJECTS, Method
+from frugalseg.metrics.corloc import CorLoc
 from frugalseg.metrics.instances import COCO, InstanceScores
 from frugalseg.metrics.panoptic import PanopticScores
 from frugalseg.predictor import Predictor
@@ -103,6 +104,26 @@ def test_coco_and_voc_layouts_score_alike(predictor: Predictor, pictures: Path) 
     assert coco.values == pytest.approx(voc.values, nan_ok=True)
 
 
+def test_a_model_that_learned_from_tags_is_scored_by_corloc_beside(predictor: Predictor, pictures: Path) -> None:
+    predictor.method = Method("weak", "Weak", frozenset({"image", "tags"}), OBJECTS, "", "")
+    scores = evaluate(predictor, pictures, "Segmentation/val", quiet=True)
+    assert isinstance(scores.beside, CorLoc)
+    assert scores.beside.value == 1.0, "all boxes of the oracle are true"
+    assert "corloc|boxes|iou>0.5|shapes|Segmentation/val|n=8: 100.00 [100.00, 100.00]" in " ".join(str(scores).split())
+    metrics = json.loads((predictor.folder / "metrics.json").read_text())
+    assert [*metrics][-1] == scores.beside.protocol
+    assert metrics[scores.protocol]["values"].keys() >= {"AP25", "AP50", "AP70", "AP75"}
+
+    data = read(pictures, "Segmentation/val")
+    boxes = data.only("image", "tags", "boxes")
+    alone = evaluate(predictor, boxes, quiet=True)
+    assert isinstance(alone, CorLoc)
+    assert (alone.value, alone.images) == (1.0, 8)
+    mixed = type(data)(data.root, data.layout, data.split, data.classes, [*data.records[:3], *boxes.records[3:]])
+    both = evaluate(predictor, mixed, quiet=True)
+    assert (both.images, both.beside.images) == (3, 8)
+
+
 def test_data_that_cannot_score_is_refused(predictor: Predictor, pictures: Path) -> None:
     with pytest.raises(DataError, match="no picture has object masks"):
         evaluate(predictor, read(pictures).only("image", "tags", "boxes"))
@@ -170,6 +191,7 @@ def test_many_objects_take_16_bits(tmp_path: Path) -> None:
 
 
 def test_the_report_shows_the_values(predictor: Predictor, pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    predictor.method = Method("weak", "Weak", frozenset({"image", "tags"}), OBJECTS, "", "")
     evaluate(predictor, pictures, "Segmentation/val", quiet=True)
 
     @dataclass(frozen=True)
@@ -183,7 +205,9 @@ def test_the_report_shows_the_values(predictor: Predictor, pictures: Path, monke
     monkeypatch.setitem(report.METHODS, "oracle", method)
     (predictor.folder / "config.yaml").write_text(f"method: oracle\ndata: {pictures}\nsplit: Segmentation/train\n")
     page = report.write(predictor.folder).read_text()
-    assert all(words in page for words in ("AP^r@0.5", "AP75", "panoptic quality", "95 % interval", "mAP VOC12"))
+    assert all(
+        words in page for words in ("AP^r@0.5", "AP75", "AP25", "panoptic quality", "95 % interval", "mAP VOC12", "CorLoc")
+    )
 
 
 def test_large_pictures_are_predicted_in_tiles(pictures: Path, predictor: Predictor) -> None:

@@ -16,6 +16,7 @@ from frugalseg.data.problems import DataError
 from frugalseg.export import png
 from frugalseg.files import write_json
 from frugalseg.methods import FOREGROUND, NEW_CLASSES, OBJECTS
+from frugalseg.metrics.corloc import CorLoc
 from frugalseg.metrics.fewshot import FewShotResult
 from frugalseg.metrics.foreground import ForegroundScores
 from frugalseg.metrics.instances import InstanceScores
@@ -36,7 +37,7 @@ def evaluate(
     shots: int = 0,
     episodes: int = 1000,
     seeds: int = 1,
-) -> SemanticScores | FewShotResult | InstanceScores | ForegroundScores:
+) -> SemanticScores | FewShotResult | InstanceScores | CorLoc | ForegroundScores:
     """Mean IoU of the model's class masks on pictures with masks; the run folder keeps metrics, masks and overlays.
 
     A model of foreground masks is scored against everything annotated, see `frugalseg.foreground`. A model of object masks

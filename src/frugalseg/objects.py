@@ -1,4 +1,4 @@
-"""Score a model that makes object masks: average precision of masks, boxes and borders, panoptic quality, all from one pass."""
+"""Score a model that makes object masks: average precision of masks, boxes and borders, panoptic quality, CorLoc, in one pass."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from frugalseg.data import Data
 from frugalseg.data.problems import DataError
 from frugalseg.evaluation import expect_classes, record, telling
 from frugalseg.export import coco, png
+from frugalseg.metrics.corloc import CorLoc
 from frugalseg.metrics.instances import InstanceScores, Kind
 from frugalseg.metrics.panoptic import PanopticScores
 from frugalseg.predictor import Predictor
@@ -24,31 +25,62 @@ KINDS: tuple[Kind, ...] = ("mask", "box", "boundary")
 
 def evaluate(
     predictor: Predictor, data: Data, tags: Literal["predicted", "ground-truth"] = "predicted", quiet: bool = False
-) -> InstanceScores:
+) -> InstanceScores | CorLoc:
     """Scores of the masks; the run folder keeps those of boxes, borders and panoptic quality too.
 
-    There, predictions/<list> holds results.json and truth.json, which any tool for COCO scores, objects/ (indexed PNG) and
-    pictures of the best, median and worst. Raises DataError for data without object masks or with other classes.
+    A model that learned from tags is scored by CorLoc beside that, also on pictures that have boxes alone; by nothing else where
+    no picture has masks. The run's predictions/<list> holds results.json and truth.json, which any tool for COCO scores, objects/
+    (indexed PNG) and pictures of the best, median and worst. Raises DataError for data that cannot score it or has other classes.
     """
-    if "instances" not in data.offers:
+    weak = "tags" in predictor.method.needs
+    masked = [index for index, known in enumerate(data.records) if "instances" in known.fields]
+    boxed = [index for index, known in enumerate(data.records) if weak and known.fields & {"instances", "boxes"} == {"boxes"}]
+    if not masked and not boxed:
         raise DataError(f"{data.root}, list {data.split!r}: no picture has object masks to score with; give another --split")
     expect_classes(predictor, data)
-    told = tags == "ground-truth"
-    about = data.root.resolve().name, (data.split or "all") + ("+ground-truth-tags" if told else "")
+    told: Literal["given", "predicted"] = "given" if tags == "ground-truth" else "predicted"
+    about = data.root.resolve().name, (data.split or "all") + ("+ground-truth-tags" if tags == "ground-truth" else "")
+    corloc = CorLoc(predictor.classes, *about) if weak else None
+    if corloc and boxed:
+        locate(predictor, data.select(boxed), corloc, told, quiet)
+    scores = measure(predictor, data.select(masked), about, corloc, told, quiet) if masked else None
+    if corloc and predictor.folder:
+        record(predictor.folder, corloc)
+    if scores is None:
+        assert corloc is not None
+        return corloc
+    scores.beside = corloc
+    return scores
+
+
+def locate(predictor: Predictor, data: Data, corloc: CorLoc, tags: Literal["given", "predicted"], quiet: bool) -> None:
+    """CorLoc of pictures that have boxes alone."""
+    for index, (sample, prediction) in track(enumerate(predictor.stream(data, tags=tags)), "locate", len(data), quiet=quiet):
+        corloc.update(sample.name, prediction.instances, data.boxed(index), prediction.size)
+
+
+def measure(
+    predictor: Predictor,
+    data: Data,
+    about: tuple[str, str],
+    corloc: CorLoc | None,
+    tags: Literal["given", "predicted"],
+    quiet: bool,
+) -> InstanceScores:
+    """All scores of pictures with object masks, which are kept in the run folder. about: names of the data and of the list."""
     scores = {kind: InstanceScores(predictor.classes, *about, kind=kind) for kind in KINDS}
-    panoptic = PanopticScores(predictor.classes, *about)
-    masked = data.select([index for index, known in enumerate(data.records) if "instances" in known.fields])
-    kept: list[Prediction] = []
-    predictions = predictor.stream(masked, tags="given" if told else "predicted")
-    for index, (sample, prediction) in track(enumerate(predictions), "evaluate", len(masked), quiet=quiet):
-        truth = masked.compact(index)
+    panoptic, kept = PanopticScores(predictor.classes, *about), []
+    for index, (sample, prediction) in track(enumerate(predictor.stream(data, tags=tags)), "evaluate", len(data), quiet=quiet):
+        truth = data.compact(index)
         assert truth is not None
         for score in scores.values():
             score.update(sample.name, prediction.instances, truth)
-        panoptic.update(sample.name, prediction.instances, truth, masked.void(index))
+        if corloc:
+            corloc.update(sample.name, prediction.instances, truth, prediction.size)
+        panoptic.update(sample.name, prediction.instances, truth, data.void(index))
         kept.append(prediction)
     if predictor.folder:
-        keep(predictor.folder / "predictions" / about[1].replace("/", "_"), masked, kept, scores["mask"])
+        keep(predictor.folder / "predictions" / about[1].replace("/", "_"), data, kept, scores["mask"])
         for result in (*scores.values(), panoptic):
             record(predictor.folder, result)
     return scores["mask"]

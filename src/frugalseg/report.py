@@ -114,7 +114,7 @@ def percent(value: float | None, digits: int = 1) -> str:
 def measure(protocol: str) -> str:
     """What a protocol id measures, in words."""
     head = protocol.partition("|")[0]
-    return {"miou": "mean IoU", "mean-iou": "mean IoU", "pq": "panoptic quality"}.get(head, head)
+    return {"miou": "mean IoU", "mean-iou": "mean IoU", "pq": "panoptic quality", "corloc": "CorLoc"}.get(head, head)
 
 
 def words(value: Any) -> str:

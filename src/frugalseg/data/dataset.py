@@ -135,6 +135,13 @@ class Data(Dataset[Sample]):
         kept = [codes[number] for number in labels]
         return CompactInstances(torch.from_numpy(rle.boxes(kept)), torch.tensor([*labels.values()], dtype=torch.int64), rles=kept)
 
+    def boxed(self, index: int) -> CompactInstances | None:
+        """The objects of a picture by their boxes, difficult ones as crowds; None where no boxes are known."""
+        boxes = self.records[index].boxes
+        if boxes is None:
+            return None
+        return CompactInstances(*_boxes(boxes), crowd=torch.tensor([box.difficult for box in boxes], dtype=torch.bool))
+
     def void(self, index: int) -> rle.RLE | None:
         """The pixels of a picture that its class mask leaves out (255), where its objects come with one; else None."""
         record = self.records[index]

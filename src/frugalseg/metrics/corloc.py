@@ -1,7 +1,8 @@
 """CorLoc, correct localisation: in how many pictures that show a class its best box meets an object of it.
 
 Definition (Deselaers et al., IJCV 2012): for each class, the share of the pictures that show it in which the best box of the
-class, by confidence, has IoU ≥ 0.5 with any of its objects; mean over the classes that some picture shows. Crowds are no objects.
+class, by confidence, has IoU > 0.5 with any of its objects; mean over the classes that some picture shows. Crowds are no objects.
+The trivial answer, the whole picture as the box of every class, is scored beside it.
 """
 
 from __future__ import annotations
@@ -14,20 +15,24 @@ from rich.table import Table
 
 from frugalseg.metrics.per_image import PerImage, array, number, percent, present_mean
 
+FOUND, WHOLE = 0, 1  # the parts of a row
 
-def best_overlaps(found: Any, truth: Any, classes: int) -> np.ndarray:
-    """(C,) highest IoU of each class's most confident box with its objects, 0 where none is found, NaN where none is shown.
 
-    found, truth: `types.CompactInstances`, the first with scores.
+def best_overlaps(found: Any, truth: Any, classes: int, size: tuple[int, int]) -> np.ndarray:
+    """(2, C) highest IoU of each class's most confident box with its objects, and of the whole picture with them.
+
+    0 where no box is found, NaN where no object is shown. found, truth: `types.CompactInstances`, the first with scores. size:
+    (H, W) of the picture.
     """
     boxes, labels, scores = array(found.boxes), array(found.labels), array(found.scores)
     single = np.ones(len(truth.labels), bool) if truth.crowd is None else ~array(truth.crowd)
     objects, shown = array(truth.boxes)[single], array(truth.labels)[single]
-    row = np.full(classes, np.nan)
+    rows, whole = np.full((2, classes), np.nan), np.array([0.0, 0.0, size[1], size[0]])
     for label in np.unique(shown):
-        own = np.flatnonzero(labels == label)
-        row[label - 1] = overlap(boxes[own[scores[own].argmax()]], objects[shown == label]).max() if len(own) else 0.0
-    return row
+        own, there = np.flatnonzero(labels == label), objects[shown == label]
+        rows[FOUND, label - 1] = overlap(boxes[own[scores[own].argmax()]], there).max() if len(own) else 0.0
+        rows[WHOLE, label - 1] = overlap(whole, there).max()
+    return rows
 
 
 def overlap(box: np.ndarray, others: np.ndarray) -> np.ndarray:
@@ -40,23 +45,29 @@ def overlap(box: np.ndarray, others: np.ndarray) -> np.ndarray:
 class CorLoc(PerImage):
     """Collects best overlaps picture by picture. The score is a fraction, the table is in percent."""
 
-    metric = "corloc|boxes|iou=0.5"
+    metric = "corloc|boxes|iou>0.5"
     threshold = 0.5
 
-    def update(self, name: str, found: Any, truth: Any) -> None:
-        """One picture: what was found, with scores, and its objects, both `types.CompactInstances`."""
-        self._add(name, best_overlaps(found, truth, len(self.classes)))
+    def update(self, name: str, found: Any, truth: Any, size: tuple[int, int]) -> None:
+        """One picture of that (H, W): what was found, with scores, and its objects, both `types.CompactInstances`."""
+        self._add(name, best_overlaps(found, truth, len(self.classes), size))
 
     @property
     def per_class(self) -> dict[str, float]:
         """CorLoc of every class; NaN where no picture shows it."""
         return dict(zip(self.classes, self._class_shares(np.ones((1, self.images), np.int64))[0].tolist(), strict=True))
 
+    @property
+    def baselines(self) -> dict[str, float]:
+        """What takes no learning."""
+        shares = self._class_shares(np.ones((1, self.images), np.int64), WHOLE)
+        return {"the whole picture as the box of every class": float(present_mean(shares)[0])}
+
     def score(self, weights: np.ndarray) -> np.ndarray:
         return present_mean(self._class_shares(weights))
 
     def truth(self) -> np.ndarray:
-        return ~np.isnan(self.stacked())
+        return ~np.isnan(self.stacked()[:, FOUND])
 
     def table(self) -> Table:
         table = Table("class", "CorLoc %", "pictures", title=self.protocol)
@@ -67,6 +78,8 @@ class CorLoc(PerImage):
         table.add_section()
         table.add_row("mean", percent(self.value), str(self.images), style="bold")
         table.add_row("95 % interval", str(self.interval()))
+        for name, share in self.baselines.items():
+            table.add_row(f"trivial: {name}", percent(share))
         return table
 
     def to_json(self, samples: int = 2000, seed: int = 0) -> dict[str, Any]:
@@ -74,7 +87,8 @@ class CorLoc(PerImage):
         return {
             **self._head(samples, seed),
             "per_class": {name: number(share) for name, share in self.per_class.items()},
-            "rows": {name: [number(value) for value in row] for name, row in sorted(self.rows.items())},
+            "baselines": {name: number(share) for name, share in self.baselines.items()},
+            "rows": {name: [[number(value) for value in part] for part in row] for name, row in sorted(self.rows.items())},
         }
 
     @classmethod
@@ -88,8 +102,8 @@ class CorLoc(PerImage):
             raise ValueError(f"no JSON of CorLoc ({type(error).__name__}: {error}); evaluate the run again") from error
         return scores
 
-    def _class_shares(self, weights: np.ndarray) -> np.ndarray:
-        rows = self.stacked()
-        shown, right = ~np.isnan(rows), np.nan_to_num(rows) >= self.threshold
+    def _class_shares(self, weights: np.ndarray, of: int = FOUND) -> np.ndarray:
+        rows = self.stacked()[:, of]
+        shown, right = ~np.isnan(rows), np.nan_to_num(rows) > self.threshold
         total, met = weights @ shown.astype(np.int64), weights @ right.astype(np.int64)
         return np.where(total > 0, met / np.maximum(total, 1), np.nan)

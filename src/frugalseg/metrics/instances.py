@@ -78,7 +78,7 @@ COCO = {
 PDSL = {name: coco(name, [at]) for name, at in (("AP25", 0.25), ("AP50", 0.5), ("AP70", 0.7), ("AP75", 0.75))}
 VOC07, VOC12 = Measure("mAP VOC07", (0.5,), "voc", "11pt"), Measure("mAP VOC12", (0.5,), "voc", "area")
 TABLES: dict[str, tuple[Measure, ...]] = {
-    "mask": (apr(0.5), apr(0.6), apr(0.7), APR_VOLUME, *COCO.values()),
+    "mask": (apr(0.5), apr(0.6), apr(0.7), APR_VOLUME, *COCO.values(), PDSL["AP25"], PDSL["AP70"]),
     "box": (VOC12, VOC07, *COCO.values()),
     "boundary": tuple(COCO.values()),
 }
@@ -122,6 +122,7 @@ class InstanceScores(PerImage):
         self.kind: Kind = kind
         self.measure = measure or TABLES[kind][0]
         self.rows: dict[str, Row] = {}
+        self.beside: PerImage | None = None  # scores of another kind, of the same predictions, that the table tells as well
         self._ranked: dict[Measure, list[Ranking]] = {}
 
     @property
@@ -185,7 +186,7 @@ class InstanceScores(PerImage):
         shown = [measure for measure in TABLES[self.kind] if measure.name in COLUMNS]
         others = [f"{name} {percent(value)}" for name, value in self.values.items() if name not in COLUMNS]
         table = Table("class", *(measure.name for measure in shown), "objects", title=self.protocol)
-        table.caption = "means: " + " · ".join(others)
+        table.caption = "means: " + " · ".join(others) + self._beside()
         for column in table.columns[1:]:
             column.justify = "right"
         values = np.stack([self.measured(measure) for measure in shown], axis=1)
@@ -236,6 +237,11 @@ class InstanceScores(PerImage):
         if self.kind != "box" and len(objects.rles) != len(labels):
             raise ValueError(f"image {name!r}: got {len(objects.rles)} masks for {len(labels)} objects; kind='box' needs none")
         return labels
+
+    def _beside(self) -> str:
+        if self.beside is None:
+            return ""
+        return f"\n{self.beside.protocol}: {percent(self.beside.value)} {self.beside.interval()}"
 
     def _areas(self, objects: CompactInstances) -> np.ndarray:
         """As annotated, else of what is scored: a mask's pixels, a box's sides."""
