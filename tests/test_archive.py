@@ -10,7 +10,8 @@ import pytest
 import torch
 import toys
 
-from frugalseg.data import DataError, archive, read
+from frugalseg.data import DataError, archive, images, read
+from frugalseg.data.check import check
 from frugalseg.data.images import BadImage
 from frugalseg.methods import r2o
 
@@ -80,3 +81,32 @@ def test_a_shard_that_is_cut_short_gives_its_next_good_picture(pictures: list[Pa
     views = r2o.Views(data, r2o.Config(prior="whole", refine="none", side=32))
     with pytest.warns(UserWarning, match="left out, the next one takes its place"):
         assert views[broken]["views"].shape == (2, 3, 32, 32)
+
+
+def test_check_decodes_every_picture_of_every_archive_once(
+    pictures: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "shards"
+    pack(folder, pictures, "train-0.zip")
+    pack(folder, pictures[:2], "val-0.tar")
+    report = check(folder)
+    assert {split: own.pictures for split, own in report.splits.items()} == {"train": 6, "val": 2}
+    assert [(item.code, item.count) for item in report.problems] == [("duplicate-across-splits", 2)]
+    assert {item.method for item in report.methods if item.pictures} == {"r2o"}
+    monkeypatch.setattr(images, "verify", lambda *_: pytest.fail("a picture was decoded again"))
+    assert str(check(folder)) == str(report)
+
+
+def test_check_names_pictures_that_an_archive_holds_damaged(pictures: list[Path], tmp_path: Path) -> None:
+    whole = pack(tmp_path / "shards", pictures, "a.tar")
+    places = sorted((place.start, place.member) for place in read(whole).places.values())
+    damaged = bytearray(whole.read_bytes()[: places[-1][0] + 100])
+    damaged[places[0][0] : places[0][0] + 8] = bytes(8)
+    archive._descriptor.cache_clear()
+    whole.write_bytes(damaged)
+    report = check(whole, skip_limit=1.0)
+    found = {item.code: item.items for item in report.problems}
+    assert report.ok
+    assert found["archive-broken"] == ["a.tar (unexpected end of data)"]
+    assert {item.split()[0] for item in found["image-broken"]} == {places[0][1], places[-1][1]}
+    assert not check(whole).ok

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import zipfile
 from collections.abc import Callable
 from itertools import zip_longest
 from pathlib import Path
@@ -77,6 +78,19 @@ def maps(tmp_path: Path) -> Path:
         picture(tmp_path / "maps" / "images" / f"{name}.png", ord(name))
         mask(tmp_path / "maps" / "objects" / f"{name}.png", 0, 1, 2)
     return tmp_path / "maps"
+
+
+@pytest.fixture
+def packed(tmp_path: Path) -> Path:
+    """A folder of archives with two pictures each."""
+    for split in ("train", "val"):
+        with zipfile.ZipFile(tmp_path / f"{split}.zip", "w") as file:
+            for name in "ab":
+                file.write(picture(tmp_path / "unpacked" / f"{split}_{name}.png", ord(name)), f"{split}_{name}.png")
+    (tmp_path / "packed").mkdir()
+    for path in tmp_path.glob("*.zip"):
+        path.rename(tmp_path / "packed" / path.name)
+    return tmp_path / "packed"
 
 
 def annotate(root: Path, name: str, *labels: str, box: tuple[int, int, int, int] = (1, 1, 8, 6)) -> None:
@@ -187,6 +201,7 @@ SPOILT: dict[str, tuple[str, Callable[[Path], object], str]] = {
     "unreadable": ("sound", lambda root: (root / "classes.txt").write_text("dog\ndog\n"), "names twice: dog"),
     "too-many-left-out": ("sound", broken, "picture left out: 3 of 24"),
     "nothing-to-train": ("sound", bare, "aepsl needs tags"),
+    "archive-broken": ("packed", lambda root: (root / "train-1.tar").write_bytes(b"no"), "train-1.tar (truncated header)"),
     "image-broken": ("sound", lambda root: (root / THIRD).write_bytes(b"no"), f"{THIRD} (cannot be decoded"),
     "image-too-large": ("sound", lambda root: picture(root / THIRD, 1, (99, 99)), f"{THIRD} (99 x 99 pixels"),
     "image-range": ("sound", lambda root: Image.new("F", (8, 6), -1).save(root / "train/images/z.tif"), "z.tif (values -1"),

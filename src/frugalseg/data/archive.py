@@ -12,16 +12,17 @@ import hashlib
 import os
 import tarfile
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from torch import Tensor
 
-from frugalseg.data import images
+from frugalseg.data import facts, files, images, verify
 from frugalseg.data.dataset import Data, Record
 from frugalseg.data.files import is_plain
 from frugalseg.data.problems import DataError, Problem, Problems
+from frugalseg.data.verify import Looked
 
 SUFFIXES = frozenset({".zip", ".tar"})
 
@@ -50,7 +51,7 @@ class Archive(Data):
     def image(self, index: int) -> Tensor:
         """The picture, (3, H, W) uint8 RGB; raises images.BadImage if its bytes are damaged."""
         place = self.places[self.records[index].image]
-        return images.decode(content(place), place.shard / place.member, self.max_pixels)
+        return images.load(place.shard / place.member, self.max_pixels, content(place))
 
     @property
     def fingerprint(self) -> str:
@@ -72,24 +73,45 @@ def is_archive(path: Path) -> bool:
     return path.is_dir() and bool(_shards(path)) and all(item in _shards(path) for item in path.iterdir() if item.is_file())
 
 
-def read(root: Path, split: str | None = None, max_pixels: int = images.MAX_PIXELS) -> Archive:
-    """The pictures in an archive or in the archives of a folder; damaged archives are left out and named in `problems`.
+def read(root: Path, split: str | None, options: files.Options, problems: Problems) -> Archive:
+    """The pictures in an archive or in the archives of a folder; what cannot be read of them is named in `problems`.
 
     split: the archives whose names begin so, of a folder ("train" for train-00001.tar), or every one where none does.
     Raises DataError where not one picture can be read.
     """
-    shards, problems = [root] if root.is_file() else _shards(root), Problems()
+    shards = [root] if root.is_file() else _shards(root)
     chosen = [shard for shard in shards if split and shard.name.startswith(split)] or shards
     places: list[Place] = []
     for shard in chosen:
         try:
-            places += _zip(shard) if shard.suffix.lower() == ".zip" else _tar(shard)
+            for place in _zip(shard) if shard.suffix.lower() == ".zip" else _tar(shard):
+                places.append(place)  # one by one: of a tar that is cut short, those before the cut are kept
         except (OSError, EOFError, zipfile.BadZipFile, tarfile.TarError, RuntimeError) as error:
-            problems.add("image-broken", f"{shard.name} (the archive cannot be read: {error})")
+            problems.add("archive-broken", f"{shard.name} ({error})")
     if not places:
         faults = "\n".join(f"  - {problem}" for problem in problems.list())
         raise DataError(f"{root}: no picture found in {len(chosen)} archives\n{faults}".rstrip())
-    return Archive(root, sorted(places), problems.list(), max_pixels)
+    return Archive(root, sorted(places), problems.list(), options.max_pixels)
+
+
+def examine(data: Archive, options: files.Options, problems: Problems) -> dict[str, Looked]:
+    """Decode every picture, leave those out of `data` that cannot be, and tell by name what was found out about the others."""
+    paths = [record.image for record in data.records]
+
+    def stamp(path: Path) -> list[int]:
+        return facts.of_file(data.places[path].shard)
+
+    known = verify.picture_facts(data.root, paths, options, lambda path: content(data.places[path]), stamp)
+    data.records = verify.readable(data.root, data.records, known, problems)
+    data.problems = problems.list()
+    return {record.name: Looked(known[record.image], None) for record in data.records}
+
+
+def split_lists(data: Archive) -> dict[str, list[str]]:
+    """The pictures of the archives whose names begin with train, val or test; "all" where no name does."""
+    shards = {record.name: data.places[record.image].shard.name for record in data.records}
+    lists = {word: [name for name, shard in shards.items() if shard.startswith(word)] for word in ("train", "val", "test")}
+    return {word: names for word, names in lists.items() if names} or {"all": list(shards)}
 
 
 def content(place: Place) -> bytes:
@@ -115,16 +137,18 @@ def _is_picture(name: str) -> bool:
     return path.suffix.lower() in images.SUFFIXES and is_plain(name) and not any(part.startswith(".") for part in path.parts)
 
 
-def _zip(shard: Path) -> list[Place]:
+def _zip(shard: Path) -> Iterator[Place]:
     with zipfile.ZipFile(shard) as file:
-        entries = [entry for entry in file.infolist() if not entry.is_dir() and _is_picture(entry.filename)]
-        return [Place(shard, entry.filename, 0, entry.file_size) for entry in entries]
+        for entry in file.infolist():
+            if not entry.is_dir() and _is_picture(entry.filename):
+                yield Place(shard, entry.filename, 0, entry.file_size)
 
 
-def _tar(shard: Path) -> list[Place]:
+def _tar(shard: Path) -> Iterator[Place]:
     with tarfile.open(shard, "r:") as file:
-        entries = [entry for entry in file if entry.isreg() and _is_picture(entry.name)]
-        return [Place(shard, entry.name, entry.offset_data, entry.size) for entry in entries]
+        for entry in file:
+            if entry.isreg() and _is_picture(entry.name):
+                yield Place(shard, entry.name, entry.offset_data, entry.size)
 
 
 @functools.lru_cache(maxsize=256)

@@ -23,7 +23,7 @@ from rich.markup import escape
 from rich.padding import Padding
 from rich.table import Table
 
-from frugalseg.data import coco, files, folder, images, sbd, voc
+from frugalseg.data import archive, coco, files, folder, images, sbd, voc
 from frugalseg.data.dataset import Data, Record
 from frugalseg.data.problems import DataError, Problem, Problems
 from frugalseg.data.readers import OWN, excess, gather
@@ -158,6 +158,8 @@ def split_lists(path: Path, data: Data, options: files.Options, problems: Proble
 
     path: the folder or file that was given.
     """
+    if isinstance(data, archive.Archive):
+        return archive.split_lists(data)
     if data.layout == "coco":
         return coco.members(path, options)
     if data.layout in ("cityscapes", "cub", "imagenet-s"):

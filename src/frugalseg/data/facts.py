@@ -19,21 +19,37 @@ from typing import Any
 from frugalseg.progress import track
 
 Facts = dict[str, Any]
+Stamp = Callable[[Path], list[int]]
 FORMAT = 2  # raise it when the facts of any kind change their meaning; a file of another format is not looked at
 CHUNK = 2048
 
 
+def of_file(path: Path) -> list[int]:
+    """Size and modification time of a file."""
+    try:
+        status = path.stat()
+    except OSError:  # a dangling link; `look` says what is wrong with it
+        return [-1, -1]
+    return [status.st_size, status.st_mtime_ns]
+
+
 def of(
-    root: Path, kind: str, paths: Sequence[Path], look: Callable[[Path], Facts], fields: Collection[str] = ()
+    root: Path,
+    kind: str,
+    paths: Sequence[Path],
+    look: Callable[[Path], Facts],
+    fields: Collection[str] = (),
+    stamp: Stamp = of_file,
 ) -> dict[Path, Facts]:
-    """`look(path)` for each path, on all cores, read from the cache where size and modification time have not changed.
+    """`look(path)` for each path, on all cores, read from the cache where its stamp has not changed.
 
     kind: names what `look` finds out; with a dash and a setting if the facts depend on one. look: returns facts that JSON can
     hold, with a "code" if the file is at fault, and never raises for what is in it. fields: what the facts of a sound file have;
     remembered facts without them are of another version, so `look` is called again. A wait of more than two seconds is shown.
+    stamp: two numbers that change when the file does.
     """
     store = _store(root, kind)
-    known, stamps = _load(store, fields), {str(path): _stamp(path) for path in paths}
+    known, stamps = _load(store, fields), {str(path): stamp(path) for path in paths}
     stale = [path for path in paths if str(path) not in known or known[str(path)][:2] != stamps[str(path)]]
     try:
         label = f"reading {kind.partition('-')[0]}s of {root.name}"
@@ -57,14 +73,6 @@ def _parallel(look: Callable[[Path], Facts], paths: Sequence[Path]) -> Iterator[
         for start in range(0, len(paths), CHUNK):
             chunk = paths[start : start + CHUNK]
             yield from zip(chunk, pool.map(look, chunk), strict=True)
-
-
-def _stamp(path: Path) -> list[int]:
-    try:
-        status = path.stat()
-    except OSError:  # a dangling link; `look` says what is wrong with it
-        return [-1, -1]
-    return [status.st_size, status.st_mtime_ns]
 
 
 def _store(root: Path, kind: str) -> Path:

@@ -24,7 +24,7 @@ class Code(NamedTuple):
 
 PICTURE, LABEL, ROW = "picture left out", "label withheld", "row left out"  # the effects that `skip_limit` limits
 OBJECT = "object left out"  # likewise
-CLAIM = "claim left out"
+CLAIM, ARCHIVE = "claim left out", "rest of the archive left out"
 NONE = ""
 
 CODES: dict[str, Code] = {
@@ -37,6 +37,12 @@ CODES: dict[str, Code] = {
     ),
     "nothing-to-train": Code(
         "error", NONE, "No method can learn from the labels that are there.", "Add the labels that the list of methods asks for."
+    ),
+    "archive-broken": Code(
+        "warning",
+        ARCHIVE,
+        "Archives that are damaged, cut short, or compressed tars; the pictures behind the fault are missing.",
+        "Copy the archive again; make a plain tar of a compressed one (`gunzip FILE.tar.gz`).",
     ),
     "image-broken": Code(
         "warning",

@@ -30,7 +30,7 @@ def read(
     """The data set in a folder or a COCO file, a single picture, or the pictures in zip and tar files.
 
     split: name of a list or subfolder; None takes every picture. layout: one of LAYOUTS; None recognises it.
-    verify: decode every file once before training relies on it (cached, so the next read is instant).
+    verify: decode every file once before training relies on it (cached, so the next read is instant); archives are not.
     skip_limit: the share of pictures, labels, rows or objects that may be left out; more is an error. 1.0 allows any.
     classes: a text file of class folders, one a line: only pictures in them are read, see `subset.part`.
     difficult: VOC only: whether a class that has only difficult objects is "present", "unknown" or "absent".
@@ -38,12 +38,9 @@ def read(
 
     Raises DataError if nothing can be read, too much would be left out, or an argument names something that is not there.
     """
-    if archive.is_archive(Path(path).expanduser()) and layout in (None, "images"):
-        packed = archive.read(Path(path).expanduser(), split, max_pixels)
-        return subset.of_classes(packed, classes) if classes else packed
+    root, problems = Path(path).expanduser(), Problems()
     options = files.Options(difficult, max_pixels, follow_links)
-    problems = Problems()
-    data, _ = gather(Path(path).expanduser(), split, layout, options, problems, verify, classes)
+    data, _ = gather(root, split, layout, options, problems, verify and not _is_packed(root, layout), classes)
     over = excess(data, problems, skip_limit)
     if over:
         faults = "\n".join(f"  - {problem}" for problem in data.problems if problem.effect in over)
@@ -67,6 +64,11 @@ def gather(
     listed: Path | str | None = None,
 ) -> tuple[Data, dict[str, Looked]]:
     """What `read` reads, however much of it is left out, and what was found out about each picture. listed: its `classes`."""
+    if _is_packed(root, layout):
+        packed = archive.read(root, split, options, problems)
+        if listed:
+            packed = subset.of_classes(packed, listed)
+        return packed, archive.examine(packed, options, problems) if verify else {}
     layout = layout or folder.sniff(root)
     if layout not in LAYOUTS or options.difficult not in voc.DIFFICULT:
         got = f"layout={layout!r} and difficult={options.difficult!r}"
@@ -82,6 +84,10 @@ def gather(
     if verify:
         records, looked = usable(root, records, len(classes), options, problems)
     return Data(root, layout, split, classes, records, problems.list(), options.max_pixels), looked
+
+
+def _is_packed(root: Path, layout: str | None) -> bool:
+    return layout in (None, "images", "archive") and archive.is_archive(root)
 
 
 def excess(data: Data, problems: Problems, skip_limit: float) -> dict[str, str]:

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
 from frugalseg.data import files
 from frugalseg.data.dataset import Data, Record
 from frugalseg.data.problems import DataError
 
 SHOWN = 5
+D = TypeVar("D", bound=Data)
 
 
-def of_classes(data: Data, file: Path | str) -> Data:
+def of_classes(data: D, file: Path | str) -> D:
     """The pictures of `data` in the folders that a file names; see `part`."""
-    made = data.select([])
+    made = copy(data)
     made.classes, made.records = part(file, data.classes, data.records, data.root)
     return made
 

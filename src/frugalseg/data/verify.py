@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -15,6 +15,7 @@ from frugalseg.data.problems import LABEL, Problems
 from frugalseg.types import IGNORE
 
 LARGEST_OBJECT = 65535  # id of an object in a map: 16 bits
+Content = Callable[[Path], bytes]
 
 
 class Looked(NamedTuple):
@@ -33,14 +34,7 @@ def usable(
     trains on that is not allowed to see masks.
     """
     pictures = picture_facts(root, [record.image for record in records], options)
-    kept = []
-    for record in records:
-        known = pictures[record.image]
-        if "code" in known:
-            problems.add(known["code"], f"{files.shown(record.image, root)} ({known['reason']})")
-        else:
-            _note_picture(root, record, known, problems)
-            kept.append(record)
+    kept = readable(root, records, pictures, problems)
     paths = {path for record in kept for path in (record.semantic, record.objects, record.object_classes) if path is not None}
     masks = mask_facts(root, sorted(paths), options)
     binary = _is_binary(masks[record.semantic] for record in kept if record.semantic is not None)
@@ -52,9 +46,25 @@ def usable(
     return sound, looked
 
 
-def picture_facts(root: Path, paths: list[Path], options: files.Options) -> dict[Path, facts.Facts]:
-    look, fields = partial(look_at_picture, max_pixels=options.max_pixels), {*images.Header._fields, "hash"}
-    return facts.of(root, f"picture-{options.max_pixels}", paths, look, fields)
+def readable(root: Path, records: list[Record], pictures: dict[Path, facts.Facts], problems: Problems) -> list[Record]:
+    """The records whose picture decodes, by what was found out about the pictures."""
+    kept = []
+    for record in records:
+        known = pictures[record.image]
+        if "code" in known:
+            problems.add(known["code"], f"{files.shown(record.image, root)} ({known['reason']})")
+        else:
+            _note_picture(root, record, known, problems)
+            kept.append(record)
+    return kept
+
+
+def picture_facts(
+    root: Path, paths: list[Path], options: files.Options, content: Content | None = None, stamp: facts.Stamp = facts.of_file
+) -> dict[Path, facts.Facts]:
+    """What is known of each picture. content, stamp: of pictures in archives, their bytes and what tells that they changed."""
+    look, fields = partial(look_at_picture, max_pixels=options.max_pixels, content=content), {*images.Header._fields, "hash"}
+    return facts.of(root, f"picture-{options.max_pixels}", paths, look, fields, stamp)
 
 
 def mask_facts(root: Path, paths: list[Path], options: files.Options) -> dict[Path, facts.Facts]:
@@ -62,12 +72,15 @@ def mask_facts(root: Path, paths: list[Path], options: files.Options) -> dict[Pa
     return facts.of(root, f"mask-{options.max_pixels}", paths, look, {"height", "width", "ids"})
 
 
-def look_at_picture(path: Path, max_pixels: int) -> facts.Facts:
+def look_at_picture(path: Path, max_pixels: int, content: Content | None = None) -> facts.Facts:
     """Upright height and width, EXIF orientation, PIL mode, hash of the bytes; or code and reason why it cannot be used."""
     try:
-        known = images.verify(path, max_pixels)
+        found = content(path) if content else None
+        known = images.verify(path, max_pixels, found)
     except images.BadImage as error:
         return {"code": error.code, "reason": error.reason}
+    if found is not None:
+        return {**known._asdict(), "hash": hashlib.blake2b(found).hexdigest()[:32]}
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "blake2b").hexdigest()[:32]
     return {**known._asdict(), "hash": digest}
