@@ -10,16 +10,19 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import toys
 from scipy import io
 from skimage.segmentation import felzenszwalb
 from torchvision.ops import box_iou
 
 from frugalseg import cli
-from frugalseg.data import read, shapes
+from frugalseg.data import Data, read, shapes
+from frugalseg.recipes.runtime import Runtime
 from frugalseg.regions import boxfiles, proposals
 from frugalseg.regions import selective_search as search
 from frugalseg.regions.boxfiles import BoxFileError, BoxFiles
 from frugalseg.regions.cache import Cache
+from frugalseg.run import Run
 from frugalseg.types import Sample
 
 IDS = np.array([[0, 0, 1, 1], [0, 2, 2, 1], [3, 3, 2, 1]])
@@ -207,7 +210,7 @@ def test_every_kind_of_bad_box_is_counted() -> None:
     )
     found = proposals.clean(boxes, (30, 40))
     assert found.boxes.tolist() == [[1, 2, 11, 12], [0, 0, 40, 30]]
-    assert (found.broken, found.outside, found.empty, found.double) == (2, 2, 2, 1)
+    assert (found.broken, found.outside, found.empty, found.double, found.beyond) == (2, 2, 2, 1, 1)
     assert str(found) == "2 boxes, left out: 2 not finite, 2 outside, 2 empty, 1 double"
     assert len(proposals.clean(torch.zeros(0, 4), (30, 40)).boxes) == 0
 
@@ -216,6 +219,64 @@ def test_own_proposals_come_before_any_source() -> None:
     own = torch.tensor([[1.0, 1.0, 9.0, 9.0], [2.0, 2.0, 9.0, 9.0]])
     sample = Sample("a", noise(), proposals=own)
     assert torch.equal(proposals.of(sample, "selective_search", count=1), own[:1])
+
+
+def test_a_picture_without_any_proposal_is_one_itself() -> None:
+    far = torch.tensor([[90.0, 90.0, 99.0, 99.0]])
+    assert proposals.of(Sample("a", noise(), proposals=far), "grid").tolist() == [[0, 0, 40, 30]]
+
+
+# -- of a whole training set -----------------------------------------------------------------------------------------
+
+
+def learned_from(data: Data, source: Path, folder: Path) -> list[list[float]]:
+    """The first picture's proposals, as a method learns from them."""
+    run = Run(folder, Runtime(quiet=True, workers=0, accelerator="cpu"))
+    data = proposals.covered(data, str(source))
+    return proposals.shelved(data, str(source), 2, run).read(0)["boxes"].tolist()
+
+
+def test_pictures_that_a_file_lacks_are_left_out_and_said_or_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = toys.write(tmp_path / "pictures")
+    own = {name: XYXY[:, [0, 1, 0, 1]] + np.array([0, 0, 20, 20], np.float32) for name in data.names}
+    np.savez(tmp_path / "all.npz", **own)
+    np.savez(tmp_path / "one.npz", **{name: own[name] for name in data.names[1:]})
+    np.savez(tmp_path / "others.npz", a=XYXY)
+    assert proposals.covered(data, str(tmp_path / "all.npz")) is data
+    with pytest.raises(ValueError, match=r"others\.npz has no boxes of 6 of 6 pictures, such as 'picture0', .*other pictures\?"):
+        proposals.covered(data, str(tmp_path / "others.npz"))
+    with pytest.raises(ValueError, match="no boxes of 1 of 6 pictures"):
+        proposals.covered(data, str(tmp_path / "one.npz"))
+    monkeypatch.setattr(proposals, "MISSING", 0.2)
+    with pytest.warns(UserWarning, match="no boxes of 1 of 6 pictures, such as 'picture0'; they are left out"):
+        assert proposals.covered(data, str(tmp_path / "one.npz")).names == data.names[1:]
+    for name in data.names[1:]:
+        np.savez(tmp_path / f"{name}.npz", boxes=own[name])
+    assert BoxFiles(tmp_path).missing(data.names) == ["picture0"]
+
+
+def test_strange_boxes_of_a_training_set_are_counted_and_said_at_every_start(tmp_path: Path) -> None:
+    data = toys.write(tmp_path / "pictures")
+    good = np.array([[0, 0, 20, 20], [4, 4, 30, 30]], np.float32)
+    wild = {"picture0": [[0, 0, 9, 9], [90, 90, 99, 99]], "picture1": [[0, 0, 60, 9], [3, 3, 3, 9]], "picture2": [[np.nan] * 4]}
+    np.savez(tmp_path / "boxes.npz", **{name: np.array(wild.get(name, good), np.float32) for name in data.names})
+    expected = (
+        "1 not finite are left out; 1 outside of their picture are left out; 1 without area are left out; 1 reach beyond their "
+        "picture and are cut; 1 pictures have none, and the whole picture stands in"
+    )
+    for _ in range(2):
+        with pytest.warns(UserWarning, match="proposals: of") as said:
+            assert learned_from(data, tmp_path / "boxes.npz", tmp_path / "run") == [[0, 0, 9, 9]]
+        assert [str(warning.message).partition("boxes.npz, ")[2] for warning in said] == [expected]
+
+
+def test_boxes_of_larger_pictures_are_refused(tmp_path: Path) -> None:
+    data = toys.write(tmp_path / "pictures")
+    np.savez(tmp_path / "boxes.npz", **{name: np.array([[0, 0, 400, 300]], np.float32) for name in data.names})
+    with pytest.raises(
+        ValueError, match="reach beyond 6 of 6 pictures; they were made for other pictures, or for these at another"
+    ):
+        learned_from(data, tmp_path / "boxes.npz", tmp_path / "run")
 
 
 def test_unknown_sources_are_refused() -> None:
@@ -248,6 +309,17 @@ def test_mcg_has_a_file_for_each_picture(tmp_path: Path) -> None:
         assert np.array_equal(BoxFiles(tmp_path)("2007_000033"), XYXY)
     with pytest.raises(BoxFileError, match=r"expected b\.mat or the like"):
         BoxFiles(tmp_path)("b")
+
+
+def test_mat_files_count_from_1_even_where_no_box_touches_the_edge(tmp_path: Path) -> None:
+    for name, first in (("inner", 5), ("zero", 0)):
+        io.savemat(tmp_path / f"{name}.mat", {"boxes": np.array([[first, first, 9, 12]])})
+    io.savemat(tmp_path / "none.mat", {"boxes": np.zeros((0, 4))})
+    boxes = BoxFiles(tmp_path)
+    with pytest.warns(UserWarning, match="count pixels from 1"):
+        assert boxes("inner").tolist() == [[4, 4, 12, 9]]
+    assert boxes("zero").tolist() == [[0, 0, 12, 9]]
+    assert boxes("none").shape == (0, 4)
 
 
 @pytest.mark.parametrize("protocol", [0, 1, 2, 3, 4, 5])

@@ -396,7 +396,7 @@ class PDSL(nn.Module):
     def _predict(self, sample: Sample, tags: str) -> Prediction:
         own = (int(sample.image.shape[-2]), int(sample.image.shape[-1]))
         device = next(self.parameters()).device
-        boxes = proposals.whole_if_none(proposals.of(sample, self.config.proposals, self.config.count), own).to(device)
+        boxes = proposals.of(sample, self.config.proposals, self.config.count).to(device)
         views = [self.view(sample.image.to(device), scale, flip) for scale, flip in self.looks()]
         scores, moved = self.scores(views, boxes, own)
         if tags == "given":
@@ -478,21 +478,6 @@ def mirrored(boxes: Tensor, width: float) -> Tensor:
 
 
 # -- training --------------------------------------------------------------------------------------------------------
-
-
-class Proposed:
-    """The proposals of each training picture, made in the reading processes, so that every core works."""
-
-    def __init__(self, config: Config, data: Any) -> None:
-        self.config, self.data = config, data.only("image")
-
-    def __len__(self) -> int:
-        return len(self.data)
-
-    def __getitem__(self, index: int) -> Tensor:
-        sample = self.data[index]
-        found = proposals.of(sample, self.config.proposals, self.config.count)
-        return proposals.whole_if_none(found, (int(sample.image.shape[-2]), int(sample.image.shape[-1])))
 
 
 class Views:
@@ -598,8 +583,9 @@ def coloured(image: Tensor, most: float) -> Tensor:
 def train(config: Config, data: Any, run: Run) -> PDSL:
     """Learn from the tags of `data` and from nothing else. Writes weights/last."""
     data = data.only("image", "tags").select([index for index, record in enumerate(data.records) if "tags" in record.fields])
+    data = proposals.covered(data, config.proposals)
     run.expect("data", data.fingerprint)
-    boxes = run.each("proposals", Proposed(config, data), lambda _, own: {"boxes": own.numpy()})
+    boxes = proposals.shelved(data, config.proposals, config.count, run)
     run.seed("pdsl")
     model = PDSL(config, data.classes)
     features = remembered(config, model, Views(config, data, boxes), run) if config.cache_features else None

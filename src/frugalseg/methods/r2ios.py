@@ -458,19 +458,6 @@ def image_list(images: Tensor, sizes: Tensor) -> ImageList:
 # -- training --------------------------------------------------------------------------------------------------------
 
 
-class Proposed:
-    """The proposals of each training picture, made in the reading processes, so that every core works."""
-
-    def __init__(self, config: Config, data: Any) -> None:
-        self.config, self.data = config, data.only("image")
-
-    def __len__(self) -> int:
-        return len(self.data)
-
-    def __getitem__(self, index: int) -> Tensor:
-        return proposals.of(self.data[index], self.config.proposals, self.config.count)
-
-
 class Boxes:
     """Proposals (P, 4) read from a shelf."""
 
@@ -483,11 +470,12 @@ class Boxes:
 
 def train(config: Config, data: Any, run: Run) -> R2IOS:
     """Learn from the object masks of `data`, first without the gate, then with it (sec. 3.3). Writes weights/last."""
-    data = objects.learnable(data)
-    run.expect("data", data.fingerprint)
-    boxes = None
+    data, boxes = objects.learnable(data), None
     if config.proposals != "rpn":
-        boxes = Boxes(run.each("proposals", Proposed(config, data), lambda _, own: {"boxes": own.numpy()}))
+        data = proposals.covered(data, config.proposals)
+    run.expect("data", data.fingerprint)
+    if config.proposals != "rpn":
+        boxes = Boxes(proposals.shelved(data, config.proposals, config.count, run))
     run.seed("r2ios")
     model = R2IOS(config, data.classes).to(memory_format=torch.channels_last)
     views = objects.Objects(data, boxes, config.scale, config.longest, config.flip)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import pickle
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +30,8 @@ class BoxFiles:
     """The boxes of each picture, by its name: `boxes = BoxFiles(path)("2007_000032")`, (P, 4) float32 xyxy.
 
     path: a folder with a file per picture (name.mat, .pkl or .npz), or one file for many pictures. MATLAB's files hold
-    (y1, x1, y2, x2). Boxes counted from 1, where no coordinate of a file is 0 but some are 1, are moved to ours, which a warning
-    says. Raises BoxFileError.
+    (y1, x1, y2, x2) and count from 1, unless there is a 0 among them. Other files count from 1 where no coordinate is 0 but some
+    are 1. Boxes counted from 1 are moved to ours, which a warning says. Raises BoxFileError.
     """
 
     def __init__(self, path: Path) -> None:
@@ -44,11 +44,19 @@ class BoxFiles:
             raise BoxFileError(f"{self.path}: no boxes of the picture {name!r}; it knows {_some(list(self.many))}")
         return torch.from_numpy(own)
 
+    def missing(self, names: Sequence[str]) -> list[str]:
+        """The pictures that the files say nothing of."""
+        if self.path.is_dir():
+            return [name for name in names if self._file(name) is None]
+        return [name for name in names if name not in self.many and _digits(name) not in self.many]
+
+    def _file(self, name: str) -> Path | None:
+        return next((place for suffix in SUFFIXES if (place := self.path / f"{name}{suffix}").is_file()), None)
+
     def _of_folder(self, name: str) -> np.ndarray:
-        places = [self.path / f"{name}{suffix}" for suffix in SUFFIXES]
-        found = next((place for place in places if place.is_file()), None)
+        found = self._file(name)
         if found is None:
-            raise BoxFileError(f"{self.path}: no boxes of the picture {name!r}; expected {places[0].name} or the like")
+            raise BoxFileError(f"{self.path}: no boxes of the picture {name!r}; expected {name}{SUFFIXES[0]} or the like")
         held, turned = _read(found), found.suffix == ".mat"
         if "boxes" not in held:
             raise BoxFileError(f"{found}: got {_some(list(held))}; expected an array 'boxes' (P, 4)")
@@ -74,7 +82,8 @@ class BoxFiles:
     def _moved(self, boxes: list[np.ndarray], path: Path) -> list[np.ndarray]:
         """Boxes counted from 1, both ends inside, as boxes counted from 0 whose ends lie one past the last pixel."""
         starts = np.concatenate([own[:, :2].ravel() for own in boxes])
-        if not len(starts) or starts.min() != 1:
+        least = np.nanmin(starts, initial=np.inf)
+        if not 1 <= least < np.inf or (least > 1 and path.suffix != ".mat"):
             return boxes
         if not self._warned:
             self._warned = True

@@ -5,12 +5,14 @@ All are (P, 4) float32 xyxy in pixels of the picture, right and bottom exclusive
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -19,12 +21,14 @@ from frugalseg.progress import track
 from frugalseg.regions.boxfiles import BoxFiles
 from frugalseg.regions.cache import Cache, cacheable
 from frugalseg.regions.selective_search import selective_search
+from frugalseg.state import Shelf
 from frugalseg.types import Sample
 
 if TYPE_CHECKING:
     from frugalseg.data import Data
 
 ASPECTS = (0.5, 1.0, 2.0)  # height over width of the boxes of a grid
+MISSING = 0.05  # share of the pictures that a file of proposals may lack
 OVERLAP = 0.5  # of neighbours in a grid, in box sides
 
 
@@ -66,13 +70,14 @@ TOOLS: dict[str, Callable[..., Tensor]] = {"selective_search": selective_search,
 @dataclass(frozen=True)
 class Cleaned:
     """Boxes (P, 4) that can be used, and how many could not: broken (not finite), outside the image, without area once cut to the
-    image, the same as another."""
+    image, the same as another. beyond: how many of those that reach more than a pixel beyond the image; they are cut."""
 
     boxes: Tensor
     broken: int = 0
     outside: int = 0
     empty: int = 0
     double: int = 0
+    beyond: int = 0
 
     def __str__(self) -> str:
         faults = {"not finite": self.broken, "outside": self.outside, "empty": self.empty, "double": self.double}
@@ -91,7 +96,7 @@ def clean(boxes: Tensor, size: tuple[int, int]) -> Cleaned:
     whole = cut[(cut[:, 2] - cut[:, 0] >= 1) & (cut[:, 3] - cut[:, 1] >= 1)]
     kept = whole[_first(whole)]
     lost = len(boxes) - len(finite), len(finite) - len(inside), len(inside) - len(whole), len(whole) - len(kept)
-    return Cleaned(kept, *lost)
+    return Cleaned(kept, *lost, beyond=int(((inside - cut).abs() > 1).any(1).sum()))
 
 
 def _first(boxes: Tensor) -> Tensor:
@@ -102,22 +107,95 @@ def _first(boxes: Tensor) -> Tensor:
 
 
 def of(sample: Sample, source: str, count: int = 2000) -> Tensor:
-    """The proposals of a picture, clean, at most `count`: its own if it has any, else those of the source.
+    """The proposals of a picture, clean, at most `count`: its own if it has any, else those of the source; the whole picture if
+    there is none.
 
     source: a name in TOOLS, whose results are kept in the cache, or a file or folder that `boxfiles.BoxFiles` reads.
     Raises ValueError for a source that is neither, and for a picture that the files say nothing of.
     """
+    boxes = cleaned(sample, source, count).boxes[:count]
+    height, width = sample.image.shape[-2:]
+    return boxes if len(boxes) else torch.tensor([[0.0, 0.0, width, height]])
+
+
+def cleaned(sample: Sample, source: str, count: int = 2000) -> Cleaned:
+    """The proposals of a picture as they come, and what was wrong with them; see `of`."""
     size = (int(sample.image.shape[-2]), int(sample.image.shape[-1]))
     if sample.proposals is not None:
-        return clean(sample.proposals, size).boxes[:count]
+        return clean(sample.proposals, size)
     if source in TOOLS:
-        return clean(_cache()(TOOLS[source], sample.image.as_subclass(Tensor), count=count), size).boxes
-    return clean(_files(source)(sample.name), size).boxes[:count]
+        return clean(_cache()(TOOLS[source], sample.image.as_subclass(Tensor), count=count), size)
+    return clean(_files(source)(sample.name), size)
 
 
-def whole_if_none(boxes: Tensor, size: tuple[int, int]) -> Tensor:
-    """The proposals (P, 4), or the whole picture of that (H, W) where there is none."""
-    return boxes if len(boxes) else torch.tensor([[0.0, 0.0, size[1], size[0]]])
+# -- of a whole training set -----------------------------------------------------------------------------------------
+
+
+def covered(data: Data, source: str) -> Data:
+    """The pictures of a data set that the source has proposals of: all of them, unless it is a file or folder.
+
+    Some missing pictures are left out, which a warning says. Raises ValueError where more than MISSING of them are.
+    """
+    lost = [] if source in TOOLS else _files(source).missing(data.names)
+    if not lost:
+        return data
+    said = f"{source} has no boxes of {len(lost)} of {len(data)} pictures, such as {', '.join(map(repr, lost[:3]))}"
+    if len(lost) > MISSING * len(data):
+        raise ValueError(
+            f"proposals: {said}; are they of other pictures? A file is found by the picture's name without its ending"
+        )
+    warnings.warn(f"proposals: {said}; they are left out", stacklevel=3)
+    others = set(lost)
+    return data.select(index for index, name in enumerate(data.names) if name not in others)
+
+
+class Proposed:
+    """The proposals of each picture of a data set, made in the reading processes, so that every core works.
+
+    An item is boxes (P, 4), at least one, at most `count`, and faults: (5,) numbers of broken, outside, empty and cut ones and
+    whether there is none.
+    """
+
+    def __init__(self, data: Data, source: str, count: int) -> None:
+        self.data, self.source, self.count = data.only("image"), source, count
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
+        sample = self.data[index]
+        found = cleaned(sample, self.source, self.count)
+        boxes = of(replace(sample, proposals=found.boxes), self.source, self.count)
+        faults = [found.broken, found.outside, found.empty, found.beyond, not len(found.boxes)]
+        return {"boxes": boxes.numpy(), "faults": np.array(faults, np.int64)}
+
+
+def shelved(data: Data, source: str, count: int, run: Any) -> Shelf:
+    """The items of `Proposed`, made once in the life of a `run`, with a warning that counts what is wrong with them.
+
+    Raises ValueError where boxes of more than half of the pictures reach beyond their picture.
+    """
+    shelf = run.each("proposals", Proposed(data, source, count), lambda _, item: item)
+    faults = run.once("proposal_faults", lambda: [shelf.read(index)["faults"].tolist() for index in range(len(data))])
+    tell(np.array(faults).reshape(-1, 5), source)
+    return shelf
+
+
+def tell(faults: np.ndarray, source: str) -> None:
+    """Say what is wrong with the proposals of N pictures, (N, 5) as `Proposed` counts them. Raises ValueError; see `shelved`."""
+    broken, outside, empty, beyond, none = faults.sum(0).tolist()
+    strange = int(((faults[:, 1] + faults[:, 3]) > 0).sum())
+    if 2 * strange > len(faults):
+        raise ValueError(
+            f"proposals: boxes of {source} reach beyond {strange} of {len(faults)} pictures; they were made for other pictures, "
+            "or for these at another size"
+        )
+    counts = {"not finite": broken, "outside of their picture": outside, "without area": empty}
+    said = [f"{number} {what} are left out" for what, number in counts.items() if number]
+    said += [f"{beyond} reach beyond their picture and are cut"] * (beyond > 0)
+    said += [f"{none} pictures have none, and the whole picture stands in"] * (none > 0)
+    if said:
+        warnings.warn(f"proposals: of {source}, {'; '.join(said)}", stacklevel=3)
 
 
 def recall(data: Data, tool: Callable[..., Tensor], cache: Cache, **arguments: Any) -> RegionScores:
