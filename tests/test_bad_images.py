@@ -18,6 +18,7 @@ from PIL import Image, ImageOps
 
 from frugalseg.data import DataError, images, read
 from frugalseg.data.images import BadImage
+from frugalseg.predictor import samples
 
 NOISE = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
 
@@ -48,6 +49,21 @@ def test_rgb_comes_out_unchanged(tmp_path: Path) -> None:
     assert loaded.dtype == torch.uint8
     assert loaded.shape == (3, 20, 30)
     assert (pixels(tmp_path / "a.png") == NOISE).all()
+
+
+@pytest.mark.parametrize("kind", ["RGB", "RGBA", "L", "P", "I;16"])
+def test_a_picture_in_memory_is_what_its_file_is(tmp_path: Path, kind: str) -> None:
+    image = Image.fromarray(NOISE[..., 0].astype(np.uint16) * 257) if kind == "I;16" else Image.fromarray(NOISE).convert(kind)
+    loaded = images.load(save(tmp_path / "a.png", image))
+    given = [image] if kind == "P" else [image, np.asarray(image)]
+    for sample in samples(given):
+        assert (sample.image == loaded).all()
+
+
+@pytest.mark.parametrize("shape", [(3, 20, 30), (20, 30, 2), (2, 20, 30, 3), (20,)])
+def test_an_array_that_is_no_picture_is_told_what_would_be(shape: tuple[int, ...]) -> None:
+    with pytest.raises(BadImage, match=rf"{shape[0]}.* of float32; expected height x width"):
+        images.converted(np.zeros(shape, np.float32))
 
 
 def test_cmyk_red_is_red(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -200,3 +201,14 @@ def test_absent_classes_are_asked_for_too(model: Predictor, pictures: Data) -> N
     everything = fewshot.evaluate(model, pictures, count=4, seeds=2, quiet=True)
     assert sorted(everything.presence.present) == [False] * 8 + [True] * 8
     assert list(everything.seeds) == [0, 1]
+
+
+def test_what_is_printed_is_kept(model: Predictor, pictures: Data, tmp_path: Path) -> None:
+    model.folder = tmp_path
+    try:
+        result = fewshot.evaluate(model, pictures, count=4, seeds=2, quiet=True)
+    finally:
+        model.folder = None
+    kept = json.loads((tmp_path / "metrics.json").read_text())
+    assert [record["mean-iou"] for record in kept.values()] == [scores.value for scores in result.seeds.values()]
+    assert all(record["presence"] == result.presence.to_json() for record in kept.values())

@@ -93,11 +93,11 @@ def expect_classes(predictor: Predictor, data: Data) -> None:
         raise DataError(f"{data.root}: got the classes {got}; expected those of the model, in its order: {expected}")
 
 
-def record(folder: Path, scores: PerImage) -> None:
-    """Put the scores into the run's metrics.json under their protocol id, beside those of other protocols."""
+def record(folder: Path, scores: PerImage, **further: Any) -> None:
+    """Put the scores, and further figures, into the run's metrics.json under their protocol id, beside those of others."""
     path = folder / "metrics.json"
     known: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    write_json(path, known | {scores.protocol: scores.to_json()})
+    write_json(path, known | {scores.protocol: scores.to_json() | further})
 
 
 def ranked(scores: SemanticScores) -> dict[str, float]:

@@ -57,7 +57,7 @@ def evaluate(
                 scores[place].update(f"{number - place * count:05d}", task.label, mask, truth)
     if predictor.folder:
         for score in scores:
-            record(predictor.folder, score)
+            record(predictor.folder, score, presence=presence.to_json())
         illustrate(predictor.folder, model, masked, lists[0], scores[0], bank)
     left_out = [f"left out: {name}, {number} pictures" for name, number in lists[0].left_out.items()]
     return FewShotResult({drawn.seed: score for drawn, score in zip(lists, scores, strict=True)}, presence, left_out)

@@ -8,18 +8,20 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 from frugalseg import tiling
 from frugalseg.config import UsageError
 from frugalseg.data import Data, read
-from frugalseg.data.images import BadImage
+from frugalseg.data.images import BadImage, converted
 from frugalseg.methods import Method
 from frugalseg.training import find
 from frugalseg.types import Prediction, Sample
 
-Pictures = str | Path | Data | Sample | Tensor | Iterable["Pictures"]
+Pictures = str | Path | Data | Sample | Tensor | np.ndarray | Image.Image | Iterable["Pictures"]
 
 
 @dataclass
@@ -37,7 +39,10 @@ class Predictor:
     main: bool = field(default=True, repr=False)
 
     def predict(self, pictures: Pictures) -> list[Prediction]:
-        """Predictions for a file, a folder, a `Data`, a `Sample`, an image tensor, or a list of such. Raises BadImage."""
+        """Predictions for a file, a folder, a `Data`, a `Sample`, or a list of such; also for pictures in memory.
+
+        Those are arrays (H, W, 3), images of Pillow, or tensors (3, H, W), of 0..255 in RGB. Raises BadImage.
+        """
         return [prediction for _, prediction in self.stream(pictures)]
 
     def stream(
@@ -74,6 +79,8 @@ def samples(pictures: Pictures, skipped: list[BadImage] | None = None, labels: t
         yield pictures
     elif isinstance(pictures, Tensor):
         yield Sample("picture", pictures)
+    elif isinstance(pictures, (np.ndarray, Image.Image)):
+        yield Sample("picture", converted(pictures))
     elif isinstance(pictures, (str, Path)):
         yield from samples(read(pictures, layout="images", verify=False, skip_limit=1.0), skipped, labels)
     elif isinstance(pictures, Data):

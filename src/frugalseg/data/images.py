@@ -71,6 +71,26 @@ def load(path: Path | str, max_pixels: int = MAX_PIXELS, content: bytes | None =
     return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
 
 
+def converted(picture: np.ndarray | Image.Image) -> Tensor:
+    """A picture in memory as `load` gives one: an array (H, W), (H, W, 3) or (H, W, 4) or an image of Pillow.
+
+    Raises BadImage for an array of another shape, or with values of no known range.
+    """
+    image = _image(picture) if isinstance(picture, np.ndarray) else picture
+    return torch.from_numpy(np.array(_rgb(_upright(image), "picture"))).permute(2, 0, 1).contiguous()
+
+
+def _image(array: np.ndarray) -> Image.Image:
+    try:
+        if array.ndim not in (2, 3):
+            raise TypeError
+        return Image.fromarray(array)
+    except (TypeError, ValueError) as error:
+        shape = " x ".join(map(str, array.shape))
+        reason = f"an array of {shape}, of {array.dtype}; expected height x width (x 3) of uint8"
+        raise BadImage("picture", reason) from error
+
+
 def load_mask(
     path: Path | str, picture: Path | str | None = None, size: tuple[int, int] | None = None, max_pixels: int = MAX_PIXELS
 ) -> Tensor:
