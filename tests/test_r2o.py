@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +17,15 @@ from torch.nn import functional as F
 
 from benchmarks import resume
 from benchmarks.claims.r2o import PLAN
+from frugalseg import cli
 from frugalseg import config as settings_of
-from frugalseg.data import Data, Record
+from frugalseg.data import Data, Record, read
 from frugalseg.methods import METHODS, r2o
 from frugalseg.nets import ema, optim
 from frugalseg.nets.backbone import build
 from frugalseg.nets.sync import RowNorm
 from frugalseg.recipes.r2o import Config
+from frugalseg.regions import superpixels
 from frugalseg.run import read_log
 from frugalseg.training import train
 
@@ -104,6 +107,20 @@ def test_the_prior_is_cached_and_exact(pictures: Data) -> None:
     first, again = views[0], r2o.Views(pictures, Config(**SMALL))[0]
     assert torch.equal(first["regions"], again["regions"])
     assert len(list(views.cache.folder.rglob("*.npz"))) == 1
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_the_command_regions_fills_the_cache_that_a_training_reads(packed: bool, pictures: Data, tmp_path: Path) -> None:
+    place = pictures.root
+    if packed:
+        place = Path(shutil.make_archive(str(tmp_path / "packed"), "zip", pictures.root))
+    assert cli.main(["regions", "slic", str(place), "--square", "48", "--arguments", '{"segments": 9}', "--jobs", "2"]) == 0
+    views = r2o.Views(read(place), Config(**SMALL))
+    before = {path: path.read_bytes() for path in views.cache.folder.rglob("*.npz")}
+    assert len(before) == len(views)
+    for index in range(len(views)):
+        assert (views[index]["regions"] == superpixels.slic(views[index]["whole"], 9)).all()
+    assert {path: path.read_bytes() for path in views.cache.folder.rglob("*.npz")} == before
 
 
 @pytest.mark.parametrize(("prior", "segments", "count"), [("grid", 10, 100), ("grid", 2, 4), ("cells", 9, 36), ("whole", 9, 1)])

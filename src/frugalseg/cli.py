@@ -208,6 +208,7 @@ class Regions:
         classes: a text file of class folders, one a line: only pictures in them are taken; empty takes all.
         jobs: pictures at a time; 0 takes all cores.
         cache: folder of the cache; empty takes $FRUGALSEG_CACHE, else the user's cache folder.
+        square: side in pixels to which the pictures are squashed before, as r2o does (its --side); 0 takes them as they are.
         arguments: of the tool, such as '{"segments": 200}'.
     """
 
@@ -215,6 +216,7 @@ class Regions:
     classes: str = ""
     jobs: int = 0
     cache: str = ""
+    square: int = 0
     arguments: dict[str, Any] | None = None
 
 
@@ -406,7 +408,7 @@ def regions(words: list[str], given: dict[str, Any]) -> int:
         raise UsageError("\n".join(strange))
     cache = Cache(options["cache"] or None)
     data = read(place, split=options["split"] or None, classes=options["classes"] or None)
-    filled = fill(data, name, cache, jobs=options["jobs"] or None, **arguments)
+    filled = fill(data, name, cache, options["jobs"] or None, options["square"], **arguments)
     counts = f"{filled.made} made, {filled.found} there before, {filled.unkept} not kept, {len(filled.failed)} failed"
     failures = [f"  {picture}: {why}" for picture, why in filled.failed.items()]
     say("\n".join([f"{name}: {counts}", *failures, f"cache  {cache.folder}"]))

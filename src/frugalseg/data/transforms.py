@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torchvision import tv_tensors
-from torchvision.transforms import v2
+from torchvision.transforms import InterpolationMode, v2
 from torchvision.transforms.v2 import functional as F
 
 from frugalseg.types import IGNORE
@@ -17,6 +17,11 @@ def longer_side(size: tuple[int, int], side: int) -> tuple[int, int]:
     """The (H, W) of a picture whose longer side becomes `side`; 0 keeps it."""
     scale = side / max(size) if side else 1.0
     return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
+
+
+def squashed(image: Tensor, side: int) -> Tensor:
+    """The picture (3, H, W) uint8 squashed to a square (3, side, side), whatever its shape was."""
+    return F.resize(image, [side, side], InterpolationMode.BICUBIC).contiguous()
 
 
 class ZoomCrop(v2.Transform):

@@ -28,7 +28,7 @@ from torchvision.transforms.v2 import functional as vision
 from frugalseg import rle
 from frugalseg.data import Data, read
 from frugalseg.data.images import BadImage
-from frugalseg.data.transforms import longer_side
+from frugalseg.data.transforms import longer_side, squashed
 from frugalseg.metrics.regions import best_overlap
 from frugalseg.nets import backbone, ema, optim, schedule
 from frugalseg.nets.sync import RowNorm, shared_norms, total
@@ -103,14 +103,14 @@ class Views(Dataset[dict[str, Tensor]]):
 
 def whole_and_regions(image: Tensor, config: Config, cache: Cache) -> dict[str, Tensor]:
     """The picture squashed to a square, without anything random, and the regions of the prior in it."""
-    whole = vision.resize(image, [config.side, config.side], InterpolationMode.BICUBIC)
+    whole = squashed(image, config.side)
     return {"whole": whole, "regions": prior(whole, config, cache).to(torch.int16)}
 
 
 def prior(whole: Tensor, config: Config, cache: Cache) -> Tensor:
     """Region ids (S, S) int64 from 0, of a picture (3, S, S) uint8. Superpixels come from the cache once they are in it."""
     if config.prior == "slic":
-        return cache(superpixels.slic, whole.contiguous(), segments=config.segments)
+        return cache(superpixels.slic, whole, segments=config.segments)
     if config.prior == "whole":
         return torch.zeros(whole.shape[1:], dtype=torch.int64)
     cells = config.segments if config.prior == "grid" else config.mask_side

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
+from frugalseg.data.transforms import squashed
 from frugalseg.progress import track
 from frugalseg.regions import proposals, saliency, superpixels
 from frugalseg.regions.cache import Cache
@@ -39,15 +40,17 @@ class Filled:
     failed: dict[str, str]
 
 
-def fill(data: Data, tool: Tool | str, cache: Cache | None = None, jobs: int | None = None, **arguments: Any) -> Filled:
+def fill(
+    data: Data, tool: Tool | str, cache: Cache | None = None, jobs: int | None = None, square: int = 0, **arguments: Any
+) -> Filled:
     """Runs a tool over all images of a data set, on all cores, into the cache, and shows the time left.
 
     Threads are enough: decoding, SLIC and compression release the interpreter lock. Stopped and started again, it goes on.
-    tool: one of TOOLS or its name. jobs: threads (default: one per core). Images that fail are named in a warning and in the
-    result.
+    tool: one of TOOLS or its name. jobs: threads (default: one per core). square: side in pixels to which the images are squashed
+    before, as R2O does; 0 takes them as they are. Images that fail are named in a warning and in the result.
     """
     tool = TOOLS[tool] if isinstance(tool, str) else tool
-    work = partial(_keep, data, tool, cache or Cache(), arguments)
+    work = partial(_keep, data, tool, cache or Cache(), square, arguments)
     with ThreadPoolExecutor(jobs or _cores()) as pool:
         try:
             outcomes = list(track(pool.map(work, range(len(data))), tool.__name__, len(data)))
@@ -61,9 +64,9 @@ def fill(data: Data, tool: Tool | str, cache: Cache | None = None, jobs: int | N
     return Filled(outcomes.count("made"), outcomes.count("found"), outcomes.count("unkept"), failed)
 
 
-def _keep(data: Data, tool: Tool, cache: Cache, arguments: dict[str, Any], index: int) -> str | Exception:
+def _keep(data: Data, tool: Tool, cache: Cache, square: int, arguments: dict[str, Any], index: int) -> str | Exception:
     try:
-        image = data.image(index)
+        image = squashed(data.image(index), square) if square else data.image(index)
         path = cache.path(tool, image, **arguments)
         if path.is_file():
             return "found"
