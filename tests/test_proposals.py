@@ -221,9 +221,10 @@ def test_own_proposals_come_before_any_source() -> None:
     assert torch.equal(proposals.of(sample, "selective_search", count=1), own[:1])
 
 
-def test_a_picture_without_any_proposal_is_one_itself() -> None:
-    far = torch.tensor([[90.0, 90.0, 99.0, 99.0]])
-    assert proposals.of(Sample("a", noise(), proposals=far), "grid").tolist() == [[0, 0, 40, 30]]
+def test_a_picture_without_any_proposal_is_one_itself_where_some_are_needed() -> None:
+    far = Sample("a", noise(), proposals=torch.tensor([[90.0, 90.0, 99.0, 99.0]]))
+    assert proposals.some(far, "grid").tolist() == [[0, 0, 40, 30]]
+    assert len(proposals.of(far, "grid")) == 0
 
 
 # -- of a whole training set -----------------------------------------------------------------------------------------

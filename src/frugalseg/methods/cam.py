@@ -100,7 +100,7 @@ class CAM(cam.Classifier):
     def proposed(self, sample: Sample, things: Sequence[Thing], size: tuple[int, int]) -> list[Thing]:
         """Each object's nearest proposal with what the cue finds in it; a proposal is an object of a class once."""
         config = self.config
-        boxes = proposals.of(sample, config.proposals, config.count)
+        boxes = proposals.some(sample, config.proposals, config.count)
         nearest = box_iou(torch.tensor([thing.box for thing in things]), boxes).argmax(1).tolist()
         best: dict[tuple[int, int], Thing] = {}
         for row, thing in zip(nearest, things, strict=True):

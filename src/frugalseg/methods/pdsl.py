@@ -396,7 +396,7 @@ class PDSL(nn.Module):
     def _predict(self, sample: Sample, tags: str) -> Prediction:
         own = (int(sample.image.shape[-2]), int(sample.image.shape[-1]))
         device = next(self.parameters()).device
-        boxes = proposals.of(sample, self.config.proposals, self.config.count).to(device)
+        boxes = proposals.some(sample, self.config.proposals, self.config.count).to(device)
         views = [self.view(sample.image.to(device), scale, flip) for scale, flip in self.looks()]
         scores, moved = self.scores(views, boxes, own)
         if tags == "given":

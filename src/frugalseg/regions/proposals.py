@@ -107,14 +107,17 @@ def _first(boxes: Tensor) -> Tensor:
 
 
 def of(sample: Sample, source: str, count: int = 2000) -> Tensor:
-    """The proposals of a picture, clean, at most `count`: its own if it has any, else those of the source; the whole picture if
-    there is none.
+    """The proposals of a picture, clean, at most `count`: its own if it has any, else those of the source.
 
     source: a name in TOOLS, whose results are kept in the cache, or a file or folder that `boxfiles.BoxFiles` reads.
     Raises ValueError for a source that is neither, and for a picture that the files say nothing of.
     """
-    boxes = cleaned(sample, source, count).boxes[:count]
-    height, width = sample.image.shape[-2:]
+    return cleaned(sample, source, count).boxes[:count]
+
+
+def some(sample: Sample, source: str, count: int = 2000) -> Tensor:
+    """The same; the whole picture where there is none."""
+    boxes, (height, width) = of(sample, source, count), sample.image.shape[-2:]
     return boxes if len(boxes) else torch.tensor([[0.0, 0.0, width, height]])
 
 
@@ -165,7 +168,7 @@ class Proposed:
     def __getitem__(self, index: int) -> dict[str, np.ndarray]:
         sample = self.data[index]
         found = cleaned(sample, self.source, self.count)
-        boxes = of(replace(sample, proposals=found.boxes), self.source, self.count)
+        boxes = some(replace(sample, proposals=found.boxes), self.source, self.count)
         faults = [found.broken, found.outside, found.empty, found.beyond, not len(found.boxes)]
         return {"boxes": boxes.numpy(), "faults": np.array(faults, np.int64)}
 
