@@ -539,6 +539,33 @@ def test_given_masks_reach_the_loss_only_when_asked_for(tmp_path: Path, pictures
     assert {line["stage"] for line in read_log(tmp_path / "whole")} == {"segmentation0"}
 
 
+FCN = replace(TINY, masks="given", label_branch=False, head="fcn", label_stride=1)
+
+
+def test_without_a_label_branch_it_is_a_plain_fcn() -> None:
+    """Cross-entropy over all labelled pixels; a pixel shows the class of the highest score, whatever the tags are."""
+    model = settled(Segmenter, FCN)
+    images, masks = torch.rand(2, 3, 33, 33) * 255, torch.randint(0, 4, (2, 33, 33))
+    logits = F.interpolate(model.score(model.features(images)), (33, 33), mode="bilinear", align_corners=True)
+    losses = model({"image": images, "semantic": masks, "online": True})
+    torch.testing.assert_close(losses["segmentation"], F.cross_entropy(logits, masks))
+    prediction = model.predict([Sample("noise", images[0].to(torch.uint8))])[0]
+    scores, _ = model.maps(images[:1].to(torch.uint8).float())
+    dense = F.interpolate(scores, (33, 33), mode="bilinear", align_corners=True)[0]
+    assert torch.equal(prediction.semantic, dense.argmax(0).to(torch.uint8))
+    with pytest.raises(ValueError, match="label_branch=False: nothing tells where"):
+        replace(TINY, label_branch=False)
+
+
+def test_a_plain_fcn_needs_no_tags_and_learns_nothing_from_them(tmp_path: Path, pictures: Data) -> None:
+    own = {name: getattr(FCN, name) for name in ("masks", "label_branch", "head", "label_stride")}
+    assert FCN.needs == {"image", "semantic"}
+    whole = train(pictures, tmp_path / "whole", **own)
+    swapped = [replace(record, tags=record.tags[::-1]) for record in pictures.records if record.tags]
+    assert same(whole, train(toys.with_records(pictures, swapped), tmp_path / "swapped", **own))
+    assert same(whole, train(pictures.only("image", "semantic"), tmp_path / "untagged", **own))
+
+
 def test_pictures_that_nobody_tagged_are_left_out(tmp_path: Path, pictures: Data) -> None:
     untagged = [
         replace(pictures.records[0], name="untagged", tags=None),
@@ -588,6 +615,7 @@ ALONE = {"segmentation", "label"}  # the losses without the online mask
         ({"plus": 2}, [*STAGES, "refined0", "segmentation1", "refined1", "segmentation2"], {*ALONE, "online"}),
         ({"segment": "cam", "label_loss": "squared"}, STAGES[:2], {"label"}),
         ({"masks": "given"}, ["segmentation0"], ALONE),
+        ({"masks": "given", "label_branch": False, "head": "fcn"}, ["segmentation0"], {"segmentation"}),
         ({"channels": 0}, STAGES, {*ALONE, "online"}),
         ({"levels": (4, 5), "standardize": True, "reuse": "previous"}, STAGES, {*ALONE, "online"}),
     ],
@@ -608,6 +636,8 @@ def test_every_switch_trains_and_predicts(
 def test_the_learning_rate_falls_after_its_epochs() -> None:
     stepped = [aepsl.rate(replace(TINY, drop_epochs=6), step, 15, 15.0) for step in range(15)]
     assert stepped == [1.0] * 6 + [0.1] * 9
+    twice = [aepsl.rate(replace(TINY, drops=(0.7, 0.9)), step, 10, 15.0) for step in range(10)]
+    assert twice == pytest.approx([1.0] * 7 + [0.1] * 2 + [0.01])
     poly = [aepsl.rate(replace(TINY, lr_schedule="poly"), step, 10, 15.0) for step in range(10)]
     assert poly == pytest.approx([(1 - step / 10) ** 0.9 for step in range(10)])
 

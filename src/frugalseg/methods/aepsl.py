@@ -68,6 +68,8 @@ def head(config: Config, channels: int) -> tuple[nn.Module, int]:
     """DeepLab's fc6 and fc7 on a backbone of that many channels, or nothing, and the channels that come out."""
     if not config.channels:
         return nn.Identity(), channels
+    if config.head == "fcn":
+        return heads.FCN(channels, config.channels, config.dilation), config.channels
     average = config.backbone == "vgg16"  # pool5a belongs to DeepLab's VGG-16
     return heads.LargeFOV(channels, config.channels, config.dilation, config.dropout, average), config.channels
 
@@ -116,6 +118,7 @@ class Segmenter(Classifier):
         if config.levels:
             self.label_norm = cam.standardized(self.backbone.channels, config.standardize)
             self.fc = cam.label_layer(self.backbone.channels, self.classes)
+        self.fc.requires_grad_(config.label_branch)
 
     def branches(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """What the segmentation branch sees, (B, D, h, w), and what the label branch sees, pooled over the picture, (B, D').
@@ -130,14 +133,17 @@ class Segmenter(Classifier):
 
     def forward(self, batch: dict[str, Any]) -> dict[str, Tensor]:
         """Losses of a batch: image (B, 3, H, W), tags (B, C), semantic (B, H, W), online = whether S^ teaches yet."""
-        tags = batch["tags"]
         features, pooled = self.branches(batch["image"])
+        # Without a label branch no class is prohibited.
+        tags = batch["tags"] if self.config.label_branch else pooled.new_ones(len(pooled), len(self.classes))
         labels = self.fc(pooled)
         logits = upsample(self.score(features), self.config.output_stride, self.config.label_stride)
         # Between the map's last point and the crop's edge there are labels, but no scores.
         extent = logits.shape[-2:]
         masks = batch["semantic"][:, :: self.config.label_stride, :: self.config.label_stride][:, : extent[0], : extent[1]]
-        losses = {"segmentation": segmentation_loss(logits, masks, tags), "label": cam.label_loss(labels, tags, self.label_loss)}
+        losses = {"segmentation": segmentation_loss(logits, masks, tags)}
+        if self.config.label_branch:
+            losses["label"] = cam.label_loss(labels, tags, self.label_loss)
         if self.config.psl and self.config.masks == "mined":
             online = online_mask(logits, self._weights(labels, tags), self.config.background_weight)
             losses["online"] = segmentation_loss(logits, online, tags) * float(batch["online"])
@@ -149,9 +155,12 @@ class Segmenter(Classifier):
         return tags.nan_to_num(0.0) if self.config.prohibit_by == "tags" else torch.ones_like(tags)
 
     def maps(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Score maps f (B, C+1, h, w), a softmax, and confidences v (B, C)."""
+        """Score maps f (B, C+1, h, w), a softmax, and confidences v (B, C), without a label branch the maxima of the maps."""
         features, pooled = self.branches(images)
-        return self.score(features).softmax(1), cam.confidences(self.fc(pooled), self.label_loss)
+        scores = self.score(features).softmax(1)
+        if not self.config.label_branch:
+            return scores, scores[:, 1:].amax((2, 3))
+        return scores, cam.confidences(self.fc(pooled), self.label_loss)
 
     def _predict(self, sample: Sample, tags: str) -> Prediction:
         size = longer_side(size_of(sample), self.config.resize)
@@ -194,7 +203,9 @@ def prohibited(v: Tensor, tags: Tensor | None, threshold: float) -> Tensor:
 
 
 def weighting(v: Tensor, config: Config) -> Tensor:
-    """Confidences (..., C) as weights of the score maps: themselves, or as shares of the picture's largest."""
+    """Confidences (..., C) as weights of the score maps: themselves, or as shares of the largest; 1 without a label branch."""
+    if not config.label_branch:
+        return (v > 0).to(v)
     return v / v.amax(-1, keepdim=True).clamp(min=1e-8) if config.relative else v
 
 
@@ -353,7 +364,7 @@ def train(config: Config, data: Any, run: Run) -> Classifier:
 
 def learnable(config: Config, data: Any) -> Any:
     """The pictures that have every label the recipe needs, and no other label; what nobody labelled teaches nothing here."""
-    tagged = ~data.tags.isnan().all(1)
+    tagged = ~data.tags.isnan().all(1) | (not config.label_branch)
     masked = torch.tensor([config.masks == "mined" or record.semantic is not None for record in data.records])
     return data.only(*config.needs).select((tagged & masked).nonzero().flatten())
 
@@ -469,7 +480,8 @@ def rate(config: Config, step: int, steps: int, epochs: float) -> float:
     """Learning rate as a share of its first value."""
     if config.lr_schedule == "poly":
         return schedule.poly(step, steps, 1.0)
-    return 0.1 if step >= steps * config.drop_epochs / epochs else 1.0
+    drops = [steps * share for share in config.drops] or [steps * config.drop_epochs / epochs]
+    return schedule.step_decay(step, 1.0, drops)
 
 
 def optimizer_of(config: Config, model: Classifier) -> torch.optim.Optimizer:

@@ -26,3 +26,19 @@ class LargeFOV(nn.Sequential):
         for layer in (self.fc6, self.fc7):
             nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
             nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
+
+
+class FCN(nn.Sequential):
+    """Two 3×3 convolutions with batch norm and ReLU, (B, channels_in, h, w) -> (B, channels, h, w).
+
+    The head of a fully convolutional network (Long et al., CVPR 2015) by which MoCo (He et al., CVPR 2020) and those after it
+    judge pretrained backbones.
+    """
+
+    def __init__(self, channels_in: int, channels: int = 256, dilation: int = 6):
+        layers: list[nn.Module] = []
+        for width in (channels_in, channels):
+            convolution = nn.Conv2d(width, channels, 3, padding=dilation, dilation=dilation, bias=False)
+            nn.init.kaiming_normal_(convolution.weight, mode="fan_out", nonlinearity="relu")
+            layers += [convolution, nn.BatchNorm2d(channels), nn.ReLU(inplace=True)]
+        super().__init__(*layers)

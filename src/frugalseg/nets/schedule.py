@@ -18,7 +18,7 @@ def warmup(step: int, steps: int, start: float = 0.0) -> float:
     return start + (1.0 - start) * _progress(step, steps)
 
 
-def step_decay(step: int, value: float, drops: Sequence[int], factor: float = 0.1) -> float:
+def step_decay(step: int, value: float, drops: Sequence[float], factor: float = 0.1) -> float:
     """`value` times `factor` for each of the steps `drops` that has been reached."""
     return value * factor ** sum(step >= drop for drop in drops)
 

@@ -23,6 +23,7 @@ class Config:
         standardize: take mean and deviation off every channel before the linear layers; the paper does not.
         frozen: number of leading backbone blocks that stay as they are.
         freeze_norm: keep all batch-norm statistics of the backbone as they are.
+        head: "largefov" is DeepLab's (sec. 4.1); "fcn" two 3 x 3 layers with batch norm, as pretrained backbones are compared by.
         channels: channels of LargeFOV's fc6 and fc7 (1024); 0 leaves the head out, for few pictures on ready-made features.
         dilation: dilation of fc6 (12).
         dropout: after fc6 and fc7 (0.5).
@@ -43,6 +44,8 @@ class Config:
         indoor_background: the same for pictures with an indoor tag (0.06).
         indoor: tags that make a picture indoor.
         masks: "mined" learns from tags alone; "given" trains the same network on the data's own masks, as the upper bound.
+        label_branch: tell the picture's classes beside the segmentation branch and weight its maps by them (fig. 3b). False, with
+            masks="given", leaves a plain FCN that needs no tags.
         mined: a run folder whose classifiers and mined regions are taken instead of mining again.
         psl: learn online from the network's own prohibited masks too (sec. 3.2).
         prohibit_by: what weights the score maps in training: "predicted" v, ground-truth "tags", or "none".
@@ -68,6 +71,7 @@ class Config:
         head_lr: learning rate of the last layers (1e-2).
         lr_schedule: "step" multiplies by 0.1 after drop_epochs; "poly" falls to zero with power 0.9.
         drop_epochs: passes after which the rate drops (6).
+        drops: shares of the steps after which the rate drops, in the place of drop_epochs.
         optimizer: "sgd" is the paper's; "adamw" learns in few steps on features whose mean dwarfs their differences.
         momentum: of SGD (0.9).
         weight_decay: of either (5e-4).
@@ -82,6 +86,7 @@ class Config:
     standardize: bool = False
     frozen: int = 0
     freeze_norm: bool = False
+    head: Literal["largefov", "fcn"] = "largefov"
     channels: int = 1024
     dilation: int = 12
     dropout: float = 0.5
@@ -102,6 +107,7 @@ class Config:
     indoor_background: float = 0.06
     indoor: tuple[str, ...] = ("chair", "diningtable", "sofa", "tvmonitor")
     masks: Literal["mined", "given"] = "mined"
+    label_branch: bool = True
     mined: str | None = None
     psl: bool = True
     prohibit_by: Literal["predicted", "tags", "none"] = "predicted"
@@ -126,6 +132,7 @@ class Config:
     head_lr: float = 1e-2
     lr_schedule: Literal["step", "poly"] = "step"
     drop_epochs: float = 6
+    drops: tuple[float, ...] = ()
     optimizer: Literal["sgd", "adamw"] = "sgd"
     momentum: float = 0.9
     weight_decay: float = 5e-4
@@ -133,7 +140,8 @@ class Config:
     @property
     def needs(self) -> frozenset[str]:
         """The labels that reach a loss."""
-        return frozenset({"image", "tags"} | ({"semantic"} if self.masks == "given" else set()))
+        used = {"tags": self.label_branch, "semantic": self.masks == "given"}
+        return frozenset({"image"} | {name for name, there in used.items() if there})
 
     @property
     def extra_supervision(self) -> tuple[str, ...]:
@@ -153,6 +161,9 @@ class Config:
             faults.append(f"levels={self.levels}: expected numbers of blocks, counted from 1")
         if not self.cam_scales or not self.test_scales or min(*self.scales, *self.cam_scales, *self.test_scales) <= 0:
             faults.append("scales, cam_scales, test_scales: expected numbers above 0, at least one")
+        if not self.label_branch and self.masks == "mined":
+            faults.append("label_branch=False: nothing tells where the classes are; expected masks=given")
+        faults += [f"drops={share}: expected a number from 0 to 1" for share in self.drops if not 0 <= share <= 1]
         if self.output_stride % self.label_stride:
             faults.append(f"label_stride={self.label_stride}: expected a divisor of output_stride={self.output_stride}")
         checks.refuse("AE-PSL", faults)
