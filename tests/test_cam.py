@@ -13,12 +13,12 @@ import toys
 from PIL import Image
 from torch import Tensor
 
-from frugalseg import rle
-from frugalseg.data import Data
+from frugalseg import cli, rle
+from frugalseg.data import Data, read, shapes
 from frugalseg.methods import cam
 from frugalseg.methods.cam import CAM
 from frugalseg.recipes.cam import Config
-from frugalseg.training import train
+from frugalseg.training import recall, train
 from frugalseg.types import Sample
 
 TINY = Config(
@@ -123,3 +123,36 @@ def test_what_came_in_beside_the_tags_is_said() -> None:
     assert [note.split()[0] for note in told] == ["backbone", "proposals", "masks"]
     with pytest.raises(ValueError, match=r"(?s)fraction=2.*cam_scales"):
         replace(TINY, fraction=2, cam_scales=())
+
+
+def test_cams_of_known_tags_become_the_cue_of_pdsl_by_three_commands(tmp_path: Path) -> None:
+    root = shapes.write(tmp_path / "set", train=4, val=0, test=0, size=48, quiet=True)
+    engine = ["--workers", "0", "--accelerator", "cpu", "--quiet", "--val", "", "--out", str(tmp_path), "--name", "run"]
+    small = ["--split", "Main/train", "--backbone", "tiny", "--batch", "2", *engine]
+    assert cli.main(["train", "cam", str(root), *small, "--crop", "48", "--epochs", "1", "--label-loss", "squared"]) == 0
+    words = ["predict", str(tmp_path / "cam" / "run"), str(root), "--tags", "given", "--split", "Main/train", "--min-score", "0"]
+    assert cli.main([*words, "--out", str(tmp_path / "cams"), "--no-overlays", "--quiet"]) == 0
+    data = read(root, split="Main/train")
+    rows = (tmp_path / "cams" / "tags.csv").read_text().splitlines()[1:]
+    found = torch.tensor([[float(value) for value in row.split(",")[1:]] for row in rows])
+    assert found.any()
+    assert not found[data.tags == 0].any(), "other classes are none"
+    masks = tmp_path / "cams" / "objects"
+    light = [
+        "--proposals",
+        "grid",
+        "--count",
+        "20",
+        "--scales",
+        "[48]",
+        "--test-scales",
+        "[48]",
+        "--longest",
+        "64",
+        "--steps",
+        "2",
+    ]
+    heads = ["--width", "8", "--channels", "8", "--mask-channels", "8", "--frozen", "0"]
+    assert cli.main(["train", "pdsl", str(root), *small, *light, *heads, "--cue", str(masks)]) == 0
+    (note,) = recall(tmp_path / "pdsl" / "run")["extra_supervision"]
+    assert str(masks) in note

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from unittest.mock import ANY
 
 import numpy as np
 import pytest
@@ -105,6 +106,8 @@ def test_a_folder_gives_the_object_that_fits_the_box_best(tmp_path: Path) -> Non
         cue("scene", torch.zeros(3, 48, 30, dtype=torch.uint8), torch.zeros(1, 4))
 
 
-def test_an_unknown_cue_is_named() -> None:
-    with pytest.raises(ValueError, match=r"'grabcat'.*grabcut, superpixels"):
-        grabcut.cue("grabcat")
+def test_an_unknown_cue_is_named(tmp_path: Path) -> None:
+    for name in ("grabcat", "superpixels:grabcat"):
+        with pytest.raises(ValueError, match=f"'{name}'.*grabcut, superpixels"):
+            grabcut.cue(name)
+    assert grabcut.cue(f"superpixels:{tmp_path}", 300) == grabcut.Superpixels(300, maps=tmp_path, cache=ANY)

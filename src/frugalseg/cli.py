@@ -113,6 +113,8 @@ class Predict:
         out: the folder for masks/ or objects/ (indexed PNG), overlays/ (JPEG), COCO's JSON of objects, tags.csv, skipped.csv.
         overlays: draw the masks over the pictures too.
         min_score: objects below it are not drawn; results.json has all.
+        tags: "given" tells the model which classes are in each picture; IMAGES are data sets with tags then.
+        split: the list of pictures of such data sets; empty takes all.
         tile: side of the squares, in pixels, in which larger pictures are searched for objects; 0 takes them whole.
         overlap: pixels that neighbouring squares share; 0 takes a quarter of the side.
         quiet: say nothing of the progress.
@@ -121,6 +123,8 @@ class Predict:
     out: str = "predictions"
     overlays: bool = True
     min_score: float = 0.5
+    tags: Literal["predicted", "given"] = "predicted"
+    split: str = ""
     tile: int = 0
     overlap: int = 0
     quiet: bool = False
@@ -335,11 +339,15 @@ def evaluate(words: list[str], given: dict[str, Any]) -> int:
 
 
 def predict(words: list[str], given: dict[str, Any]) -> int:
+    from frugalseg.data import read
     from frugalseg.export import folder
     from frugalseg.predictor import load
 
     options = config.resolve([Predict], given)
-    return tell(*folder.write(load(words[0]), words[1:], **options), options["out"], "predicted")
+    split = options.pop("split")
+    sets = options["tags"] == "given" or split
+    pictures: list[Any] = [read(place, split=split or None) for place in words[1:]] if sets else words[1:]
+    return tell(*folder.write(load(words[0]), pictures, **options), options["out"], "predicted")
 
 
 def tell(done: int, skipped: Sequence[Any], out: str, what: str) -> int:

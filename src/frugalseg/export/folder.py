@@ -7,7 +7,7 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from frugalseg import draw, files
 from frugalseg.config import UsageError
@@ -28,6 +28,7 @@ def write(
     quiet: bool = False,
     left_out: Sequence[BadImage] = (),
     min_score: float = 0.5,
+    tags: Literal["predicted", "given"] = "predicted",
     tile: int = 0,
     overlap: int = 0,
 ) -> tuple[int, list[BadImage]]:
@@ -36,7 +37,7 @@ def write(
     masks/NAME.png holds class ids, overlays/NAME.jpg the picture with them, tags.csv a row of confidences for each picture,
     skipped.csv what is `left_out` already and the files that could not be read. A model of objects writes objects/NAME.png with
     the numbers of those of at least `min_score`, results.json (COCO's results) and instances.json (the same as a data set, to be
-    looked at, corrected or learned from) with all of them. One picture is in memory at a time; tile, overlap: see
+    looked at, corrected or learned from) with all of them. One picture is in memory at a time; tags, tile, overlap: see
     `Predictor.stream`. Raises UsageError for two equal names.
     """
     found, folder, done = listed(pictures), Path(out), 0
@@ -44,7 +45,7 @@ def write(
     folder.mkdir(parents=True, exist_ok=True)
     gathered = coco.Collector(predictor.classes)
     endings = {record.name: record.image.suffix for data in found for record in data.records}
-    predictions = predictor.stream(found, skipped, tile=tile, overlap=overlap)
+    predictions = predictor.stream(found, skipped, tags, tile, overlap)
     with (folder / "tags.csv").open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
         table = csv.writer(file)
         table.writerow(["image", *predictor.classes])

@@ -36,8 +36,8 @@ class Config:
         tau: how sharply a mask's activation follows its highest pixels (sec. 3.4: 5).
         soft_targets: mask heads learn the one before as it is (eq. 5), not cut at 0.5 (released code).
         agnostic_on: proposals that teach the class-agnostic mask head: "all" (eq. 5), or the "foreground" alone (released code).
-        cue: what tells foreground in a box: "grabcut" (sec. 3.3), "superpixels" that are salient, "gradient" of the detector (the
-            cascade of sec. 4.4), or a folder of masks made before.
+        cue: what tells foreground in a box: "grabcut" (sec. 3.3), "superpixels" that are salient, by a folder of grey maps with
+            "superpixels:FOLDER", "gradient" of the detector (the cascade of sec. 4.4), or a folder of masks made before.
         cue_side: longer side of the picture for the cue (released code: 400).
         cue_iterations: of GrabCut (released code: 5).
         proposals: "selective_search" (sec. 3.1), "grid", "random", or a file or folder of boxes (sec. 4.3: MCG's).

@@ -211,13 +211,20 @@ def _nearest(masks: np.ndarray, owns: Tensor, box: tuple[float, float, float, fl
 
 
 def cue(name: str, side: int = 400, iterations: int = 5) -> Cue:
-    """The cue of that name: "grabcut", "superpixels", or a folder of masks. Raises ValueError for anything else."""
+    """The cue of that name: "grabcut", "superpixels", "superpixels:FOLDER" of grey maps, or a folder of masks.
+
+    Raises ValueError for anything else.
+    """
     if name == "grabcut":
         return GrabCut(side, iterations)
     if name == "superpixels":
         return Superpixels(side)
+    kind, _, maps = name.partition(":")
+    if kind == "superpixels" and Path(maps).is_dir():
+        return Superpixels(side, maps=Path(maps))
     if not Path(name).is_dir():
-        raise ValueError(f"cue: got {name!r}; expected grabcut, superpixels, gradient, or a folder of masks NAME.png")
+        expected = "grabcut, superpixels, superpixels:FOLDER of grey maps NAME.png, gradient, or a folder of masks NAME.png"
+        raise ValueError(f"cue: got {name!r}; expected {expected}")
     return Folder(Path(name))
 
 
