@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import zipfile
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from PIL import Image
 from frugalseg.cli import main
 from frugalseg.data import DataError, read
 from frugalseg.data.check import check
+from frugalseg.data.subset import drawn
 from frugalseg.predictor import load
 
 FOLDERS = ("n01", "n02", "black cat")
@@ -74,6 +76,16 @@ def test_folders_without_pictures_are_named(root: Path, listed: Path) -> None:
         read(root, classes=listed)
 
 
+def test_a_share_is_drawn_by_seed_and_name_and_lies_in_a_larger_one(root: Path) -> None:
+    data = read(root)
+    shares = {share: drawn(data, share, seed=3).names for share in (0.01, 0.1, 0.5, 0.75)}
+    assert [len(names) for names in shares.values()] == [1, 1, 6, 9]
+    assert set(shares[0.1]) < set(shares[0.5]) < set(shares[0.75])
+    assert shares[0.5] == [name for name in data.names if name in shares[0.5]], "in their order"
+    assert set(drawn(data.select(range(11, -1, -1)), 0.5, seed=3).names) == set(shares[0.5]), "however they were read"
+    assert len({tuple(drawn(data, 0.5, seed).names) for seed in range(5)}) == 5
+
+
 def test_check_counts_them_alone(root: Path, listed: Path) -> None:
     report = check(root, classes=listed)
     assert (report.ok, report.classes) == (True, ("black cat", "n02"))
@@ -83,6 +95,10 @@ def test_check_counts_them_alone(root: Path, listed: Path) -> None:
 def test_any_method_learns_them_alone(root: Path, listed: Path, tmp_path: Path) -> None:
     own = {"backbone": "tiny", "output-stride": 16, "channels": 0, "crop": 33, "rounds": 1, "segment": "cam", "workers": 0}
     options = [word for name, value in own.items() for word in (f"--{name}", str(value))]
-    words = ["train", "aepsl", str(root), "--classes", str(listed), "--dry-run", "--quiet", "--name", "run", *options]
-    assert main([*words, "--out", str(tmp_path / "runs")]) == 0
+    words = ["train", "aepsl", str(root), "--classes", str(listed), "--dry-run", "--quiet", *options]
+    assert main([*words, "--name", "run", "--out", str(tmp_path / "runs")]) == 0
     assert load(tmp_path / "runs" / "aepsl" / "run").classes == ("black cat", "n02")
+    for share, status in (("0.25", 0), ("0", 2)):
+        assert main([*words, "--out", str(tmp_path / "shares"), "--share", share]) == status
+    (about,) = tmp_path.glob("shares/aepsl/*/about.json")
+    assert json.loads(about.read_text())["images"] == 1

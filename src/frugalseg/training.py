@@ -37,6 +37,7 @@ class Selection:
         split: the list of pictures to learn from; empty takes them all.
         val: the list to score on when training is over, if it exists and has masks; empty scores nothing.
         classes: a text file of class folders, one a line, to learn from their pictures only (ImageNet-100); empty takes all.
+        share: learn from this share of the pictures, at least one; `seed` draws it, and a smaller share is part of a larger.
         limit: learn from the first N pictures only; 0 takes all.
         skip_limit: share of pictures that may be left out as broken before that is an error.
         masks_from: a finished run whose masks of these pictures are the labels, in place of the pictures' own.
@@ -46,6 +47,7 @@ class Selection:
     split: str = "train"
     val: str = "val"
     classes: str = ""
+    share: float = 1.0
     limit: int = 0
     skip_limit: float = 0.05
     masks_from: str = ""
@@ -87,7 +89,7 @@ def train(method: str, data: str | Path | Data, **settings: Any) -> Predictor:
 def fit(method: Method, data: str | Path | Data, settings: Mapping[str, Any], folder: Path | None = None) -> Predictor:
     """`train` with settings that are already resolved; `folder` is that of a run to go on with."""
     from frugalseg.data import read
-    from frugalseg.data.subset import of_classes
+    from frugalseg.data.subset import drawn, of_classes
     from frugalseg.predictor import Predictor
     from frugalseg.run import Run
 
@@ -97,13 +99,19 @@ def fit(method: Method, data: str | Path | Data, settings: Mapping[str, Any], fo
         data = read(data, settings["split"] or None, skip_limit=settings["skip_limit"], classes=settings["classes"] or None)
     elif settings["classes"]:
         data = of_classes(data, settings["classes"])
+    if not 0 < settings["share"] <= 1:
+        raise UsageError(f"--share: got {settings['share']}, expected a number above 0, at most 1")
+    if settings["share"] < 1:
+        data = drawn(data, settings["share"], settings["seed"])
     limit = DRY_PICTURES if settings["dry_run"] else settings["limit"]
     chosen = data.select(range(min(limit, len(data)))) if limit else data
+    offers, teacher = data.offers, None
     if settings["masks_from"]:
-        from frugalseg.retrain import relabelled
+        from frugalseg import retrain
 
-        data = chosen = relabelled(chosen, settings["masks_from"], settings["quiet"])
-    if not recipe.needs <= data.offers:
+        teacher, data = retrain.teacher(settings["masks_from"], data.classes), chosen
+        offers = chosen.only("image", "tags").offers | {"instances"}
+    if not recipe.needs <= offers:
         has = _words(data.offers)
         raise UsageError(f"{method.name} needs {_words(recipe.needs)}, but {data.root} has {has}; `frugalseg check` says more")
     described = {"method": method.name, "data": str(data.root), **settings}
@@ -113,6 +121,7 @@ def fit(method: Method, data: str | Path | Data, settings: Mapping[str, Any], fo
     if run.main:
         config.save(folder / "config.yaml", described)
         remember(folder, **_facts(chosen, recipe, settings["masks_from"]))
+    chosen = retrain.relabelled(chosen, teacher, run) if teacher else chosen
     network = method.code.train(recipe, chosen.only(*recipe.needs), run)
     classes = network.classes if method.makes == FOREGROUND else data.classes
     return Predictor(method, network, classes, folder, run.main)

@@ -1,7 +1,8 @@
-"""A part of a data set by its class folders, such as ImageNet-100, of which only a list of folders of ImageNet is published."""
+"""A part of a data set: some class folders, such as ImageNet-100's list of those of ImageNet, or a share drawn at random."""
 
 from __future__ import annotations
 
+import hashlib
 import warnings
 from collections.abc import Sequence
 from copy import copy
@@ -21,6 +22,19 @@ def of_classes(data: D, file: Path | str) -> D:
     """The pictures of `data` in the folders that a file names; see `part`."""
     made = copy(data)
     made.classes, made.records = part(file, data.classes, data.records, data.root)
+    return made
+
+
+def drawn(data: D, share: float, seed: int) -> D:
+    """A share of the pictures, at least one, in their order.
+
+    Drawn by the pictures' names: with the same seed a smaller share is a part of a larger one, on any machine.
+    """
+    count = max(1, round(share * len(data)))
+    draw = {name: hashlib.blake2b(f"{seed} {name}".encode()).digest() for name in data.names}
+    kept = set(sorted(draw, key=draw.__getitem__)[:count])
+    made = copy(data)
+    made.records = [record for record in data.records if record.name in kept]
     return made
 
 
