@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pytest
 import torch
 import toys
 
-from frugalseg import retrain, rle
-from frugalseg.recipes.pdsl import Config
+from frugalseg import config, retrain, rle
+from frugalseg.config import UsageError
+from frugalseg.data import Data
+from frugalseg.data.dataset import Outline
+from frugalseg.predictor import Predictor
+from frugalseg.recipes.runtime import Runtime
+from frugalseg.run import Run
 from frugalseg.training import recall, train
-from frugalseg.types import CompactInstances, Prediction
+from frugalseg.types import CompactInstances, Prediction, Sample
 
 ENGINE = {"workers": 0, "accelerator": "cpu", "quiet": True, "name": "run"}
 PDSL = {
@@ -23,6 +30,20 @@ R2IOS = {
     "backbone": "tiny", "frozen": 0, "channels": 8, "mask_size": 6, "code": 8, "width": 8, "iterations": 1, "proposals": "grid",
     "rois": 8, "scale": 33, "longest": 48, "batch": 2, "steps": 1, "gate_steps": 0,
 }  # fmt: skip
+
+AEPSL = {
+    "backbone": "tiny", "channels": 0, "crop": 33, "rounds": 1, "plus": 0, "crf": False, "batch": 2, "classifier_epochs": 1,
+    "epochs": 1, "label_loss": "squared", "segment": "cam",
+}  # fmt: skip
+CAM = {
+    "backbone": "tiny", "crop": 33, "batch": 2, "epochs": 1, "label_loss": "squared",
+}  # fmt: skip
+MASKRCNN = {
+    "backbone": "tiny", "frozen": 0, "stride": 16, "channels": 8, "width": 8, "mask_channels": 8, "proposals": 20, "rois": 8,
+    "scale": 33, "longest": 48, "batch": 2, "steps": 1,
+}  # fmt: skip
+TEACHERS: dict[str, dict[str, Any]] = {"pdsl": PDSL, "aepsl": AEPSL, "cam": CAM}
+STUDENTS: dict[str, dict[str, Any]] = {"r2ios": R2IOS, "maskrcnn": MASKRCNN}
 
 
 def test_objects_far_below_the_best_of_their_class_are_not_believed() -> None:
@@ -42,15 +63,71 @@ def test_connected_parts_of_a_class_mask_are_objects() -> None:
     assert np.array_equal(rle.decode([found[1].rle], (20, 30))[0], ((mask == 1) & (torch.arange(30) > 15)).numpy())
 
 
-def test_a_network_learns_from_the_masks_of_a_run_and_the_truth_stays_out(tmp_path: Path) -> None:
-    data = toys.write(tmp_path / "pictures")
-    made = train("pdsl", data, out=str(tmp_path), **PDSL, **ENGINE)
-    assert {*PDSL} <= {*Config.__dataclass_fields__}
-    settings = {**R2IOS, **ENGINE, "masks_from": str(made.folder)}
-    one = train("r2ios", data.only("image", "tags"), out=str(tmp_path / "a"), **settings)
-    other = train("r2ios", toys.shuffled(data), out=str(tmp_path / "b"), **settings)
+def test_objects_survive_the_shelf() -> None:
+    mask = torch.zeros(20, 30, dtype=torch.uint8)
+    mask[2:8, 2:8], mask[10:18, 20:28] = 1, 2
+    found = retrain.outlines(Prediction("it", (20, 30), ("a", "b"), semantic=mask))
+    assert retrain.unpacked(retrain.packed(found)) == found
+    assert retrain.unpacked(retrain.packed(())) == ()
+
+
+@pytest.fixture(scope="module")
+def teachers(tmp_path_factory: pytest.TempPathFactory) -> tuple[Data, dict[str, Path]]:
+    """Pictures, and runs that learned from their tags."""
+    out = tmp_path_factory.mktemp("teachers")
+    data = toys.write(out / "pictures")
+    runs = {name: train(name, data, out=str(out), **settings, **ENGINE).folder for name, settings in TEACHERS.items()}
+    return data, runs
+
+
+@pytest.mark.parametrize("student", STUDENTS)
+@pytest.mark.parametrize("teacher", TEACHERS)
+def test_a_network_learns_from_the_masks_of_a_run_and_the_truth_stays_out(
+    teacher: str, student: str, teachers: tuple[Data, dict[str, Path]], tmp_path: Path
+) -> None:
+    data, runs = teachers
+    settings = {**STUDENTS[student], **ENGINE, "masks_from": str(runs[teacher])}
+    one = train(student, data.only("image", "tags"), out=str(tmp_path / "a"), **settings)
+    other = train(student, toys.shuffled(data), out=str(tmp_path / "b"), **settings)
     ours, theirs = one.network.state_dict(), other.network.state_dict()
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
     (note,) = recall(one.folder)["extra_supervision"]
-    assert "pdsl" in note
+    assert teacher in note
     assert "learned from tags" in note
+
+
+def test_masks_are_made_once_and_again_only_where_they_are_missing(
+    teachers: tuple[Data, dict[str, Path]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, runs = teachers
+    asked: list[str] = []
+
+    def counted(sample: Sample, predictor: Predictor) -> tuple[Outline, ...]:
+        asked.append(sample.name)
+        if len(asked) == 4:
+            raise KeyboardInterrupt
+        return taught(sample, predictor)
+
+    taught = retrain.taught
+    monkeypatch.setattr(retrain, "taught", counted)
+    settings = {**STUDENTS["r2ios"], **ENGINE, "masks_from": str(runs["aepsl"]), "out": str(tmp_path)}
+    with pytest.raises(KeyboardInterrupt):
+        train("r2ios", data, **settings)
+    again = train("r2ios", data, **settings)
+    assert asked == [*data.names[:4], *data.names[3:]]
+    assert train("r2ios", data, **settings).folder == again.folder
+    assert len(asked) == 7, "the finished run asks for nothing"
+    assert config.read(again.folder / "config.yaml")["masks_from"] == str(runs["aepsl"])
+
+
+def test_teachers_that_cannot_teach_are_refused(teachers: tuple[Data, dict[str, Path]], tmp_path: Path) -> None:
+    data, runs = teachers
+    renamed = Data(data.root, data.layout, data.split, ("pear", "plum", "fig"), data.records)
+    with pytest.raises(UsageError, match="knows apple, berry, cherry; the pictures have pear, plum, fig"):
+        train("r2ios", renamed, out=str(tmp_path), **{**STUDENTS["r2ios"], **ENGINE}, masks_from=str(runs["aepsl"]))
+    blind = train("cam", data, out=str(tmp_path / "blind"), **{**TEACHERS["cam"], "label_loss": "bce"}, **ENGINE)
+    with torch.no_grad():
+        blind.network.fc.weight.fill_(-1.0)
+    run = Run(tmp_path / "run", Runtime(quiet=True, workers=0, accelerator="cpu"))
+    with pytest.raises(UsageError, match="no object in any of 6 pictures"):
+        retrain.relabelled(data, blind, run)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,35 +12,62 @@ from scipy import ndimage
 
 from frugalseg import rle
 from frugalseg.config import UsageError
-from frugalseg.data import Data, Record
+from frugalseg.data import Data
 from frugalseg.data.dataset import Outline
 from frugalseg.predictor import Predictor, load
-from frugalseg.progress import track
-from frugalseg.types import CompactInstances, Prediction
+from frugalseg.run import Run
+from frugalseg.types import CompactInstances, Prediction, Sample
 
 SHARE = 0.5  # of the score of the class's best object in the picture, from which another is believed too
 SMALLEST = 16  # pixels of a connected part of a class mask, from which it is an object
 
 
-def relabelled(data: Data, run: str | Path, quiet: bool = False) -> Data:
-    """The pictures with the masks that the model of `run` makes of them, and no other label but their tags.
+def teacher(run: str | Path, classes: Sequence[str]) -> Predictor:
+    """The model of a run whose masks are to be learned from. Raises UsageError for one of other classes or without masks."""
+    found = load(run)
+    if found.classes != tuple(classes):
+        raise UsageError(f"masks_from: {run} knows {', '.join(found.classes)}; the pictures have {', '.join(classes)}")
+    return found
 
-    Where tags are known the model is told them: they are what it learned from. Raises UsageError for a model of other classes.
+
+def relabelled(data: Data, predictor: Predictor, run: Run) -> Data:
+    """The pictures with the masks that a model makes of them, and no other label but their tags.
+
+    Where tags are known the model is told them: they are what it learned from. The masks are made once in the life of the run
+    that learns from them. Raises UsageError where not one picture gets a mask.
     """
-    predictor = load(run)
-    if predictor.classes != tuple(data.classes):
-        raise UsageError(f"masks_from: {run} knows {', '.join(predictor.classes)}; {data.root} has {', '.join(data.classes)}")
     own = data.only("image", "tags")
-    records = [taught(own, index, predictor) for index in track(range(len(own)), "masks", len(own), quiet=quiet)]
+    predictor.network.to(run.device)
+    shelf = run.each("labels", own, lambda _, sample: packed(taught(sample, predictor)))
+    records = [replace(record, outlines=unpacked(shelf.read(index))) for index, record in enumerate(own.records)]
+    bare = sum(not record.outlines for record in records)
+    if bare == len(records):
+        raise UsageError(f"masks_from: the model finds no object in any of {bare} pictures; train it longer")
+    if bare:
+        warnings.warn(f"masks_from: the model finds no object in {bare} of {len(records)} pictures", stacklevel=2)
     return Data(data.root, data.layout, data.split, data.classes, records, data.problems, data.max_pixels)
 
 
-def taught(data: Data, index: int, predictor: Predictor) -> Record:
-    """One record with the objects that the model finds in its picture."""
-    record = data.records[index]
-    told = data.select([index])
-    ((_, found),) = predictor.stream(told, tags="given" if "tags" in record.fields else "predicted")
-    return replace(record, outlines=outlines(found))
+def taught(sample: Sample, predictor: Predictor) -> tuple[Outline, ...]:
+    """The objects that the model finds in a picture."""
+    known = sample.tags is not None and bool((~sample.tags.isnan()).any())
+    ((_, found),) = predictor.stream(sample, tags="given" if known else "predicted")
+    return outlines(found)
+
+
+def packed(objects: Sequence[Outline]) -> dict[str, np.ndarray]:
+    """Objects as arrays of a shelf; the letters of run lengths are none but `0` to `o`, so a space can part them."""
+    numbers = np.array([[*item[:4], item.label, item.area, *item.size] for item in objects]).reshape(-1, 8)
+    return {"numbers": numbers, "counts": np.frombuffer(b" ".join(item.counts for item in objects), np.uint8)}
+
+
+def unpacked(arrays: dict[str, np.ndarray]) -> tuple[Outline, ...]:
+    """Back from `packed`."""
+    codes = arrays["counts"].tobytes().split()
+    return tuple(
+        Outline(x1, y1, x2, y2, int(label), (int(height), int(width)), code, area)
+        for (x1, y1, x2, y2, label, area, height, width), code in zip(arrays["numbers"].tolist(), codes, strict=True)
+    )
 
 
 def outlines(found: Prediction) -> tuple[Outline, ...]:
