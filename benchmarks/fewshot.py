@@ -15,12 +15,12 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks.cells import DATA, RUNS, SIDE, VAL_PICTURES, Absent, photos, portable
+from benchmarks.cells import DATA, RUNS, SIDE, VAL_PICTURES, Absent, photos, placeless, portable
 from benchmarks.claims.biopt import FOLDS, GROUND, GROUNDED, PLAN
 from benchmarks.plan import ROOT, Bench, Cell, Variant
 from frugalseg.methods import METHODS
@@ -129,10 +129,16 @@ def measure(trial: Trial, quiet: bool = False) -> None:
         rows.append({"name": row.name, "options": options, "seconds": round(time.perf_counter() - started, 1)} | record)
     network.config = whole
     head = {"data": trial.bench.data, "variant": trial.variant.name, "fold": trial.fold, "seed": trial.seed}
+    about, asked = recall(folder), f"{EPISODES} episodes|novel-in-train={whole.novel_in_train}"
     record = {
         "cell": head,
         "config": portable(settings),
-        "about": {key: recall(folder)[key] for key in ("images", "labels")},
+        "protocol": {
+            "learned": f"{trial.bench.data}|{trial.bench.train or 'all'}|n={about['images']}",
+            "scored": f"{scores.metric}|{trial.bench.data}|{trial.bench.val or 'all'}|{asked}, each fold and seed",
+        },
+        "labels": about["labels"],
+        "extra_supervision": placeless(about["extra_supervision"]),
         "seconds": {"training": round(trained, 1), "total": round(time.perf_counter() - begin, 1)},
         "peak_memory_mb": peak_memory(),
         **results.origin(ROOT),
@@ -192,14 +198,40 @@ def inner_curve(network: Any, data: Any, seed: int) -> dict[str, list[float]]:
 # -- the page --------------------------------------------------------------------------------------------------------
 
 
-def scores_of(bench: Bench) -> dict[str, dict[int, Any]]:
+def section() -> list[str]:
+    """The part of docs/results.md about BiOpt."""
+    blocks = [f"## {METHODS[PLAN.method].summary}"]
+    for bench in PLAN.benches:
+        blocks += part(bench)
+    return blocks
+
+
+def part(bench: Bench) -> list[str]:
+    """One data set: what was run, the rows, the inner loop step by step, the claims."""
+    from benchmarks.tables import OverSeeds, judge, markdown, protocol
+
+    known = [trial for trial in trials() if trial.bench is bench]
+    records = [json.loads(trial.file.read_text("utf-8")) for trial in known if trial.file.exists()]
+    found = {name: OverSeeds(seeds) for name, seeds in scores_of(records).items()}
+    title = [f"### biopt on {bench.data}", bench.about]
+    missing = f"{len(known) - len(records)} of {len(known)} runs are missing: `python -m benchmarks.fewshot`."
+    if not found:
+        return [*title, f"Nothing has been run in all folds yet. {missing}"]
+    claims = [["claim", "rows", "paper", "here", "verdict"]]
+    for claim in PLAN.claims:
+        claims.append([claim.text, f"{claim.better} > {claim.worse}", claim.paper, *judge(claim, found)])
+    about = protocol(bench, records)
+    tables = [row_table(found, records), curve_table(records), CLAIMS, markdown(claims), bench.tried]
+    return [*title, about, *tables, "" if len(known) == len(records) else missing]
+
+
+def scores_of(records: Iterable[Mapping[str, Any]]) -> dict[str, dict[int, Any]]:
     """For each row and seed the scores of all folds as one: every class is scored by the run that has not learned it."""
     found: dict[str, dict[int, dict[int, Any]]] = {}
-    for trial in (trial for trial in trials() if trial.bench is bench and trial.file.exists()):
-        record = json.loads(trial.file.read_text("utf-8"))
+    for record in records:
+        seed, fold = record["cell"]["seed"], record["cell"]["fold"]
         for row in record["rows"]:
-            folds = found.setdefault(row["name"], {}).setdefault(trial.seed, {})
-            folds[trial.fold] = unpacked(row, f"fold{trial.fold}/")
+            found.setdefault(row["name"], {}).setdefault(seed, {})[fold] = unpacked(row, f"fold{fold}/")
     whole: dict[str, dict[int, Any]] = {}
     for name, seeds in found.items():
         for seed, folds in seeds.items():
@@ -211,30 +243,39 @@ def scores_of(bench: Bench) -> dict[str, dict[int, Any]]:
     return whole
 
 
-def section() -> list[str]:
-    """The part of docs/results.md about BiOpt: a table of rows and one of claims for each data set that has been run."""
-    from benchmarks.tables import OverSeeds, judge, markdown
+def row_table(found: Mapping[str, Any], records: Sequence[Mapping[str, Any]]) -> str:
+    """The scores of every row; whether a class is there is asked of as many pictures with it as without."""
+    from benchmarks.tables import markdown
     from frugalseg.metrics.per_image import percent
 
-    blocks = [f"## {METHODS[PLAN.method].summary}"]
-    for bench in PLAN.benches:
-        found = {name: OverSeeds(seeds) for name, seeds in scores_of(bench).items()}
-        if not found:
-            blocks += [
-                f"### biopt on {bench.data}",
-                bench.about,
-                "Nothing has been run in all folds yet: `python -m benchmarks.fewshot`.",
-            ]
-            continue
-        table = [["row", "mean-IoU %", "95 % interval over episodes", "binary-IoU %", "seeds"]]
-        for name, scores in found.items():
-            binary = sum(each.binary for each in scores.seeds.values()) / len(scores.seeds)
-            table.append([name, str(scores), str(scores.interval), percent(binary), str(len(scores.seeds))])
-        claims = [["claim", "rows", "paper", "here", "verdict"]]
-        for claim in PLAN.claims:
-            claims.append([claim.text, f"{claim.better} > {claim.worse}", claim.paper, *judge(claim, found)])
-        blocks += [f"### biopt on {bench.data}", bench.about, markdown(table), CLAIMS, markdown(claims)]
-    return blocks
+    table = [
+        ["row", "mean-IoU %", "95 % interval over episodes", "binary-IoU %", "class there? precision %", "recall %", "seeds"]
+    ]
+    for name, scores in found.items():
+        rows = [row for record in records for row in record["rows"] if row["name"] == name]
+        there = [percent(mean(row["presence"][what] for row in rows)) for what in ("precision", "recall")]
+        binary = percent(mean(each.binary for each in scores.seeds.values()))
+        table.append([name, str(scores), str(scores.interval), binary, *there, str(len(scores.seeds))])
+    return markdown(table)
+
+
+def curve_table(records: Sequence[Mapping[str, Any]]) -> str:
+    """What the inner loop does, step by step, to its own loss and to the prototypes."""
+    from benchmarks.tables import markdown
+
+    curves = [record["curve"] for record in records if record["cell"]["variant"] == "biopt"]
+    if not curves:
+        return ""
+    table = [["inner step", *map(str, range(len(curves[0]["loss"])))]]
+    for name, what in (("loss", "inner loss, mean over positions"), ("moved", "‖ΔP‖/‖P‖ so far")):
+        table.append([what, *(f"{mean(step):.4f}" for step in zip(*(curve[name] for curve in curves), strict=True))])
+    return f"The inner loop of BiOpt, mean over {CURVES} episodes of each of {len(curves)} runs:\n\n" + markdown(table)
+
+
+def mean(values: Iterable[float | None]) -> float:
+    """The mean of those that are known; NaN if none is."""
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else float("nan")
 
 
 # -- all runs --------------------------------------------------------------------------------------------------------

@@ -58,6 +58,7 @@ class Bench:
     data: a name in `cells.DATA`. about: a sentence for the page. recipe: a file in configs/. train, masked, val: lists of
     pictures: to learn from, to learn from with masks, to score on. settings: over the recipe's, "$FRUGALSEG_DATA" standing for
     the folder of real photos. adjust: by variant, settings over the variant's. recipes: files for other methods than the plan's.
+    tried: what was tried where a claim did not reproduce, for the page.
     """
 
     data: str
@@ -70,6 +71,7 @@ class Bench:
     settings: Mapping[str, Any] = field(default_factory=dict)
     adjust: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     recipes: Mapping[str, str] = field(default_factory=dict)
+    tried: str = ""
 
 
 @dataclass(frozen=True)

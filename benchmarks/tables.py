@@ -122,8 +122,8 @@ def section(plan: Plan, bench: Bench, records: Records) -> list[str]:
     rows = row_scores(plan, found)
     table = object_table if METHODS[plan.method].makes == OBJECTS else row_table
     crowded = overlap.section(plan, bench, found, rows)
-    tables = [table(plan, rows, found), pseudo_table(found), *claim_table(plan, bench, rows), *crowded]
-    return [*title, protocol(bench, found), *tables, not_run]
+    tables = [table(plan, rows, found), pseudo_table(found), *claim_table(plan, bench, rows), bench.tried, *crowded]
+    return [*title, protocol(bench, found.values()), *tables, not_run]
 
 
 def row_scores(plan: Plan, found: Records) -> dict[str, OverSeeds]:
@@ -136,9 +136,9 @@ def row_scores(plan: Plan, found: Records) -> dict[str, OverSeeds]:
     return {name: OverSeeds(dict(sorted(rows[name].items()))) for name in order if name in rows}
 
 
-def protocol(bench: Bench, found: Records) -> str:
+def protocol(bench: Bench, records: Iterable[Mapping[str, Any]]) -> str:
     """What the numbers of a section must be read with."""
-    every = list(found.values())
+    every = list(records)
     lines = [
         ("recipe", [f"`{recipe}`" for recipe in (bench.recipe, *bench.recipes.values())]),
         ("learnt from", (f"`{record['protocol']['learned']}` ({', '.join(record['labels'])})" for record in every)),
@@ -154,7 +154,7 @@ def protocol(bench: Bench, found: Records) -> str:
 
 def machine(record: Mapping[str, Any]) -> str:
     kind = record["machine"]
-    return f"{kind.get('gpu') or kind['cpu']}, {kind['cores']} cores"
+    return f"{kind.get('gpu') or kind['cpu']}, {kind['cores']} core{'s' if kind['cores'] > 1 else ''}"
 
 
 def row_table(plan: Plan, rows: Mapping[str, OverSeeds], found: Records) -> str:
