@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from frugalseg.cli import main
 from frugalseg.data import DataError, read
 from frugalseg.data.check import check
 
@@ -48,3 +50,12 @@ def test_check_reads_it_and_an_unknown_split_is_named(root: Path) -> None:
     assert {name: counts.pictures for name, counts in report.splits.items()} == {"train": 2, "val": 1}
     with pytest.raises(DataError, match=r"expected a folder .*train, val"):
         read(root, split="tes")
+
+
+def test_a_backbone_is_judged_on_it_though_it_has_no_tags(root: Path, tmp_path: Path) -> None:
+    recipe = Path(__file__).parents[1] / "configs" / "aepsl_transfer_cityscapes.yaml"
+    own = {"backbone": "tiny", "channels": 8, "crop": 33, "resize": 40, "workers": 0, "out": tmp_path / "runs", "name": "run"}
+    options = [word for name, value in own.items() for word in (f"--{name}", str(value))]
+    assert main(["train", "aepsl", str(root), "--config", str(recipe), "--dry-run", "--quiet", *options]) == 0
+    (scores,) = json.loads((tmp_path / "runs" / "aepsl" / "run" / "metrics.json").read_text()).values()
+    assert scores["images"] == 1
