@@ -31,7 +31,7 @@ from frugalseg.data.images import BadImage
 from frugalseg.data.transforms import longer_side, squashed
 from frugalseg.metrics.regions import best_overlap
 from frugalseg.nets import backbone, ema, optim, schedule
-from frugalseg.nets.sync import RowNorm, shared_norms, total
+from frugalseg.nets.sync import RowNorm, gathered, shared_norms, total
 from frugalseg.recipes.checks import restored
 from frugalseg.recipes.r2o import Config
 from frugalseg.regions import foreground, superpixels
@@ -226,14 +226,16 @@ def byol_loss(predicted: Tensor, target: Tensor) -> Tensor:
 def ntxent_loss(one: Tensor, other: Tensor, temperature: float = 0.1) -> Tensor:
     """Normalised temperature-scaled cross-entropy (Chen et al., ICML 2020, eq. 1) of each pair, (P,), both directions averaged.
 
-    The positive of a row is the same row of the other; all other rows of both are negatives. Both (P, D).
+    The positive of a row is the same row of the other; all other rows of both, of all processes, are negatives. Both (P, D).
     """
-    rows = F.normalize(torch.cat([one, other]), dim=1)
-    logits = rows @ rows.T / temperature
-    logits = logits.masked_fill(torch.eye(len(rows), dtype=torch.bool, device=rows.device), -torch.inf)
-    count = len(one)
-    target = torch.arange(2 * count, device=rows.device).roll(count)
-    return F.cross_entropy(logits, target, reduction="none").view(2, count).mean(0)
+    one, other = F.normalize(one, dim=1), F.normalize(other, dim=1)
+    (every_one, start), (every_other, _) = gathered(one), gathered(other)
+    own = torch.arange(start, start + len(one), device=one.device)
+    itself = torch.cat([own, own + len(every_one)])
+    logits = torch.cat([one, other]) @ torch.cat([every_one, every_other]).T / temperature
+    logits = logits.scatter(1, itself[:, None], -torch.inf)
+    target = itself.roll(len(one))
+    return F.cross_entropy(logits, target, reduction="none").view(2, len(one)).mean(0)
 
 
 @torch.no_grad()

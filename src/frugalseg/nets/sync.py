@@ -23,6 +23,21 @@ def total(value: Tensor) -> Tensor:
     return all_reduce(value) if processes() > 1 else value
 
 
+def gathered(rows: Tensor) -> tuple[Tensor, int]:
+    """The rows (N, D) of all processes, in the order of their ranks, and where the own ones begin; gradients go back to each.
+
+    Each process puts its rows into zeros and all are added: the numbers of rows may differ.
+    """
+    if processes() == 1:
+        return rows, 0
+    rank = distributed.get_rank()
+    counts = torch.zeros(processes(), device=rows.device)
+    counts[rank] = len(rows)
+    counts = total(counts).long()
+    start, rest = int(counts[:rank].sum()), int(counts[rank + 1 :].sum())
+    return total(torch.cat([rows.new_zeros(start, rows.shape[1]), rows, rows.new_zeros(rest, rows.shape[1])])), start
+
+
 def shared_norms(module: M, device: torch.device) -> M:
     """The module with every batch norm taking its statistics over all processes; itself where there is one.
 
