@@ -79,7 +79,7 @@ class Claim:
     """ "`better` scores higher than `worse`", both names of rows; a number in the place of `worse` is a target.
 
     paper: what the paper reports for it, if it does. data: where it is put to the test. measure: what counts, where there are
-    several: a name in `ranked.MEASURES`, the first of them if empty.
+    several: a name in `ranked.MEASURES` or "CorLoc", the first of them if empty. share: of the score of `worse` that is enough.
     """
 
     text: str
@@ -88,13 +88,15 @@ class Claim:
     paper: str = ""
     data: tuple[str, ...] = ("voc20", "shapes")
     measure: str = ""
+    share: float = 1.0
 
 
 @dataclass(frozen=True)
 class Plan:
     """All measurements of one method.
 
-    crowded: two rows whose difference is shown by how much the objects of a picture cover each other, or none.
+    crowded: two rows whose difference is shown by how much the objects of a picture cover each other, or none. measures: what the
+    page shows of objects: names as in `Claim`.
     """
 
     method: str
@@ -102,6 +104,7 @@ class Plan:
     variants: tuple[Variant, ...]
     claims: tuple[Claim, ...]
     crowded: tuple[str, ...] = ()
+    measures: tuple[str, ...] = ("AP^r@0.5", "AP^r@0.6", "AP^r@0.7", "AP^r_vol", "AP")
 
     def __post_init__(self) -> None:
         names = [row.name for variant in self.variants for row in variant.rows]

@@ -18,12 +18,15 @@ from benchmarks.packing import pack, pack_bits, unpack, unpack_bits
 from frugalseg import rle
 from frugalseg.data import Data
 from frugalseg.metrics import bootstrap
-from frugalseg.metrics.instances import APR_VOLUME, COCO, NEITHER, RIGHT, WRONG, InstanceScores, Ranking, apr
+from frugalseg.metrics.corloc import CorLoc
+from frugalseg.metrics.instances import APR_VOLUME, COCO, NEITHER, PDSL, RIGHT, WRONG, InstanceScores, Ranking, apr
 from frugalseg.metrics.per_image import number, present_mean
 from frugalseg.types import CompactInstances
 
-MEASURES = {measure.name: measure for measure in (apr(0.5), apr(0.6), apr(0.7), APR_VOLUME, COCO["AP"])}
-KEPT = (APR_VOLUME, COCO["AP"])  # their thresholds, by the rule of each, hold those of all measures
+MEASURES = {measure.name: measure for measure in (apr(0.5), apr(0.6), apr(0.7), APR_VOLUME, COCO["AP"], *PDSL.values())}
+KEPT = (APR_VOLUME, COCO["AP"], PDSL["AP25"])  # their thresholds, by the rule of each, hold those of all measures
+CORLOC = "CorLoc"  # a measure of boxes, which is none of a ranking
+ABSENT, MISSED, MET = range(3)  # a class in a picture: not shown, its best box on no object of it, on one
 PLANES = [(measure.rule, threshold) for measure in KEPT for threshold in measure.thresholds]
 
 
@@ -31,16 +34,26 @@ class Ranked:
     """Scores of objects, read back from a file: what `paired` wants, by any of MEASURES.
 
     rankings: one for each class, with states (len(PLANES), D). pixels: (N, C) those of each class's objects in each picture.
+    corloc: of the same pictures, where it was measured.
     """
 
-    def __init__(self, classes: Sequence[str], names: Sequence[str], rankings: Sequence[Ranking], pixels: np.ndarray) -> None:
+    def __init__(
+        self,
+        classes: Sequence[str],
+        names: Sequence[str],
+        rankings: Sequence[Ranking],
+        pixels: np.ndarray,
+        corloc: CorLoc | None = None,
+    ) -> None:
         self.classes, self.names = tuple(classes), list(names)
-        self.rankings, self.pixels = rankings, pixels
+        self.rankings, self.pixels, self.corloc = rankings, pixels, corloc
         self.measure = next(iter(MEASURES.values()))
         self._drawn: dict[tuple[str, int, int], np.ndarray] = {}
 
-    def of(self, name: str) -> Ranked:
-        """The same pictures by another measure."""
+    def of(self, name: str) -> Ranked | CorLoc:
+        """The same pictures by another measure. KeyError for one that was not taken."""
+        if name == CORLOC and self.corloc is not None:
+            return self.corloc
         other = copy.copy(self)
         other.measure = MEASURES[name]
         return other
@@ -54,7 +67,9 @@ class Ranked:
             for own, kept in zip(self.rankings, inside, strict=True)
         ]
         names = [name for name, kept in zip(self.names, pictures, strict=True) if kept]
-        return Ranked(self.classes, names, rankings, self.pixels[pictures]).of(self.measure.name)
+        some = Ranked(self.classes, names, rankings, self.pixels[pictures])
+        some.measure = self.measure
+        return some
 
     @property
     def value(self) -> float:
@@ -92,6 +107,7 @@ def scored(scores: InstanceScores) -> dict[str, Any]:
         images.append(parts[0].images[:length])
         states.append(fates[:, :length])
     every = np.concatenate(states, axis=1)
+    located = {"located": pack(met(scores.beside, scores.names), "u1")} if isinstance(scores.beside, CorLoc) else {}
     return {
         "protocol": scores.protocol,
         "split": scores.split,
@@ -101,12 +117,30 @@ def scored(scores: InstanceScores) -> dict[str, Any]:
         "ranking": pack(np.concatenate(images), "<u2"),
         "right": pack_bits(every == RIGHT),
         "neither": pack_bits((every != RIGHT) & (every != WRONG)),
+        **located,
     }
 
 
 def means(scores: InstanceScores) -> dict[str, float | None]:
     """Every measure, the mean over the classes that have objects."""
-    return {name: number(float(present_mean(scores.measured(measure)))) for name, measure in MEASURES.items()}
+    values = {name: number(float(present_mean(scores.measured(measure)))) for name, measure in MEASURES.items()}
+    return values | ({CORLOC: number(scores.beside.value)} if isinstance(scores.beside, CorLoc) else {})
+
+
+def met(corloc: CorLoc, names: Sequence[str]) -> np.ndarray:
+    """(N, 2, C) what became of each class in these pictures, found and by the trivial answer: ABSENT, MISSED or MET."""
+    rows = np.stack([corloc.rows[name] for name in names])
+    return np.where(np.isnan(rows), ABSENT, np.where(np.nan_to_num(rows) > corloc.threshold, MET, MISSED))
+
+
+def corloc_of(shared: dict[str, Any], row: dict[str, Any]) -> CorLoc | None:
+    """Back from `met`, with overlaps of 0 and 1."""
+    if "located" not in row:
+        return None
+    corloc = CorLoc(shared["classes"], shared["data"], row["split"])
+    states = unpack(row["located"], len(shared["names"]), 2, len(shared["classes"]), kind="u1")
+    corloc.rows = dict(zip(shared["names"], np.array([np.nan, 0.0, 1.0])[states], strict=True))
+    return corloc
 
 
 def truth(scores: InstanceScores) -> dict[str, Any]:
@@ -126,7 +160,7 @@ def scores_of(shared: dict[str, Any], row: dict[str, Any]) -> Ranked:
     states, ends = np.where(right, RIGHT, np.where(neither, NEITHER, WRONG)), np.cumsum(lengths)[:-1]
     ranking = np.split(unpack(row["ranking"], sum(lengths), kind="<u2"), ends)
     rankings = map(Ranking, ranking, np.split(states, ends, axis=1), objects.T)
-    return Ranked(shared["classes"], shared["names"], list(rankings), pixels)
+    return Ranked(shared["classes"], shared["names"], list(rankings), pixels, corloc_of(shared, row))
 
 
 # -- of the pictures -------------------------------------------------------------------------------------------------
@@ -146,6 +180,7 @@ def overlaps(objects: CompactInstances) -> torch.Tensor:
 def baseline(data: Data) -> dict[str, Any]:
     """What takes no learning, by each measure: all of every picture as one object of each class, the commonest class first."""
     scores = InstanceScores(data.classes)
+    scores.beside = corloc = CorLoc(data.classes)
     known = {index: objects for index in range(len(data)) if (objects := data.compact(index)) is not None}
     counts = sum(torch.bincount(own.labels, minlength=len(data.classes) + 1)[1:] for own in known.values())
     for index, own in known.items():
@@ -154,4 +189,5 @@ def baseline(data: Data) -> dict[str, Any]:
         boxes = torch.tensor([[0.0, 0.0, width, height]]).expand(len(whole), 4)
         every = CompactInstances(boxes, torch.arange(len(whole)) + 1, torch.as_tensor(counts).double(), whole)
         scores.update(data.names[index], every, own)
+        corloc.update(data.names[index], every, own, (height, width))
     return {"the whole picture as one object of each class": means(scores)}

@@ -12,7 +12,7 @@ import numpy as np
 from benchmarks import fewshot, overlap, results
 from benchmarks.claims import PLANS
 from benchmarks.plan import ROOT, Bench, Claim, Plan
-from benchmarks.ranked import MEASURES, Ranked
+from benchmarks.ranked import Ranked
 from frugalseg.methods import METHODS, OBJECTS
 from frugalseg.metrics import Difference, bootstrap, paired
 from frugalseg.metrics.per_image import percent
@@ -28,7 +28,8 @@ Made by `make results` from the JSON files under `benchmarks/`; `make bench` run
 intersection over union in percent, over all pixels of the set whose truth is known, with the background as a class. The interval
 is the middle 95 % of 2,000 bootstrap draws of the pictures; for several seeds, of the mean over the seeds under the same draws.
 ± is the standard deviation over seeds. Object masks are scored by average precision, the mean over classes: AP^r at one overlap
-of masks, AP^r_vol the mean over overlaps from 0.1 to 0.9, AP COCO's, over 0.5 to 0.95."""
+of masks, AP^r_vol the mean over overlaps from 0.1 to 0.9, AP COCO's, over 0.5 to 0.95, AP25 to AP75 the same at one overlap.
+CorLoc is the share of the pictures with a class in which its best box overlaps an object by more than half, mean over classes."""
 
 CLAIMS_HEAD = """\
 A claim is *reproduced* when the paired interval of the difference (the same draws for both sides and for all seeds) lies above 0,
@@ -38,14 +39,14 @@ A claim is *reproduced* when the paired interval of the difference (the same dra
 
 COSTS = ("seeds", "minutes", "MB")
 COSTS_NOTE = "Minutes and memory are those of the whole training and scoring the row comes from, without the mining it borrows."
-WITH_INTERVAL = ("AP^r@0.5", "AP^r@0.7", "AP")
+WITH_INTERVAL = ("AP^r@0.5", "AP^r@0.7", "AP", "AP25", "AP50", "AP75", "CorLoc")
 
 
 class OverSeeds:
-    """The mean of a score over seeds, which is itself a score: of the same pictures, under the same draws."""
+    """The mean of a score over seeds, or a share of it, which is itself a score: of the same pictures, under the same draws."""
 
-    def __init__(self, seeds: Mapping[int, Any]) -> None:
-        self.seeds = seeds
+    def __init__(self, seeds: Mapping[int, Any], share: float = 1.0) -> None:
+        self.seeds, self.share = seeds, share
         self._first = next(iter(seeds.values()))
         self.classes, self.names = self._first.classes, self._first.names
 
@@ -55,7 +56,7 @@ class OverSeeds:
 
     @property
     def values(self) -> list[float]:
-        return [scores.value for scores in self.seeds.values()]
+        return [self.share * scores.value for scores in self.seeds.values()]
 
     @property
     def value(self) -> float:
@@ -69,10 +70,10 @@ class OverSeeds:
         return self._first.truth()
 
     def resampled(self, samples: int = 2000, seed: int = 0) -> np.ndarray:
-        return np.mean([scores.resampled(samples, seed) for scores in self.seeds.values()], axis=0)
+        return self.share * np.mean([scores.resampled(samples, seed) for scores in self.seeds.values()], axis=0)
 
     def of(self, seeds: Iterable[int]) -> OverSeeds:
-        return OverSeeds({seed: self.seeds[seed] for seed in seeds})
+        return OverSeeds({seed: self.seeds[seed] for seed in seeds}, self.share)
 
     def only(self, pictures: np.ndarray) -> OverSeeds:
         """The same of some of the pictures, a mask (N,), where scores can be parted."""
@@ -169,13 +170,15 @@ def row_table(plan: Plan, rows: Mapping[str, OverSeeds], found: Records) -> str:
 
 def object_table(plan: Plan, rows: Mapping[str, OverSeeds], found: Records) -> str:
     """Every row by every measure, under the trivial baselines."""
-    heads = [part for name in MEASURES for part in ([f"{name} %", "95 % interval"] if name in WITH_INTERVAL else [f"{name} %"])]
+    heads = [
+        part for name in plan.measures for part in ([f"{name} %", "95 % interval"] if name in WITH_INTERVAL else [f"{name} %"])
+    ]
     table = [["row", *heads, *COSTS]]
     for name, values in next(iter(found.values()))["baselines"].items():
-        parts = [[percent(np.nan if values[at] is None else values[at])] + [""] * (at in WITH_INTERVAL) for at in MEASURES]
+        parts = [[percent(np.nan if values[at] is None else values[at])] + [""] * (at in WITH_INTERVAL) for at in plan.measures]
         table.append([f"baseline: {name}", *(part for own in parts for part in own), *[""] * len(COSTS)])
     for name, scores in rows.items():
-        measured = {at: scores.by(at) for at in MEASURES}
+        measured = {at: scores.by(at) for at in plan.measures}
         parts = [[str(own), str(own.interval)] if at in WITH_INTERVAL else [str(own)] for at, own in measured.items()]
         table.append([name, *(part for own in parts for part in own), *costs(plan, name, scores, found)])
     return markdown(table) + "\n\n" + COSTS_NOTE
@@ -208,6 +211,7 @@ def claim_table(plan: Plan, bench: Bench, rows: Mapping[str, OverSeeds]) -> list
         if bench.data in claim.data:
             here, verdict = judge(claim, rows)
             worse = f"{100 * claim.worse:.0f} %" if isinstance(claim.worse, float) else claim.worse
+            worse = f"{100 * claim.share:.0f} % of {worse}" if claim.share != 1 else worse
             by = f", by {claim.measure}" if claim.measure else ""
             table.append([claim.text + by, f"{claim.better} > {worse}", claim.paper, here, verdict])
     return [CLAIMS_HEAD, markdown(table)] if len(table) > 1 else []
@@ -223,7 +227,7 @@ def judge(claim: Claim, rows: Mapping[str, OverSeeds]) -> tuple[str, str]:
             return "", "not run"
         return f"{percent(better.value)} {better.interval}", "met" if better.value >= claim.worse else "missed"
     worse = rows.get(claim.worse)
-    found = compare(better, worse) if better and worse else None
+    found = compare(better, OverSeeds(worse.seeds, claim.share)) if better and worse else None
     if found is None:
         return "", "not run"
     return str(found).rpartition(" ")[0], VERDICTS[found.decided]

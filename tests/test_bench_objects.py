@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +11,16 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import overlap, ranked, results, tables
-from benchmarks.claims import r2ios
+from benchmarks import cells, overlap, ranked, results, tables
+from benchmarks.claims import pdsl, r2ios
 from benchmarks.plan import Bench, Claim, Plan, Variant
 from benchmarks.plan import Row as Scored
 from benchmarks.ranked import MEASURES, Ranked
 from benchmarks.speed import budget
 from benchmarks.speed import r2ios as speed
+from frugalseg.data import shapes
 from frugalseg.metrics import paired
+from frugalseg.metrics.corloc import CorLoc
 from frugalseg.metrics.instances import InstanceScores, Row
 from frugalseg.types import CompactInstances
 
@@ -61,6 +64,22 @@ def test_every_measure_and_its_draws_survive_the_file(name: str) -> None:
 def test_a_row_without_any_detection_survives_too() -> None:
     scores = random_scores(1, 0.8, detections=0)
     assert kept(scores).value == 0
+
+
+def test_corloc_survives_the_file() -> None:
+    scores, generator = random_scores(1, 0.8), np.random.default_rng(5)
+    scores.beside = corloc = CorLoc(CLASSES, "toys", "val")
+    for name in scores.names:
+        row = generator.random((2, 2))
+        row[:, generator.random(2) < 0.3] = np.nan
+        corloc.rows[name] = row
+    found = kept(scores).of("CorLoc")
+    assert isinstance(found, CorLoc)
+    assert found.value == corloc.value == results.scored(scores)["values"]["CorLoc"]
+    assert found.baselines == corloc.baselines
+    np.testing.assert_array_equal(found.resampled(50), corloc.resampled(50))
+    with pytest.raises(KeyError):
+        kept(random_scores(1, 0.8)).of("CorLoc")
 
 
 def test_some_of_the_pictures_are_scored_as_if_they_were_all() -> None:
@@ -125,6 +144,7 @@ PLAN = Plan(
         Claim("Good is better", "good", "bad", data=("toys",)),
         Claim("Likewise", "bad", "good", data=("toys",), measure="AP"),
         Claim("Late too", "late", "bad", data=("toys",)),
+        Claim("A part is enough", "bad", "good", data=("toys",), share=0.01),
     ),
     crowded=("good", "bad"),
 )
@@ -158,7 +178,7 @@ def test_the_page_of_objects() -> None:
     records = {f"r2ios/toys/{name}-seed{seed}": record(name, own, seed) for (name, seed), own in scores.items()}
     page = tables.page((PLAN,), records, {})
     values = {at: [100 * scores["good", seed].of(MEASURES[at]).value for seed in (0, 1)] for at in MEASURES}
-    for own in values.values():
+    for own in (values[at] for at in PLAN.measures):
         assert f"| {np.mean(own):.2f} ± {np.std(own, ddof=1):.2f} |" in page
     assert "| baseline: everything | 10.00 |  | 10.00 | 10.00 |  | 10.00 | – |  |  |  |  |" in page
     assert "| Good is better | good > bad |" in page
@@ -166,6 +186,8 @@ def test_the_page_of_objects() -> None:
     assert lines["| Good is better"].endswith("| reproduced |")
     assert lines["| Likewise, by AP"].endswith("| not reproduced |")
     assert lines["| Late too"].endswith("| not run |")
+    assert "| A part is enough | bad > 1 % of good |" in page
+    assert lines["| A part is enough"].endswith("| reproduced |")
     assert "- recipe: `a.yaml`; `b.yaml`" in page
     assert "Not run: late-seed0, late-seed1." in page
     assert page.index("| 0 to 0.05 | 6 |") < page.index("| 0.2 to 0.4 | 6 |") < page.index("images/r2ios_toys_overlap.png")
@@ -180,6 +202,44 @@ def test_gain_of_a_group_is_the_paired_difference_of_its_pictures(tmp_path: Path
     assert (first.high, second.low, second.pictures) == (0.05, 0.2, 6)
     overlap.draw([first, second], "gain", tmp_path / "gain.png")
     assert (tmp_path / "gain.png").read_bytes().startswith(b"\x89PNG")
+
+
+# -- cells -----------------------------------------------------------------------------------------------------------
+
+SMALL = {"count": 20, "scales": (48,), "test_scales": (48,), "longest": 64, "width": 8, "mask_channels": 4, "cue_side": 48}
+LIGHT = {"scale": 48, "longest": 64, "width": 8, "mask_channels": 4, "rois": 8, "steps": 1}
+ADJUST: dict[str, dict[str, Any]] = {
+    "full": {**SMALL, "steps": 2, "threshold": 0.3},
+    "cascade": {**SMALL, "steps": 2},
+    "cam": {"crop": 48, "epochs": 0.5, "count": 20, "cue_side": 48, "min_score": 0.0},
+    "retrain": {**LIGHT, "gate_steps": 1, "count": 20},
+    "masks": {**LIGHT, "proposals": 20},
+}
+
+
+def test_pdsl_cells_run_through(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """PDSL, the baselines, the network it teaches and the one of real masks: a few steps on four pictures, then the page."""
+    bench = replace(pdsl.BENCHES[1], data="toys", seeds=(0,), settings={"workers": 0, "batch": 2}, adjust=ADJUST)
+    variants = tuple(variant for variant in pdsl.VARIANTS if variant.name in ADJUST)
+    rows = [row.name for variant in variants for row in variant.rows]
+    claims = tuple(replace(claim, data=("toys",)) for claim in pdsl.CLAIMS if {claim.better, claim.worse} <= {*rows})
+    plan = replace(pdsl.PLAN, benches=(bench,), variants=variants, claims=claims)
+    root = shapes.write(tmp_path / "toys", train=4, val=2, test=0, size=48, quiet=True)
+    for name, value in {"RESULTS": "results", "RUNS": "runs"}.items():
+        monkeypatch.setattr(cells, name, tmp_path / value)
+    monkeypatch.setattr(cells, "DATA", {"toys": lambda: root})
+    for cell in plan.cells():
+        cells.measure(cell, quiet=True)
+    found = results.read(tmp_path / "results")
+    labels = {file["cell"]["variant"]: file["labels"] for file in found.values()}
+    assert [labels.pop(name) for name in ("retrain", "masks")] == [["instances"]] * 2
+    assert [*labels.values()] == [["tags"]] * 3
+    assert "learned from tags" in found["pdsl/toys/retrain-seed0"]["extra_supervision"][0]
+    page = tables.page((plan,), found, {})
+    assert all(f"\n| {name} | " in page for name in (*rows, "baseline: the whole picture as one object of each class"))
+    assert "| CorLoc % | 95 % interval | seeds |" in page
+    assert len(claims) == 6
+    assert "not run" not in page.lower()
 
 
 # -- the same time, and what it costs --------------------------------------------------------------------------------

@@ -76,6 +76,7 @@ def test_evaluation_follows_from_what_the_method_makes(predictor: Predictor, pic
     metrics = json.loads((predictor.folder / "metrics.json").read_text())
     assert [protocol.partition("|shapes")[0] for protocol in metrics] == [
         "AP^r@0.5|mask|voc|area", "mAP VOC12|box|voc|area", "AP|boundary|coco|coco101|max100", "pq|things|score0.5|void-ignored",
+        "corloc|boxes|iou>0.5",
     ]  # fmt: skip
     assert InstanceScores.from_json(metrics[scores.protocol]).values == pytest.approx(scores.values, nan_ok=True)
     assert PanopticScores.from_json(next(value for key, value in metrics.items() if key.startswith("pq"))).images == 8
@@ -104,7 +105,7 @@ def test_coco_and_voc_layouts_score_alike(predictor: Predictor, pictures: Path) 
     assert coco.values == pytest.approx(voc.values, nan_ok=True)
 
 
-def test_a_model_that_learned_from_tags_is_scored_by_corloc_beside(predictor: Predictor, pictures: Path) -> None:
+def test_corloc_stands_beside_and_counts_boxes_too_where_a_model_learned_from_tags(predictor: Predictor, pictures: Path) -> None:
     predictor.method = Method("weak", "Weak", frozenset({"image", "tags"}), OBJECTS, "", "")
     scores = evaluate(predictor, pictures, "Segmentation/val", quiet=True)
     assert isinstance(scores.beside, CorLoc)
@@ -191,7 +192,6 @@ def test_many_objects_take_16_bits(tmp_path: Path) -> None:
 
 
 def test_the_report_shows_the_values(predictor: Predictor, pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    predictor.method = Method("weak", "Weak", frozenset({"image", "tags"}), OBJECTS, "", "")
     evaluate(predictor, pictures, "Segmentation/val", quiet=True)
 
     @dataclass(frozen=True)

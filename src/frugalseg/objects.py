@@ -26,10 +26,10 @@ KINDS: tuple[Kind, ...] = ("mask", "box", "boundary")
 def evaluate(
     predictor: Predictor, data: Data, tags: Literal["predicted", "ground-truth"] = "predicted", quiet: bool = False
 ) -> InstanceScores | CorLoc:
-    """Scores of the masks; the run folder keeps those of boxes, borders and panoptic quality too.
+    """Scores of the masks, CorLoc beside them; the run folder keeps those of boxes, borders and panoptic quality too.
 
-    A model that learned from tags is scored by CorLoc beside that, also on pictures that have boxes alone; by nothing else where
-    no picture has masks. The run's predictions/<list> holds results.json and truth.json, which any tool for COCO scores, objects/
+    A model that learned from tags is scored by CorLoc on pictures that have boxes alone as well, and by nothing else where no
+    picture has masks. The run's predictions/<list> holds results.json and truth.json, which any tool for COCO scores, objects/
     (indexed PNG) and pictures of the best, median and worst. Raises DataError for data that cannot score it or has other classes.
     """
     weak = "tags" in predictor.method.needs
@@ -40,17 +40,13 @@ def evaluate(
     expect_classes(predictor, data)
     told: Literal["given", "predicted"] = "given" if tags == "ground-truth" else "predicted"
     about = data.root.resolve().name, (data.split or "all") + ("+ground-truth-tags" if tags == "ground-truth" else "")
-    corloc = CorLoc(predictor.classes, *about) if weak else None
-    if corloc and boxed:
+    corloc = CorLoc(predictor.classes, *about)
+    if boxed:
         locate(predictor, data.select(boxed), corloc, told, quiet)
-    scores = measure(predictor, data.select(masked), about, corloc, told, quiet) if masked else None
-    if corloc and predictor.folder:
+    scores = measure(predictor, data.select(masked), corloc, told, quiet) if masked else None
+    if predictor.folder:
         record(predictor.folder, corloc)
-    if scores is None:
-        assert corloc is not None
-        return corloc
-    scores.beside = corloc
-    return scores
+    return scores or corloc
 
 
 def locate(predictor: Predictor, data: Data, corloc: CorLoc, tags: Literal["given", "predicted"], quiet: bool) -> None:
@@ -59,24 +55,18 @@ def locate(predictor: Predictor, data: Data, corloc: CorLoc, tags: Literal["give
         corloc.update(sample.name, prediction.instances, data.boxed(index), prediction.size)
 
 
-def measure(
-    predictor: Predictor,
-    data: Data,
-    about: tuple[str, str],
-    corloc: CorLoc | None,
-    tags: Literal["given", "predicted"],
-    quiet: bool,
-) -> InstanceScores:
-    """All scores of pictures with object masks, which are kept in the run folder. about: names of the data and of the list."""
+def measure(predictor: Predictor, data: Data, corloc: CorLoc, tags: Literal["given", "predicted"], quiet: bool) -> InstanceScores:
+    """All scores of pictures with object masks, which are kept in the run folder, and their share in CorLoc."""
+    about = corloc.data, corloc.split
     scores = {kind: InstanceScores(predictor.classes, *about, kind=kind) for kind in KINDS}
-    panoptic, kept = PanopticScores(predictor.classes, *about), []
+    scores["mask"].beside, panoptic = corloc, PanopticScores(predictor.classes, *about)
+    kept: list[Prediction] = []
     for index, (sample, prediction) in track(enumerate(predictor.stream(data, tags=tags)), "evaluate", len(data), quiet=quiet):
         truth = data.compact(index)
         assert truth is not None
         for score in scores.values():
             score.update(sample.name, prediction.instances, truth)
-        if corloc:
-            corloc.update(sample.name, prediction.instances, truth, prediction.size)
+        corloc.update(sample.name, prediction.instances, truth, prediction.size)
         panoptic.update(sample.name, prediction.instances, truth, data.void(index))
         kept.append(prediction)
     if predictor.folder:
