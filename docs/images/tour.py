@@ -1,4 +1,4 @@
-"""Makes tour.png, the masks in the README: `python docs/images/tour.py RUN DATA`, of a run that is scored in docs/results.md (psl1-seed0)."""
+"""Makes tour.png, the masks in the README: `python docs/images/tour.py RUN DATA`, RUN being psl1-seed0 of docs/results.md."""
 
 import sys
 from pathlib import Path
