@@ -60,8 +60,28 @@ def test_torchvisions_resnet_takes_it_and_sees_the_same(resnet: tuple[Path, r2o.
         assert (here - there).norm() < 1e-5 * here.norm()
 
 
-def test_timms_resnet_takes_it(resnet: tuple[Path, r2o.Network], tmp_path: Path) -> None:
-    strictly(timm.create_model("resnet50", num_classes=0), export.export(resnet[0], tmp_path / "net.pth", "timm"))
+@pytest.mark.parametrize(
+    ("name", "levels", "head"),
+    [
+        ("resnet18", (4, 5), "fc"),
+        ("vgg16", (4, 5), "classifier"),
+        ("mobilenet_v2", (14, 19), "classifier"),
+    ],
+)
+def test_torchvisions_other_networks_take_it(name: str, levels: tuple[int, int], head: str, tmp_path: Path) -> None:
+    stride = 16 if name == "vgg16" else 32
+    folder, network = write_run(tmp_path / "run", backbone=name, levels=levels, output_stride=stride)
+    net = models.get_model(name)
+    setattr(net, head, nn.Identity())
+    strictly(net, export.export(folder, tmp_path / "net.pth"))
+    own = network.encoder.backbone.body.state_dict()
+    assert all(torch.equal(value, own[key]) for key, value in net.state_dict().items())
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnet50"])
+def test_timms_resnets_take_it(name: str, tmp_path: Path) -> None:
+    folder, _ = write_run(tmp_path / "run", backbone=name)
+    strictly(timm.create_model(name, num_classes=0), export.export(folder, tmp_path / "net.pth", "timm"))
 
 
 def test_timms_transformer_takes_it(tmp_path: Path) -> None:
@@ -98,9 +118,10 @@ def test_files_of_others_and_networks_without_names_are_refused(tmp_path: Path) 
     save_weights(tmp_path / "other.safetensors", {"conv.weight": torch.zeros(1)})
     with pytest.raises(UsageError, match="not written by a training here"):
         export.export(tmp_path / "other.safetensors", tmp_path / "net.pth")
-    folder, _ = write_run(tmp_path / "run", backbone="tiny", output_stride=16)
-    with pytest.raises(UsageError, match="backbone tiny has no names in torchvision"):
-        export.export(folder, tmp_path / "net.pth")
+    for name, stride in (("tiny", 16), ("resnet18_ws", 8)):
+        folder, _ = write_run(tmp_path / name, backbone=name, output_stride=stride)
+        with pytest.raises(UsageError, match=f"backbone {name} has no names in torchvision"):
+            export.export(folder, tmp_path / "net.pth")
 
 
 # -- a training that starts from a run -------------------------------------------------------------------------------
