@@ -115,8 +115,8 @@ BENCHES = (
         masked="Segmentation/train",
         val="Segmentation/val",
         seeds=(0, 1, 2),
-        tried="More rounds do not help here either: the first covers more than the object already, as a cell of the map stands for "
-        "16 of the 128 pixels, so that the second finds background (table above).",
+        tried="More rounds do not help here either: the first covers more than the object already, as a cell of the map stands "
+        "for 16 of the 128 pixels, so that the second finds background (table above).",
         adjust={"masks": {"epochs": 60}},  # as many steps as the classifier's 36 and the network's 24 that comes after it
     ),
 )
