@@ -67,7 +67,14 @@ def shapes() -> Path:
     return write(RUNS / "data" / "shapes", TRAIN_PICTURES, VAL_PICTURES, test=0, seed=0, size=SIDE)
 
 
-DATA: dict[str, Callable[[], Path]] = {"voc20": voc20, "nuclei": nuclei, "shapes": shapes}
+def tiny_imagenet() -> Path:
+    file = photos() / "tiny_imagenet_202x40.zip"
+    if not file.is_file():
+        raise Absent(f"{file.name} is not in {photos()}; FRUGALSEG_DATA names the folder that holds it")
+    return file
+
+
+DATA: dict[str, Callable[[], Path]] = {"voc20": voc20, "nuclei": nuclei, "shapes": shapes, "tiny_imagenet": tiny_imagenet}
 DRAWN = {"shapes"}  # made here when it is first needed, so never absent
 
 
@@ -76,20 +83,17 @@ DRAWN = {"shapes"}  # made here when it is first needed, so never absent
 
 def measure(cell: Cell, quiet: bool = False) -> None:
     """Train the cell's run, or finish it, score its rows, and write its file."""
-    from benchmarks import ranked, results
+    from benchmarks import results
     from frugalseg.data import read
-    from frugalseg.methods import OBJECTS
     from frugalseg.run import peak_memory, read_log
     from frugalseg.training import fit, recall
 
-    root, settings = DATA[cell.bench.data](), cell.settings(RUNS, photos()) | {"quiet": quiet}
-    train, val = read(root, split=settings["split"]), read(root, split=cell.bench.val)
+    settings = cell.settings(RUNS, photos()) | {"quiet": quiet}
+    train, val = read(DATA[cell.source](), split=settings["split"]), read(DATA[cell.bench.data](), split=cell.bench.val)
     fit(METHODS[cell.method], train, settings)
     folder = cell.run(RUNS)
     rows, pictures, scoring = score(cell, folder, val, quiet)
-    baselines = rows[0].get("baselines")
-    if METHODS[cell.method].makes == OBJECTS:
-        baselines, pictures["crowding"] = ranked.baseline(val), ranked.crowding(val)
+    baselines, further = beside(cell, rows, val)
     extras = {name: compute(folder, train) for name, compute in cell.variant.extras.items()}
     about, done = recall(folder), [line for line in read_log(folder) if line.get("event") == "done"]
     seconds: dict[str, float] = {}
@@ -98,7 +102,7 @@ def measure(cell: Cell, quiet: bool = False) -> None:
     record = {
         "cell": {"method": cell.plan.method, "data": cell.bench.data, "variant": cell.variant.name, "seed": cell.seed},
         "config": portable(settings),
-        "protocol": {"learned": f"{cell.bench.data}|{settings['split']}|n={about['images']}", "scored": rows[0]["protocol"]},
+        "protocol": {"learned": f"{cell.source}|{settings['split']}|n={about['images']}", "scored": rows[0]["protocol"]},
         "labels": about["labels"],
         "extra_supervision": placeless(about["extra_supervision"]),
         "seconds": {"total": round(sum(seconds.values()) + scoring, 1), "scoring": round(scoring, 1), **seconds},
@@ -107,9 +111,20 @@ def measure(cell: Cell, quiet: bool = False) -> None:
         **extras,
         "baselines": baselines,
         "rows": [{key: value for key, value in row.items() if key != "baselines"} for row in rows],
-        "pictures": pictures,
+        "pictures": pictures | further,
     }
     results.save(cell.file(RESULTS), record)
+
+
+def beside(cell: Cell, rows: list[dict[str, Any]], val: Any) -> tuple[Any, dict[str, Any]]:
+    """What takes no learning on the pictures scored, and what else must be known of them."""
+    from benchmarks import foreground, ranked
+    from frugalseg.methods import FOREGROUND, OBJECTS
+
+    makes = METHODS[cell.method].makes
+    if makes == OBJECTS:
+        return ranked.baseline(val), {"crowding": ranked.crowding(val)}
+    return foreground.baseline(val) if makes == FOREGROUND else rows[0].get("baselines"), {}
 
 
 def score(cell: Cell, folder: Path, val: Any, quiet: bool) -> tuple[list[dict[str, Any]], dict[str, Any], float]:
@@ -162,7 +177,7 @@ def chosen(pattern: str, data: str) -> list[Cell]:
 def absent(cells: Sequence[Cell]) -> dict[str, str]:
     """Data sets of these cells that cannot be had, with the reason."""
     reasons = {}
-    for name in {cell.bench.data for cell in cells} - DRAWN:
+    for name in {name for cell in cells for name in used(cell)} - DRAWN:
         try:
             DATA[name]()
         except Absent as error:
@@ -170,13 +185,18 @@ def absent(cells: Sequence[Cell]) -> dict[str, str]:
     return reasons
 
 
+def used(cell: Cell) -> set[str]:
+    """The data sets that it learns from and is scored on."""
+    return {cell.source, cell.bench.data}
+
+
 def state(cell: Cell, missing: dict[str, str]) -> str:
     """Where a cell stands, in words."""
     if cell.file(RESULTS).exists():
         text = "finished, by other settings than now: delete its file to run it again" if outdated(cell) else "finished"
         return text + ("" if kept(cell) else "; its run is gone, and is made again when another cell needs it")
-    if cell.bench.data in missing:
-        return f"not run: {missing[cell.bench.data]}"
+    if used(cell) & missing.keys():
+        return f"not run: {'; '.join(missing[name] for name in sorted(used(cell) & missing.keys()))}"
     return "started" if cell.run(RUNS).exists() else "to run"
 
 
@@ -275,12 +295,12 @@ def main(words: Sequence[str] | None = None) -> int:
         return 2
     missing = absent(cells)
     for cell in cells:
-        if options.list or cell.bench.data in missing or cell.file(RESULTS).exists():
+        if options.list or used(cell) & missing.keys() or cell.file(RESULTS).exists():
             say(f"{cell.name}: {state(cell, missing)}")
     if options.list:
         return 0
-    cells = [cell for cell in cells if cell.bench.data not in missing]
-    for name in {cell.bench.data for cell in cells}:
+    cells = [cell for cell in cells if not used(cell) & missing.keys()]
+    for name in {name for cell in cells for name in used(cell)}:
         DATA[name]()  # drawn once, before many processes want it
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that `run` hands it on
     failed = run(cells, options.jobs)

@@ -57,7 +57,8 @@ class Bench:
 
     data: a name in `cells.DATA`. about: a sentence for the page. recipe: a file in configs/. train, masked, val: lists of
     pictures: to learn from, to learn from with masks, to score on. settings: over the recipe's, "$FRUGALSEG_DATA" standing for
-    the folder of real photos. adjust: by variant, settings over the variant's. recipes: files for other methods than the plan's.
+    the folder of real photos and "$RUNS" for that of all runs. adjust: by variant, settings over the variant's. recipes: files
+    for other methods than the plan's. source: the data that the plan's own method learns from, if another.
     tried: what was tried where a claim did not reproduce, for the page.
     """
 
@@ -71,6 +72,7 @@ class Bench:
     settings: Mapping[str, Any] = field(default_factory=dict)
     adjust: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     recipes: Mapping[str, str] = field(default_factory=dict)
+    source: str = ""
     tried: str = ""
 
 
@@ -148,6 +150,11 @@ class Cell:
         return self.variant.method or self.plan.method
 
     @property
+    def source(self) -> str:
+        """The data it learns from, a name in `cells.DATA`."""
+        return self.bench.data if self.variant.method else self.bench.source or self.bench.data
+
+    @property
     def before(self) -> list[Cell]:
         """The cells whose runs this one takes something from."""
         variants = {variant.name: variant for variant in self.plan.variants}
@@ -160,16 +167,16 @@ class Cell:
         return runs / self.method / self.name.partition("/")[2]
 
     def settings(self, runs: Path, photos: Path) -> dict[str, Any]:
-        """All settings of its training. runs: the folder of all runs. photos: what "$FRUGALSEG_DATA" stands for."""
+        """All settings of its training. runs: the folder of all runs, "$RUNS". photos: what "$FRUGALSEG_DATA" stands for."""
         bench, variant = self.bench, self.variant
         name, recipe = self.name.partition("/")[2], bench.recipes.get(variant.method, bench.recipe)
         own = {**bench.settings, **variant.settings, **bench.adjust.get(variant.name, {})}
         own |= {"split": bench.masked if variant.masked else bench.train, "val": bench.val, "seed": self.seed}
         borrowed = {key: str(cell.run(runs)) for key, cell in zip(variant.after, self.before, strict=True)}
         place = {"out": str(runs), "name": name, "quiet": False}
-        written = {key: _placed(value, photos) for key, value in (config.read(ROOT / recipe) | own).items()}
+        written = {key: _placed(value, photos, runs) for key, value in (config.read(ROOT / recipe) | own).items()}
         return config.resolve(kinds(METHODS[self.method]), written, borrowed, place)
 
 
-def _placed(value: Any, photos: Path) -> Any:
-    return value.replace("$FRUGALSEG_DATA", str(photos)) if isinstance(value, str) else value
+def _placed(value: Any, photos: Path, runs: Path) -> Any:
+    return value.replace("$FRUGALSEG_DATA", str(photos)).replace("$RUNS", str(runs)) if isinstance(value, str) else value

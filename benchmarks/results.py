@@ -14,31 +14,36 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import ranked
+from benchmarks import foreground, ranked
 from benchmarks.packing import pack, unpack
 from benchmarks.ranked import Ranked
 from frugalseg.files import write
 from frugalseg.metrics import SemanticScores
+from frugalseg.metrics.foreground import ForegroundScores
 from frugalseg.metrics.instances import InstanceScores
 from frugalseg.metrics.semantic import INTERSECTION, PREDICTED, TRUTH
 
 LIBRARIES = ("frugalseg", "torch", "torchvision", "lightning-fabric", "timm", "numpy", "scikit-image", "pillow")
 
 
-def scored(scores: SemanticScores | InstanceScores) -> dict[str, Any]:
-    """What one row adds to the file: the scores, and per picture what they are made of (of objects, see `ranked`)."""
+def scored(scores: SemanticScores | InstanceScores | ForegroundScores) -> dict[str, Any]:
+    """What one row adds to the file: the scores, and per picture what they are made of (see `ranked` and `foreground`)."""
     if isinstance(scores, InstanceScores):
         return ranked.scored(scores)
+    if isinstance(scores, ForegroundScores):
+        return foreground.scored(scores)
     record = scores.to_json()
     for shared in ("counts", "classes", "data"):  # stand once in the file, as `truth` says
         del record[shared]
     return record | {"counts": pack(scores.stacked()[:, [INTERSECTION, PREDICTED]])}
 
 
-def truth(scores: SemanticScores | InstanceScores) -> dict[str, Any]:
+def truth(scores: SemanticScores | InstanceScores | ForegroundScores) -> dict[str, Any]:
     """What is the same for all rows: names of the pictures and, for each, the true pixels of every class, or its objects."""
     if isinstance(scores, InstanceScores):
         return ranked.truth(scores)
+    if isinstance(scores, ForegroundScores):
+        return foreground.truth(scores)
     return {
         "data": scores.data,
         "classes": list(scores.classes),
@@ -47,11 +52,13 @@ def truth(scores: SemanticScores | InstanceScores) -> dict[str, Any]:
     }
 
 
-def scores_of(record: Mapping[str, Any], row: str) -> SemanticScores | Ranked:
+def scores_of(record: Mapping[str, Any], row: str) -> SemanticScores | Ranked | ForegroundScores:
     """The scores of one row of a file's content, ready to be compared picture by picture. KeyError if it has no such row."""
     shared, rows = record["pictures"], {entry["name"]: entry for entry in record["rows"]}
     if "ranking" in rows[row]:
         return ranked.scores_of(shared, rows[row])
+    if "overlaps" in rows[row]:
+        return foreground.scores_of(shared, rows[row])
     images, classes = len(shared["names"]), len(shared["classes"]) + 1
     scores = SemanticScores(shared["classes"], shared["data"], rows[row]["split"])
     true = unpack(shared["truth"], images, 1, classes)

@@ -1,0 +1,113 @@
+"""The benchmark harness for pretrained backbones: pretrainings on other pictures, what learns from them, and the page."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from benchmarks import cells, foreground, results, tables
+from benchmarks.claims import r2o
+from benchmarks.plan import Plan
+from frugalseg.data import read, shapes
+from frugalseg.metrics import paired
+from frugalseg.metrics.foreground import ForegroundScores
+
+KEPT = ("r2o", "byol", "r2o-tenth", "r2o-tenth-objects", "byol-tenth", "random-tenth")
+LEARNED: dict[str, Any] = {"epochs": 1, "side": 32, "segments": 9, "clusters": (4, 2), "hidden": 8, "width": 4, "parts_side": 48}
+FCN: dict[str, Any] = {"epochs": 1, "crop": 33, "channels": 8}
+OBJECTS: dict[str, Any] = {"steps": 1, "warmup": 0, "channels": 16, "width": 16, "mask_channels": 8, "scale": 48, "longest": 48}
+
+
+@pytest.fixture
+def plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Plan:
+    """Some cells of R2O's plan on drawn pictures, of which those without labels lie in an archive."""
+    root = shapes.write(tmp_path / "runs" / "data" / "toys", train=6, val=2, test=0, size=48, quiet=True)
+    packed = Path(shutil.make_archive(str(tmp_path / "pictures"), "zip", root / "JPEGImages"))
+    monkeypatch.setattr(cells, "DATA", {"toys": lambda: root, "pictures": lambda: packed})
+    monkeypatch.setattr(cells, "RESULTS", tmp_path / "results")
+    monkeypatch.setattr(cells, "RUNS", tmp_path / "runs")
+    monkeypatch.setenv("FRUGALSEG_CACHE", str(tmp_path / "cache"))
+    probe = {"probe": "$RUNS/data/toys", "probe_split": "Segmentation/val", "probe_every": 1}
+    small = {"r2o": LEARNED | probe, "byol": LEARNED | probe, "r2o-tenth-objects": OBJECTS}
+    adjust = {name: small.get(name, FCN) for name in KEPT}
+    bench = replace(
+        r2o.BENCHES[0], data="toys", source="pictures", seeds=(0,), settings={"workers": 0, "batch": 2}, adjust=adjust
+    )
+    variants = tuple(variant for variant in r2o.VARIANTS if variant.name in KEPT)
+    rows = {row.name for variant in variants for row in variant.rows}
+    claims = tuple(replace(claim, data=("toys",)) for claim in r2o.CLAIMS if {claim.better, claim.worse} <= rows)
+    return Plan("r2o", (bench,), variants, claims)
+
+
+def test_pretraining_transfers_and_the_page(plan: Plan, tmp_path: Path) -> None:
+    for cell in plan.cells():
+        cells.measure(cell, quiet=True)
+    found = {record["cell"]["variant"]: record for record in results.read(tmp_path / "results").values()}
+    assert found["r2o"]["protocol"] == {
+        "learned": "pictures|Segmentation/train|n=8",
+        "scored": "iou|foreground|toys|Segmentation/val|n=2",
+    }
+    assert found["r2o"]["labels"] == []
+    assert [line["step"] for line in found["r2o"]["regions"]] == [1, 2, 3, 4]
+    for name, labels in (("r2o-tenth", ["semantic"]), ("random-tenth", ["semantic"]), ("r2o-tenth-objects", ["instances"])):
+        assert found[name]["labels"] == labels
+        assert found[name]["protocol"]["learned"] == "toys|Segmentation/train|n=1"
+    assert found["r2o-tenth"]["extra_supervision"] == ["backbone weights runs/bench/r2o/toys/r2o-seed0"]
+    page = tables.page((plan,), {f"r2o/toys/{name}-seed0": record for name, record in found.items()}, {})
+    for row in ("r2o, tenth of the masks", "r2o, Mask R-CNN, tenth of the masks", "byol", "baseline: all of every picture"):
+        assert f"\n| {row} | " in page
+    assert [line for line in page.splitlines() if line.startswith("| row |")] != []
+    assert page.count("| row |") == 3, "a table for foregrounds, one for class masks, one for objects"
+    assert len(plan.claims) == 3
+    assert "not run" not in page.lower()
+
+
+def test_a_cell_waits_for_both_of_its_data_sets(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
+    def gone() -> Path:
+        raise cells.Absent("the pictures are elsewhere")
+
+    monkeypatch.setattr(cells, "DATA", cells.DATA | {"pictures": gone})
+    every = {cell.variant.name: cell for cell in plan.cells()}
+    missing = cells.absent(list(every.values()))
+    assert missing == {"pictures": "the pictures are elsewhere"}
+    assert cells.state(every["r2o"], missing) == "not run: the pictures are elsewhere"
+    assert cells.used(every["random-tenth"]) == {"toys"}
+
+
+def test_every_start_is_judged_by_the_same_masks_in_as_many_steps() -> None:
+    for bench in r2o.BENCHES:
+        for method, steps in (("aepsl", lambda own: own["epochs"] * own["share"]), ("maskrcnn", lambda own: own["steps"])):
+            cells_of = [cell for cell in r2o.PLAN.cells() if cell.bench is bench and cell.seed == 2 and cell.method == method]
+            starts = ("r2o-", "random-")
+            settings = [cell.settings(Path(), Path()) for cell in cells_of if cell.variant.name.startswith(starts)]
+            assert sorted((own["share"], own["seed"]) for own in settings) == [(s, 2) for s in (0.01, 0.01, 0.1, 0.1, 1.0, 1.0)]
+            assert len({round(steps(own), 6) for own in settings}) == 1
+            assert len(cells_of) == 3 * (14 if method == "aepsl" else 3)
+
+
+def test_foregrounds_survive_the_file() -> None:
+    kept = []
+    for seed in (0, 1):
+        generator, scores = np.random.default_rng(seed), ForegroundScores("toys", "val")
+        scores.rows = {f"{index}": generator.random(4).round(5) for index in range(9)}
+        text = json.dumps({"pictures": results.truth(scores), "rows": [{"name": "row", **results.scored(scores)}]})
+        back = results.scores_of(json.loads(text), "row")
+        assert isinstance(back, ForegroundScores)
+        assert back.to_json() == scores.to_json()
+        kept.append((scores, back))
+    (one, again), (other, other_again) = kept
+    assert paired(one, other) == paired(again, other_again)
+
+
+def test_the_baseline_takes_all_of_every_picture(tmp_path: Path) -> None:
+    data = read(shapes.write(tmp_path, train=1, val=2, test=0, size=32, quiet=True), split="Segmentation/val")
+    shares = [float((data[index].semantic > 0).float().mean()) for index in range(2)]
+    values = foreground.baseline(data)["all of every picture"]
+    assert values["foreground"] == pytest.approx(np.mean([share for share in shares if share]))
+    assert values["mean"] == pytest.approx(values["foreground"] / 2)
