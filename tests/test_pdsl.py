@@ -240,6 +240,40 @@ def test_the_class_agnostic_head_has_one_channel_and_chunks_change_nothing(monke
     assert torch.allclose(model.masks(maps, BOXES, labels), whole, atol=1e-5)
 
 
+def test_the_cascade_asks_how_much_each_place_speaks_for_a_tag() -> None:
+    """Scaling one place's features changes y by the gradient there times these features."""
+    model, tags = network(cue="gradient", pooling="align"), torch.tensor([0.0, 1.0, 0.0])
+    torch.nn.init.normal_(model.detection.where.weight)
+    features = torch.rand(1, model.backbone.channels, 5, 5, requires_grad=True)
+
+    def y(values: torch.Tensor) -> torch.Tensor:
+        return pdsl.image_scores(model.detect(model.narrow(values), BOXES).wsddn)
+
+    heat = model.gradients(features, y(features), tags)
+    slopes = torch.zeros(25)
+    for place in range(25):
+        scale = torch.ones(25)
+        scale[place] = 1.05
+        with torch.no_grad():
+            slopes[place] = (y(features * scale.view(5, 5)) - y(features / scale.view(5, 5)))[1]
+    expected = slopes.relu() / slopes.max()
+    assert torch.allclose(heat[1].flatten(), expected, atol=0.03)
+    assert 0 < (expected > 0.1).sum() < 25
+    assert not heat[[0, 2]].any()
+
+
+def test_the_cascades_targets_pass_half_of_the_highest_value_in_the_box() -> None:
+    model, heat = network(cue="gradient"), torch.zeros(3, 11, 11)
+    heat[0, 3:6, 3:6], heat[0, 8, 8], heat[1] = 0.4, 1.0, 0.3
+    boxes = torch.tensor([[0.0, 0, 48, 48], [0, 0, 80, 80], [0, 0, 48, 48]])
+    found = model.heated(heat, boxes, torch.tensor([1, 1, 2]))
+    near, far, even = (mask.float().mean().item() for mask in found)
+    assert near > 0.2, "the brighter place lies outside of the box"
+    assert 0 < far < 0.05, "and inside of this one it is the only one"
+    assert even == 1.0
+    assert not model.heated(heat, boxes[:1], torch.tensor([3])).any(), "a class that nothing speaks for"
+
+
 def test_targets_of_a_mirrored_picture_are_mirrored_targets() -> None:
     model, pseudo = network(), Pseudo(torch.tensor([0]), torch.tensor([1]), BOXES[:1])
     plain, known = model.cued(item(), torch.arange(5), pseudo)
