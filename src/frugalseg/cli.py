@@ -94,6 +94,7 @@ class Evaluate:
         shots: references of an episode, for few-shot models; 0 takes as many as in training.
         episodes: number of episodes of a list, for few-shot models.
         seeds: number of lists of episodes, for few-shot models.
+        proposals: other boxes than in training, for models that take some: selective_search, grid, random, a file or folder.
         quiet: say nothing of the progress.
     """
 
@@ -102,6 +103,7 @@ class Evaluate:
     shots: int = 0
     episodes: int = 1000
     seeds: int = 1
+    proposals: str = ""
     quiet: bool = False
 
 
@@ -117,6 +119,7 @@ class Predict:
         split: the list of pictures of such data sets; empty takes all.
         tile: side of the squares, in pixels, in which larger pictures are searched for objects; 0 takes them whole.
         overlap: pixels that neighbouring squares share; 0 takes a quarter of the side.
+        proposals: other boxes than in training, for models that take some: selective_search, grid, random, a file or folder.
         quiet: say nothing of the progress.
     """
 
@@ -127,6 +130,7 @@ class Predict:
     split: str = ""
     tile: int = 0
     overlap: int = 0
+    proposals: str = ""
     quiet: bool = False
 
 
@@ -330,7 +334,8 @@ def evaluate(words: list[str], given: dict[str, Any]) -> int:
     from frugalseg.training import remember
 
     run, data = words
-    options, predictor = config.resolve([Evaluate], given), load(run)
+    options = config.resolve([Evaluate], given)
+    predictor = load(run, proposals=options.pop("proposals"))
     show(evaluation.evaluate(predictor, data, **options).table())
     if predictor.folder:
         remember(predictor.folder, commands=[typed()])
@@ -344,10 +349,10 @@ def predict(words: list[str], given: dict[str, Any]) -> int:
     from frugalseg.predictor import load
 
     options = config.resolve([Predict], given)
-    split = options.pop("split")
+    split, predictor = options.pop("split"), load(words[0], proposals=options.pop("proposals"))
     sets = options["tags"] == "given" or split
     pictures: list[Any] = [read(place, split=split or None) for place in words[1:]] if sets else words[1:]
-    return tell(*folder.write(load(words[0]), pictures, **options), options["out"], "predicted")
+    return tell(*folder.write(predictor, pictures, **options), options["out"], "predicted")
 
 
 def tell(done: int, skipped: Sequence[Any], out: str, what: str) -> int:

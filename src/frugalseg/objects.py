@@ -45,7 +45,7 @@ def evaluate(
         locate(predictor, data.select(boxed), corloc, told, quiet)
     scores = measure(predictor, data.select(masked), corloc, told, quiet) if masked else None
     if predictor.folder:
-        record(predictor.folder, corloc)
+        record(predictor.folder, corloc, proposals=predictor.proposals)
     return scores or corloc
 
 
@@ -72,7 +72,7 @@ def measure(predictor: Predictor, data: Data, corloc: CorLoc, tags: Literal["giv
     if predictor.folder:
         keep(predictor.folder / "predictions" / about[1].replace("/", "_"), data, kept, scores["mask"])
         for result in (*scores.values(), panoptic):
-            record(predictor.folder, result)
+            record(predictor.folder, result, proposals=predictor.proposals)
     return scores["mask"]
 
 

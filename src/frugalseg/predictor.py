@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from frugalseg.config import UsageError
 from frugalseg.data import Data, read
 from frugalseg.data.images import BadImage, converted
 from frugalseg.methods import Method
+from frugalseg.regions.proposals import TOOLS
 from frugalseg.training import find
 from frugalseg.types import Prediction, Sample
 
@@ -37,6 +38,13 @@ class Predictor:
     classes: tuple[str, ...]
     folder: Path | None = None
     main: bool = field(default=True, repr=False)
+
+    @property
+    def proposals(self) -> str | None:
+        """Where the network takes its proposals from; None for one that takes none."""
+        config: Any = getattr(self.network, "config", None)
+        source = getattr(config, "proposals", None)  # Mask R-CNN's is a number; CAM's parts ask for none
+        return source if isinstance(source, str) and getattr(config, "objects", "") != "parts" else None
 
     def predict(self, pictures: Pictures) -> list[Prediction]:
         """Predictions for a file, a folder, a `Data`, a `Sample`, or a list of such; also for pictures in memory.
@@ -58,7 +66,10 @@ class Predictor:
         skipped: where broken files are listed; without it the first one raises BadImage. tags: "given" tells the model which
         classes are in each picture, for pictures that have tags. tile: side in pixels of the squares in which large pictures are
         predicted, which share `overlap` pixels, 0: a quarter of the side; for models of objects. 0 takes pictures whole.
+        Raises UsageError for tiles and proposals from files, which are of whole pictures.
         """
+        if tile and self.proposals not in (None, "rpn", *TOOLS):
+            raise UsageError(f"tile: {self.proposals} has boxes of whole pictures; type --proposals selective_search with --tile")
         self.network.eval()
         labels = ("tags",) if tags == "given" else ()
         for sample in samples(pictures, skipped, labels):
@@ -97,10 +108,12 @@ def samples(pictures: Pictures, skipped: list[BadImage] | None = None, labels: t
             yield from samples(item, skipped, labels)
 
 
-def load(path: str | Path, device: str | torch.device = "auto") -> Predictor:
+def load(path: str | Path, device: str | torch.device = "auto", proposals: str | Path = "") -> Predictor:
     """The model in a run folder or a .safetensors file.
 
-    device: "auto" takes a GPU where there is one. Raises UsageError when nothing trained is there.
+    device: "auto" takes a GPU where there is one. proposals: other boxes than it was trained with, for a model that takes some:
+    "selective_search", "grid", "random", or a file or folder. Raises UsageError when nothing trained is there, and for proposals
+    that the model cannot take.
     """
     from frugalseg.nets.weights import read_weights
 
@@ -117,4 +130,19 @@ def load(path: str | Path, device: str | torch.device = "auto") -> Predictor:
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     network = method.code.load(state, metadata).to(device)
-    return Predictor(method, network, tuple(metadata["classes"]), given if given.is_dir() else None)
+    predictor = Predictor(method, network, tuple(metadata["classes"]), given if given.is_dir() else None)
+    if str(proposals):
+        propose(predictor, str(proposals))
+    return predictor
+
+
+def propose(predictor: Predictor, source: str) -> None:
+    """Let a model look at other proposals. Raises UsageError for one that takes none, and for a source that is not there."""
+    before, network = predictor.proposals, cast(Any, predictor.network)
+    if before is None:
+        raise UsageError(
+            f"proposals: got {source!r}, but this model of {predictor.method.name} takes none; leave --proposals out"
+        )
+    if source not in (*TOOLS, before) and not Path(source).exists():
+        raise UsageError(f"proposals: got {source!r}; expected {', '.join(TOOLS)}, or a file or folder of boxes")
+    network.config = replace(network.config, proposals=source)

@@ -429,7 +429,7 @@ class R2IOS(nn.Module):
 
     def boxes_of(self, sample: Sample, images: Tensor, size: tuple[int, int], maps: Maps, ratio: Tensor) -> Tensor:
         """The picture's proposals (P, 4), in pixels of the resized one."""
-        if self.rpn is not None and sample.proposals is None:
+        if self.rpn is not None and self.config.proposals == "rpn" and sample.proposals is None:
             sizes = torch.tensor([size], device=images.device)
             return self.rpn(image_list(images, sizes), {"0": maps.coarse.float()})[0][0]
         return proposals.of(sample, self.config.proposals, self.config.count).to(ratio.device) * ratio

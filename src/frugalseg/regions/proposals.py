@@ -18,7 +18,7 @@ from torch import Tensor
 
 from frugalseg.metrics.regions import RegionScores
 from frugalseg.progress import track
-from frugalseg.regions.boxfiles import BoxFiles
+from frugalseg.regions.boxfiles import BoxFileError, BoxFiles
 from frugalseg.regions.cache import Cache, cacheable
 from frugalseg.regions.selective_search import selective_search
 from frugalseg.state import Shelf
@@ -128,7 +128,10 @@ def cleaned(sample: Sample, source: str, count: int = 2000) -> Cleaned:
         return clean(sample.proposals, size)
     if source in TOOLS:
         return clean(_cache()(TOOLS[source], sample.image.as_subclass(Tensor), count=count), size)
-    return clean(_files(source)(sample.name), size)
+    try:
+        return clean(_files(source)(sample.name), size)
+    except BoxFileError as error:
+        raise BoxFileError(f"{error}; to predict or evaluate with other boxes: --proposals {'|'.join(TOOLS)}|FILE") from None
 
 
 # -- of a whole training set -----------------------------------------------------------------------------------------
