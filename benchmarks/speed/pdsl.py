@@ -1,0 +1,220 @@
+"""What a training step of PDSL costs: time, GrabCut's share of it, peak memory with 2,000 proposals.
+
+    python -m benchmarks.speed.pdsl [--pictures 40] [--passes 3] [--proposals 2000] [--vgg-side 480] | --quick
+
+Time is that of configs/pdsl_small.yaml on drawn pictures. It is trained twice: bit-equal trainings ask GrabCut for the same
+boxes, so the second finds all of them in the cache. Weights are random: how many proposals count as foreground, whose masks the
+small recipe learns, is not what it is with weights of ImageNet. Every measurement is a process of its own, so that its peak
+memory is its own. Writes pdsl.json beside this file; --quick, whose network and pictures are tiny, writes nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+from benchmarks.plan import ROOT
+
+FILE = Path(__file__).with_suffix(".json")
+SMALL, PAPER = ROOT / "configs" / "pdsl_small.yaml", ROOT / "configs" / "pdsl_voc12.yaml"
+SHARE, LIMIT = 10, 8000  # per cent of a step in GrabCut with a warm cache, and MB of a step of VGG-16: the goals
+TINY = {"backbone": "tiny", "level": 0, "frozen": 5, "width": 8, "channels": 8, "mask_channels": 8, "cue_side": 48}
+QUICK = TINY | {"proposals": "grid", "count": 40, "scales": (64,), "test_scales": (64,), "longest": 96, "workers": 0}
+
+
+# -- time --------------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Step:
+    """A training step. begin: when its forward pass began. cue: seconds of it in the cue."""
+
+    begin: float
+    cue: float = 0.0
+
+
+@contextmanager
+def watched() -> Iterator[list[Step]]:
+    """A list that grows by the training steps of PDSL meanwhile."""
+    from frugalseg.methods.pdsl import PDSL
+    from frugalseg.regions.grabcut import GrabCut
+
+    steps: list[Step] = []
+    forward, call = PDSL.forward, GrabCut.__call__
+
+    def stepped(*given: Any) -> Any:
+        steps.append(Step(time.perf_counter()))
+        return forward(*given)
+
+    def asked(*given: Any) -> Any:
+        begin = time.perf_counter()
+        masks = call(*given)
+        steps[-1].cue += time.perf_counter() - begin
+        return masks
+
+    with patch.object(PDSL, "forward", stepped), patch.object(GrabCut, "__call__", asked):
+        yield steps
+
+
+def rows(steps: Sequence[Step], name: str, how: str, goal: str = "") -> list[dict[str, Any]]:
+    """Seconds of a step, from one forward pass to the next, and the cue's share of all; the last one ends nowhere."""
+    spans = [after.begin - before.begin for before, after in pairwise(steps)]
+    share = 100 * sum(step.cue for step in steps[:-1]) / sum(spans)
+    return [
+        entry(f"a step, {name}", statistics.mean(spans), "s", f"{how}, mean of {len(spans)} steps"),
+        entry(f"GrabCut's share, {name}", share, f"% of the time{goal}", f"{how}, {len(spans)} steps"),
+    ]
+
+
+def training(options: argparse.Namespace) -> list[dict[str, Any]]:
+    """The first pass, of pictures never seen; later ones, whose boxes move as the network learns; all of it again."""
+    import frugalseg
+    from frugalseg import config
+    from frugalseg.data import shapes
+
+    settings = config.read(SMALL) | {"weights": None} | (QUICK if options.quick else {})
+    first = options.pictures // settings["batch"]
+    settings |= {"steps": options.passes * first + 1, "warmup": 0, "quiet": True, "val": "", "split": "Main/train"}
+    how = f"pdsl_small, batch {settings['batch']}, {options.pictures} drawn pictures of {options.side} pixels"
+    with tempfile.TemporaryDirectory() as folder, patch.dict(os.environ, FRUGALSEG_CACHE=str(Path(folder) / "cache")):
+        data = shapes.write(Path(folder) / "data", options.pictures, val=0, test=0, size=options.side, quiet=True)
+        turns = []
+        for name in ("cold", "warm"):
+            with watched() as steps:
+                frugalseg.train("pdsl", data, **settings, out=folder, name=name)
+            turns.append(steps)
+    cold, warm = turns
+    return [
+        *rows(cold[: first + 1], "cold cache", f"{how}, first pass"),
+        *rows(cold[first:], "later passes", f"{how}, passes 2 to {options.passes}: some boxes were asked for before"),
+        *rows(warm[1:], "warm cache", f"{how}, every box was asked for before", f", at most {SHARE}"),
+    ]
+
+
+# -- memory ------------------------------------------------------------------------------------------------------------
+
+
+def item(config: Any, classes: int, count: int, device: str) -> dict[str, Any]:
+    """A random picture, 4:3, at the smallest of the recipe's scales, with two tags and `count` random proposals."""
+    import torch
+
+    from frugalseg.regions import grabcut, proposals
+
+    size = min(config.scales), round(min(config.scales) * 4 / 3)
+    image = torch.randint(256, (3, *size), dtype=torch.uint8)
+    boxes, tags = proposals.random(image, count * 2)[:count], torch.zeros(classes)
+    tags[:2] = 1
+    assert len(boxes) == count
+    tensors = {"image": image, "tags": tags, "proposals": boxes, "sources": boxes, "places": boxes}
+    known = {
+        "size": size,
+        "own": size,
+        "flip": False,
+        "name": "random",
+        "picture": grabcut.reduced(image, config.cue_side).numpy(),
+    }
+    return {name: value.to(device) for name, value in tensors.items()} | known
+
+
+def memory(
+    recipe: Path, what: str, pictures: int, goal: str, options: argparse.Namespace, **changes: Any
+) -> list[dict[str, Any]]:
+    """Two whole steps, since the optimiser's own memory is there from the first one's end."""
+    import torch
+
+    from benchmarks.speed.biopt import peak
+    from frugalseg import config as files
+    from frugalseg.methods import pdsl
+
+    known = pdsl.Config.__dataclass_fields__
+    settings = {name: value for name, value in files.read(recipe).items() if name in known} | {"weights": None} | changes
+    settings |= {name: value for name, value in QUICK.items() if name in known} if options.quick else {}
+    config = replace(pdsl.Config(), **settings)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    classes = [f"class {number}" for number in range(20)]
+    with tempfile.TemporaryDirectory() as folder, patch.dict(os.environ, FRUGALSEG_CACHE=folder):
+        network = pdsl.PDSL(config, classes).to(device).train()
+        optimizer = pdsl.optimizer_of(config, network)
+        for _ in range(2):
+            optimizer.zero_grad()
+            batch = [item(config, len(classes), options.proposals, device) for _ in range(pictures)]
+            torch.stack([*network(batch).values()]).sum().backward()
+            optimizer.step()
+    number = f"{pictures} picture{'s' if pictures > 1 else ''} with {options.proposals:,} proposals each"
+    where = "of the GPU" if device == "cuda" else "of the whole process"
+    how = f"{number}, shorter side {min(config.scales)}, two steps, {where}"
+    return [entry(f"training memory, {what}", peak(), f"MB{goal}", how)]
+
+
+def vgg(options: argparse.Namespace) -> list[dict[str, Any]]:
+    """The paper's recipe with VGG-16, one picture, as each of its four GPUs has."""
+    sides = {"scales": (options.vgg_side,)}
+    return memory(PAPER, "VGG-16", 1, f", at most {LIMIT}", options, **sides)
+
+
+def small(options: argparse.Namespace) -> list[dict[str, Any]]:
+    """A batch of the small recipe, its frozen backbone computed and not read from disk."""
+    return memory(SMALL, "pdsl_small", 4, "", options, cache_features=False)
+
+
+def entry(what: str, value: float, unit: str, how: str) -> dict[str, Any]:
+    return {"what": what, "value": value, "unit": unit, "how": how}
+
+
+# -- all -----------------------------------------------------------------------------------------------------------------
+
+MEASURES: dict[str, Callable[[argparse.Namespace], list[dict[str, Any]]]] = {"training": training, "vgg": vgg, "small": small}
+
+
+def arguments(words: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--pictures", type=int, default=40, help="to train on, a multiple of the recipe's batch of 4")
+    parser.add_argument("--side", type=int, default=440, help="of the training pictures, in pixels")
+    parser.add_argument("--passes", type=int, default=3, help="over them, at least 2")
+    parser.add_argument("--proposals", type=int, default=2000, help="of a picture, where memory is measured")
+    parser.add_argument("--vgg-side", type=int, default=480, help="shorter side of VGG-16's picture (paper: 480 to 1,216)")
+    parser.add_argument("--quick", action="store_true", help="four small pictures, a tiny network, 300 proposals")
+    parser.add_argument("--out", type=Path, default=FILE, help="the JSON file")
+    parser.add_argument("--measure", choices=MEASURES, help="do this one measurement in this process and print it")
+    options = parser.parse_args(words)
+    if options.quick:
+        options.pictures, options.side, options.passes, options.proposals = 4, 64, 2, 300
+    if options.passes < 2 or options.pictures % 4:
+        parser.error("expected at least 2 passes over a multiple of 4 pictures")
+    return options
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    options, given = arguments(words), list(sys.argv[1:] if words is None else words)
+    if options.measure:
+        print(json.dumps(MEASURES[options.measure](options)))
+        return 0
+    measures: list[dict[str, Any]] = []
+    for name in MEASURES:
+        command = [sys.executable, "-m", "benchmarks.speed.pdsl", *given, "--measure", name]
+        done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
+        measures += json.loads(done.stdout.splitlines()[-1])
+    for row in measures:
+        print(f"{row['what']:<32}{row['value']:>10.4g} {row['unit']:<26} {row['how']}")
+    if not options.quick:
+        from benchmarks import results
+
+        results.save(options.out, {"title": "PDSL in training", **results.origin(ROOT), "measures": measures})
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
