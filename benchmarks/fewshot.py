@@ -149,11 +149,12 @@ def measure(trial: Trial, quiet: bool = False) -> None:
 
 
 def packed(scores: Any) -> str:
-    """The counts of all episodes in the order of their names, (N, 7)."""
+    """What was counted in all episodes, in the order of their names, (N, 5): of the object its intersection, predicted and true
+    pixels, the true pixels of the background, and the class. What the background's other counts are follows from these."""
     from benchmarks.packing import pack
 
     stacked = scores.stacked()
-    return pack(stacked.reshape(len(stacked), -1)[:, :7])
+    return pack(stacked.reshape(len(stacked), -1)[:, [0, 1, 2, 5, 6]])
 
 
 def unpacked(record: Mapping[str, Any], prefix: str) -> Any:
@@ -164,8 +165,9 @@ def unpacked(record: Mapping[str, Any], prefix: str) -> Any:
     from frugalseg.metrics.fewshot import FewShotScores
 
     scores = FewShotScores(record["classes"], record["data"], "")
-    for number, row in enumerate(unpack(record["counts"], record["images"], 7)):
-        scores.rows[f"{prefix}{number:05d}"] = np.concatenate([row, [0, 0]]).reshape(3, 3)
+    for number, (both, predicted, truth, rest, label) in enumerate(unpack(record["counts"], record["images"], 5)):
+        background = [rest - (predicted - both), truth + rest - predicted, rest]
+        scores.rows[f"{prefix}{number:05d}"] = np.array([[both, predicted, truth], background, [label, 0, 0]])
     return scores
 
 
