@@ -91,7 +91,7 @@ def trials() -> Iterator[Trial]:
 
 
 def lay_ground(trial: Trial, train: Any, quiet: bool) -> None:
-    """Train what the runs of this fold begin with, or find it done; it sees none of the classes that are held back."""
+    """Train what the runs of this fold begin with; it sees none of the classes that are held back."""
     from frugalseg.data import episodes
     from frugalseg.training import fit
 
@@ -112,7 +112,7 @@ def measure(trial: Trial, quiet: bool = False) -> None:
 
     place, settings = PLACES[trial.bench.data](), trial.settings() | {"quiet": quiet}
     train, val = read(place, split=trial.bench.train or None), read(place, split=trial.bench.val or None)
-    if trial.bench.data in GROUNDED:
+    if trial.bench.data in GROUNDED and not (trial.ground / "weights" / "last.safetensors").exists():
         lay_ground(trial, train, quiet)
     begin = time.perf_counter()
     predictor: Any = fit(METHODS["biopt"], train, settings)

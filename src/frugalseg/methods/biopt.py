@@ -25,7 +25,7 @@ from torchvision.transforms import v2
 from frugalseg.data import episodes
 from frugalseg.data.episodes import Base, Episode, class_mask
 from frugalseg.data.problems import DataError
-from frugalseg.nets import backbone, schedule
+from frugalseg.nets import backbone, optim, schedule
 from frugalseg.recipes.biopt import Config
 from frugalseg.recipes.checks import restored
 from frugalseg.run import Run
@@ -678,9 +678,7 @@ def optimizer_of(config: Config, model: BiOpt) -> torch.optim.Optimizer:
     learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
     if not learning:
         raise ValueError("nothing can learn: every block is frozen and init is 'support'; lower frozen, or give steps=0")
-    if config.optimizer == "adamw":
-        return torch.optim.AdamW(learning, lr=config.lr, weight_decay=config.weight_decay)
-    return torch.optim.SGD(learning, lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay)
+    return optim.of(config, [{"params": learning, "lr": config.lr}])
 
 
 def stack(items: list[dict[str, Tensor]]) -> dict[str, Tensor]:

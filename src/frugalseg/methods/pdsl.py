@@ -25,7 +25,7 @@ from torchvision.ops import box_area, box_iou, roi_align
 from torchvision.transforms.v2 import functional as transforms
 
 from frugalseg.data import objects
-from frugalseg.nets import backbone, resnet_ws, roi, schedule
+from frugalseg.nets import backbone, optim, resnet_ws, roi, schedule
 from frugalseg.nets.paste import paste
 from frugalseg.nets.weights import load_weights
 from frugalseg.recipes.checks import restored
@@ -628,11 +628,9 @@ def optimizer_of(config: Config, model: PDSL) -> torch.optim.Optimizer:
     for old, lr in ((True, config.lr), (False, config.head_lr)):
         own = [(name, p) for name, p in model.named_parameters() if p.requires_grad and (id(p) in inside) == old]
         weights, biases = ([p for name, p in own if name.endswith("bias") == bias] for bias in (False, True))
-        groups += [{"params": weights, "lr": lr, "weight_decay": config.weight_decay}] if weights else []
+        groups += [{"params": weights, "lr": lr}] if weights else []
         groups += [{"params": biases, "lr": lr * factor, "weight_decay": 0.0}] if biases else []
-    if config.optimizer == "adamw":
-        return torch.optim.AdamW(groups)
-    return torch.optim.SGD(groups, momentum=config.momentum)
+    return optim.of(config, groups)
 
 
 def load(state: dict[str, Tensor], metadata: dict[str, Any]) -> PDSL:

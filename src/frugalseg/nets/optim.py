@@ -23,12 +23,16 @@ def lars(model: nn.Module, lr: float, weight_decay: float, momentum: float = 0.9
     return Lars([group for group in groups if group["params"]], lr=lr, momentum=momentum, trust_coeff=trust)
 
 
-def two_rates(config: Any, model: nn.Module, trunk: nn.Module) -> torch.optim.Optimizer:
-    """The recipe's optimiser ("sgd" or "adamw"): the trunk, a part of the model, at `lr`, all other layers at `head_lr`."""
-    inside = {id(p) for p in trunk.parameters()}
-    learning = [p for p in trunk.parameters() if p.requires_grad]
-    new = [p for p in model.parameters() if id(p) not in inside]
-    groups = [{"params": own, "lr": lr} for own, lr in ((learning, config.lr), (new, config.head_lr)) if own]
+def of(config: Any, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+    """The recipe's optimiser, "sgd" or "adamw", of these groups; its `weight_decay` holds for those that name none."""
     if config.optimizer == "adamw":
         return torch.optim.AdamW(groups, weight_decay=config.weight_decay)
     return torch.optim.SGD(groups, momentum=config.momentum, weight_decay=config.weight_decay)
+
+
+def two_rates(config: Any, model: nn.Module, trunk: nn.Module) -> torch.optim.Optimizer:
+    """The recipe's optimiser: the trunk, a part of the model, at `lr`, all other layers at `head_lr`."""
+    inside = {id(p) for p in trunk.parameters()}
+    learning = [p for p in trunk.parameters() if p.requires_grad]
+    new = [p for p in model.parameters() if id(p) not in inside]
+    return of(config, [{"params": own, "lr": lr} for own, lr in ((learning, config.lr), (new, config.head_lr)) if own])
