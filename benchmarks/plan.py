@@ -82,6 +82,7 @@ class Claim:
 
     paper: what the paper reports for it, if it does. data: where it is put to the test. measure: what counts, where there are
     several: a name in `ranked.MEASURES` or "CorLoc", the first of them if empty. share: of the score of `worse` that is enough.
+    apart: the two were scored by different lists of episodes, so nothing is paired.
     """
 
     text: str
@@ -91,6 +92,7 @@ class Claim:
     data: tuple[str, ...] = ("voc20", "shapes")
     measure: str = ""
     share: float = 1.0
+    apart: bool = False
 
 
 @dataclass(frozen=True)

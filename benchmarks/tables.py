@@ -87,10 +87,16 @@ class OverSeeds:
         return percent(self.value) + spread
 
 
-def compare(better: OverSeeds, worse: OverSeeds) -> Difference | None:
-    """The paired difference over the seeds that both have; None if they share none."""
+def compare(better: OverSeeds, worse: OverSeeds, apart: bool = False) -> Difference | None:
+    """The difference over the seeds that both have, paired if not `apart`; None if they share none."""
     seeds = sorted(better.seeds.keys() & worse.seeds.keys())
-    return paired(better.of(seeds), worse.of(seeds)) if seeds else None
+    if not seeds:
+        return None
+    better, worse = better.of(seeds), worse.of(seeds)
+    if not apart:
+        return paired(better, worse)
+    spread = bootstrap.interval(better.resampled(seed=0) - worse.resampled(seed=1))  # of independent draws
+    return Difference(better.value - worse.value, spread.low, spread.high)
 
 
 # -- the page --------------------------------------------------------------------------------------------------------
@@ -257,7 +263,7 @@ def judge(claim: Claim, rows: Mapping[str, OverSeeds]) -> tuple[str, str]:
             return "", "not run"
         return f"{percent(better.value)} {better.interval}", "met" if better.value >= claim.worse else "missed"
     worse = rows.get(claim.worse)
-    found = compare(better, OverSeeds(worse.seeds, claim.share)) if better and worse else None
+    found = compare(better, OverSeeds(worse.seeds, claim.share), claim.apart) if better and worse else None
     if found is None:
         return "", "not run"
     return str(found).rpartition(" ")[0], VERDICTS[found.decided]

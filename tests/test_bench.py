@@ -329,6 +329,14 @@ def test_one_seed_is_the_paired_comparison_itself() -> None:
     assert tables.compare(tables.OverSeeds({0: a}), tables.OverSeeds({0: b})) == paired(a, b)
 
 
+def test_scores_of_other_episodes_are_compared_unpaired() -> None:
+    scores = tables.OverSeeds({0: random_scores(1, 0.8)})
+    found, alone = tables.compare(scores, scores, apart=True), scores.interval
+    assert found is not None
+    assert found.mean == 0
+    assert found.high - found.low == pytest.approx(2**0.5 * (alone.high - alone.low), rel=0.1), "the variances add up"
+
+
 def test_seeds_are_averaged_under_the_same_draws() -> None:
     a = {seed: random_scores(seed, 0.8) for seed in (0, 1, 2)}
     b = {seed: random_scores(10 + seed, 0.6) for seed in (1, 2, 3)}

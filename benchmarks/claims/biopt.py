@@ -1,7 +1,6 @@
 """BiOpt: the ablations of Liu et al. (2020, tables 1, 4 and 5, fig. 5) in folds, and what this implementation must reach.
 
-A claim is about the mean over the classes of all folds, each scored by a run that did not learn it, and compares rows of the same
-episodes: one and five references are other lists. `fewshot.py` runs them.
+A claim is about the mean over the classes of all folds, each scored by a run that did not learn it. `fewshot.py` runs them.
 """
 
 from __future__ import annotations
@@ -109,6 +108,7 @@ CLAIMS = (
     Claim("The inner loop adds to the init module", "BiOpt, 1-shot", "init module without inner loop, 1-shot", "", DISSECTED),
     Claim("Several scales of the query help", "BiOpt, multi-scale, 1-shot", "BiOpt, 1-shot", "56.85 > 56.04", EVERYWHERE),
     Claim("… and with five references", "BiOpt, multi-scale, 5-shot", "BiOpt, 5-shot", "64.16 > 63.17", EVERYWHERE),
+    Claim("Five references beat one", "BiOpt, 5-shot", "BiOpt, 1-shot", "64.16 > 56.85", EVERYWHERE, apart=True),
     Claim("Second order beats first", "BiOpt, 1-shot", "BiOpt, first order, 1-shot", "", DISSECTED),
     Claim("Training beats ready-made features", "BiOpt, 1-shot", "BiOpt, untrained, 1-shot", "", EVERYWHERE),
 )
