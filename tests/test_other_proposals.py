@@ -73,6 +73,7 @@ def test_a_model_of_box_files_sees_other_pictures_by_other_boxes(tmp_path: Path,
     assert cli.main(["evaluate", str(run), str(root), "--split", val.split, "--proposals", str(other), "--quiet"]) == 0
     scores = json.loads((run / "metrics.json").read_text())
     assert {record["proposals"] for record in scores.values()} == {str(other)}
+    assert all("|Segmentation/val+proposals=val.npz|" in protocol for protocol in scores)
     assert cli.main(["evaluate", str(run), str(root), "--split", val.split, "--proposals", "gird", "--quiet"]) == 2
     assert "got 'gird'; expected selective_search, grid, random, or a file or folder" in capsys.readouterr().err
 

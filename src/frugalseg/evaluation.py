@@ -70,11 +70,11 @@ def evaluate(
         raise DataError(f"{data.root}, list {data.split!r}: no picture has a mask to score with; give another --split")
     expect_classes(predictor, data)
     told = tags == "ground-truth"
-    list_name = (data.split or "all") + ("+ground-truth-tags" if told else "")
-    scores = SemanticScores(predictor.classes, data=data.root.resolve().name, split=list_name)
+    asked = list_name(predictor, data, tags)
+    scores = SemanticScores(predictor.classes, data=data.root.resolve().name, split=asked)
     masked = data.select([index for index, record in enumerate(data.records) if record.semantic is not None])
     truth = masked.only("semantic")
-    folder = predictor.folder / "predictions" / list_name.replace("/", "_") if predictor.folder else None
+    folder = predictor.folder / "predictions" / asked.replace("/", "_") if predictor.folder else None
     predictions = predictor.stream(masked, tags="given" if told else "predicted")
     for index, (sample, prediction) in track(enumerate(predictions), "evaluate", len(masked), quiet=quiet):
         scores.update(sample.name, prediction.semantic, truth[index].semantic)
@@ -91,6 +91,13 @@ def expect_classes(predictor: Predictor, data: Data) -> None:
     if tuple(data.classes) != predictor.classes:
         got, expected = ", ".join(data.classes), ", ".join(predictor.classes)
         raise DataError(f"{data.root}: got the classes {got}; expected those of the model, in its order: {expected}")
+
+
+def list_name(predictor: Predictor, data: Data, tags: str) -> str:
+    """The list of pictures, for the protocol id, with what else the model was given than at its training."""
+    told = ["ground-truth-tags"] if tags == "ground-truth" else []
+    boxes = [f"proposals={predictor.others}"] if predictor.others else []
+    return "+".join([data.split or "all", *told, *boxes])
 
 
 def record(folder: Path, scores: PerImage, **further: Any) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 from frugalseg import draw, files
 from frugalseg.data import Data
 from frugalseg.data.problems import DataError
-from frugalseg.evaluation import expect_classes, record, telling
+from frugalseg.evaluation import expect_classes, list_name, record, telling
 from frugalseg.export import coco, png
 from frugalseg.metrics.corloc import CorLoc
 from frugalseg.metrics.instances import InstanceScores, Kind
@@ -39,7 +39,7 @@ def evaluate(
         raise DataError(f"{data.root}, list {data.split!r}: no picture has object masks to score with; give another --split")
     expect_classes(predictor, data)
     told: Literal["given", "predicted"] = "given" if tags == "ground-truth" else "predicted"
-    about = data.root.resolve().name, (data.split or "all") + ("+ground-truth-tags" if tags == "ground-truth" else "")
+    about = data.root.resolve().name, list_name(predictor, data, tags)
     corloc = CorLoc(predictor.classes, *about)
     if boxed:
         locate(predictor, data.select(boxed), corloc, told, quiet)

@@ -30,7 +30,8 @@ class Predictor:
     """A trained network with what it needs to be used.
 
     method: what it is. network: with `predict(samples, tags=…)`. classes: names of the ids 1..C. folder: its run, if it has one.
-    main: whether this is the process that writes (others of a parallel training stay silent).
+    main: whether this is the process that writes (others of a parallel training stay silent). others: the name of the proposals
+    it was given in the place of those of its training, or "".
     """
 
     method: Method
@@ -38,6 +39,7 @@ class Predictor:
     classes: tuple[str, ...]
     folder: Path | None = None
     main: bool = field(default=True, repr=False)
+    others: str = ""
 
     @property
     def proposals(self) -> str | None:
@@ -145,4 +147,5 @@ def propose(predictor: Predictor, source: str) -> None:
         )
     if source not in (*TOOLS, before) and not Path(source).exists():
         raise UsageError(f"proposals: got {source!r}; expected {', '.join(TOOLS)}, or a file or folder of boxes")
-    network.config = replace(network.config, proposals=source)
+    if source != before:
+        network.config, predictor.others = replace(network.config, proposals=source), Path(source).name
