@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import fewshot, foreground, overlap, results
+from benchmarks import fewshot, foreground, overlap, regions, results
 from benchmarks.claims import PLANS
 from benchmarks.plan import ROOT, Bench, Claim, Plan
 from benchmarks.ranked import Ranked
@@ -130,8 +130,8 @@ def section(plan: Plan, bench: Bench, records: Records) -> list[str]:
     if not found:
         return [*title, f"Nothing has been run yet: `python -m benchmarks.cells --data {bench.data}`."]
     rows = row_scores(plan, found)
-    crowded = overlap.section(plan, bench, found, rows)
-    tables = [*score_tables(plan, rows, found), pseudo_table(found), *claim_table(plan, bench, rows), bench.tried, *crowded]
+    pictures = [*overlap.section(plan, bench, found, rows), *regions.section(plan, bench, found)]
+    tables = [*score_tables(plan, rows, found), pseudo_table(found), *claim_table(plan, bench, rows), bench.tried, *pictures]
     return [*title, protocol(bench, found.values()), *tables, not_run]
 
 
@@ -184,8 +184,8 @@ def foreground_table(plan: Plan, rows: Mapping[str, OverSeeds], found: Records) 
         shown = [percent(values["foreground"]), "", percent(values["mean"])]
         table.append([f"baseline: {name}", *shown, *[""] * (len(table[0]) - 1 - len(shown))])
     for name, scores in rows.items():
-        regions = [record.get("regions", []) for record in of_row(plan, name, found)]
-        table.append([name, *foreground.cells(scores.seeds, scores.interval, regions), *costs(plan, name, scores, found)])
+        probes = [record.get("regions", []) for record in of_row(plan, name, found)]
+        table.append([name, *foreground.cells(scores.seeds, scores.interval, probes), *costs(plan, name, scores, found)])
     return f"{markdown(table)}\n\n{foreground.NOTE} {COSTS_NOTE}"
 
 

@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks import cells, foreground, results, tables
+from benchmarks import cells, foreground, regions, results, tables
 from benchmarks.claims import r2o
 from benchmarks.plan import Plan
+from benchmarks.speed import r2o as speed
 from frugalseg.data import read, shapes
 from frugalseg.metrics import paired
 from frugalseg.metrics.foreground import ForegroundScores
@@ -64,6 +65,13 @@ def test_pretraining_transfers_and_the_page(plan: Plan, tmp_path: Path) -> None:
         assert f"\n| {row} | " in page
     assert [line for line in page.splitlines() if line.startswith("| row |")] != []
     assert page.count("| row |") == 3, "a table for foregrounds, one for class masks, one for objects"
+    assert "](images/r2o_toys_regions.png)" in page
+    known = regions.courses(found)
+    assert list(known) == ["r2o"], "BYOL's masks stay what they are"
+    assert known["r2o"].steps == [1, 2, 3, 4]
+    assert known["r2o"].abo[:, 0].tolist() == [line["abo"] for line in found["r2o"]["regions"]]
+    regions.draw(known, "toys", tmp_path / "regions.png")
+    assert (tmp_path / "regions.png").stat().st_size > 10_000
     assert len(plan.claims) == 3
     assert "not run" not in page.lower()
 
@@ -89,6 +97,16 @@ def test_every_start_is_judged_by_the_same_masks_in_as_many_steps() -> None:
             assert sorted((own["share"], own["seed"]) for own in settings) == [(s, 2) for s in (0.01, 0.01, 0.1, 0.1, 1.0, 1.0)]
             assert len({round(steps(own), 6) for own in settings}) == 1
             assert len(cells_of) == 3 * (14 if method == "aepsl" else 3)
+
+
+def test_a_step_is_timed_beside_plain_byol(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(speed, "find_spec", lambda _: None)  # the peer is no dependency of the tests
+    options = speed.arguments(["--quick"])
+    values = {row["what"]: row["value"] for row in speed.turns(options)}
+    assert values["R2O's step beside plain BYOL's"] == pytest.approx(values["a step, R2O"] / values["a step, plain BYOL"])
+    assert 0 < values["K-means' share, R2O"] < 100
+    assert 0 < values["superpixels' share, none known"] < 100
+    assert values["pictures, R2O"] == pytest.approx(4 / values["a step, R2O"])
 
 
 def test_foregrounds_survive_the_file() -> None:

@@ -142,6 +142,13 @@ def fits(prediction: Prediction) -> None:
     assert all(code["size"] == [height, width] and found.dense(i).any() for i, code in enumerate(found.rles))
 
 
+def test_weights_lie_in_memory_as_pictures_do(method: str, trained: dict[str, Predictor], pictures: Data) -> None:
+    """Else every convolution of the training turns them around, a quarter of the time of a step of BYOL."""
+    filters = [parameter for parameter in trained[method].network.parameters() if parameter.ndim == 4]
+    assert filters
+    assert all(parameter.is_contiguous(memory_format=torch.channels_last) for parameter in filters)
+
+
 def test_a_loaded_model_predicts_as_the_trained_one(method: str, trained: dict[str, Predictor], pictures: Data) -> None:
     before, folder = trained[method].predict(pictures), trained[method].folder
     for place in (folder, folder / "weights" / "last.safetensors"):

@@ -119,7 +119,7 @@ def train(config: Config, data: Any, run: Run) -> Detector:
     data = objects.learnable(data)
     run.expect("data", data.fingerprint)
     run.seed("maskrcnn")
-    model = Detector(config, data.classes)
+    model = Detector(config, data.classes).to(memory_format=torch.channels_last)
     wrapped, optimizer = run.setup(model, optimizer_of(config, model))
     views = objects.Objects(data, flip=config.flip)
     steps = run.steps("detector", views, config.steps, config.batch, model=wrapped, optimizer=optimizer, collate=stack)
@@ -158,4 +158,4 @@ def load(state: dict[str, Tensor], metadata: dict[str, Any]) -> Detector:
     """The model of a weights file that `train` wrote."""
     model = Detector(restored(Config, metadata["config"]), metadata["classes"])
     model.load_state_dict(state)
-    return model.eval()
+    return model.to(memory_format=torch.channels_last).eval()

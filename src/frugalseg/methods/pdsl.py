@@ -587,7 +587,7 @@ def train(config: Config, data: Any, run: Run) -> PDSL:
     run.expect("data", data.fingerprint)
     boxes = proposals.shelved(data, config.proposals, config.count, run)
     run.seed("pdsl")
-    model = PDSL(config, data.classes)
+    model = PDSL(config, data.classes).to(memory_format=torch.channels_last)
     features = remembered(config, model, Views(config, data, boxes), run) if config.cache_features else None
     wrapped, optimizer = run.setup(model, optimizer_of(config, model))
     views = Views(config, data, boxes, features)
@@ -637,4 +637,4 @@ def load(state: dict[str, Tensor], metadata: dict[str, Any]) -> PDSL:
     """The model of a weights file that `train` wrote. The cue is not asked any more, so its folder need not be there."""
     model = PDSL(restored(Config, metadata["config"], cue="grabcut"), metadata["classes"])
     model.load_state_dict(state)
-    return model.eval()
+    return model.to(memory_format=torch.channels_last).eval()

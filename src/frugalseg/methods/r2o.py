@@ -391,7 +391,7 @@ def train(config: Config, data: Any, run: Run) -> Network:
     """
     run.expect("data", data.fingerprint)
     run.seed("r2o")
-    student = Student(config)
+    student = Student(config).to(memory_format=torch.channels_last)
     teacher = ema.teacher(student.network)
     student, teacher = shared_norms(student, run.device).to(run.device), shared_norms(teacher, run.device).to(run.device)
     steps = max(1, math.ceil(config.epochs * len(data) / config.batch))

@@ -1,0 +1,229 @@
+"""What a training step of R2O costs beside plain BYOL's: ours, the same code with one mask, and lightly's where it is installed.
+
+    python -m benchmarks.speed.r2o PHOTOS [--side 128] [--batch 32] [--steps 6] [--turns 3] | --quick
+
+A step is all of it: reading and cutting the photos, both networks, the optimiser, without reading processes, so that nothing
+hides behind anything. The tools train in turns on the same photos, so that whatever else the machine does hits all; superpixels
+are in the cache but in a first turn that is not compared. Memory is of a process of its own for each. Writes r2o.json beside this
+file; --quick, with a few drawn pictures, writes nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from importlib.util import find_spec
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+from benchmarks.plan import ROOT
+
+FILE = Path(__file__).with_suffix(".json")
+LIMIT = 1.3  # steps of plain BYOL that one of R2O may take: the goal
+COLD, OWN, PLAIN, PEER = "R2O, no superpixels known", "R2O", "plain BYOL", "lightly's BYOL"
+WHOLE = {"prior": "whole", "refine": "none"}
+HEADS = {"hidden": 1024, "width": 128}
+
+
+class Clock:
+    """Seconds of some functions, by name, and when steps began."""
+
+    def __init__(self) -> None:
+        self.begins: list[float] = []
+        self.spent = {"kmeans": 0.0, "slic": 0.0}
+
+    @property
+    def steps(self) -> list[float]:
+        """Seconds of every step but the first, which warms up, and the last, which ends nowhere."""
+        return [after - before for before, after in pairwise(self.begins)][1:]
+
+    def timed(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*given: Any, **named: Any) -> Any:
+            begin = time.perf_counter()
+            found = function(*given, **named)
+            self.spent[name] += (time.perf_counter() - begin) * (len(self.begins) > 1)  # of the steps that count
+            return found
+
+        return call
+
+
+@contextmanager
+def watched() -> Iterator[Clock]:
+    """A clock of the training steps of R2O meanwhile."""
+    from frugalseg.methods import r2o
+
+    clock, prepare = Clock(), r2o.Network.prepare
+
+    def prepared(*given: Any) -> Any:
+        clock.begins.append(time.perf_counter())
+        return prepare(*given)
+
+    with (
+        patch.object(r2o.Network, "prepare", prepared),
+        patch.object(r2o, "kmeans", clock.timed("kmeans", r2o.kmeans)),
+        patch.object(r2o, "prior", clock.timed("slic", r2o.prior)),
+    ):
+        yield clock
+
+
+def own(options: argparse.Namespace, data: Any, **settings: Any) -> Clock:
+    """A training of frugalseg."""
+    import frugalseg
+
+    epochs = (options.steps + 2) * options.batch / len(data)
+    fixed = {"backbone": options.backbone, "side": options.side, "batch": options.batch, "epochs": epochs, "workers": 0, **HEADS}
+    with tempfile.TemporaryDirectory() as folder, watched() as clock:
+        frugalseg.train("r2o", data, **fixed, **settings, collapse=0.0, quiet=True, val="", out=folder, name="turn")
+    return clock
+
+
+def peer(options: argparse.Namespace, data: Any) -> Clock:
+    """A training by lightly's parts, put together as its documentation does."""
+    import copy
+
+    import torch
+    from lightly.loss import NegativeCosineSimilarity
+    from lightly.models.modules import BYOLPredictionHead, BYOLProjectionHead
+    from lightly.models.utils import deactivate_requires_grad, update_momentum
+    from lightly.transforms.byol_transform import BYOLTransform, BYOLView1Transform, BYOLView2Transform
+    from lightly.utils.lars import LARS
+    from PIL import Image
+    from torch import nn
+    from torchvision.models import get_model
+
+    torch.manual_seed(0)
+    views = BYOLTransform(BYOLView1Transform(input_size=options.side), BYOLView2Transform(input_size=options.side))
+    *layers, last = get_model(options.backbone).children()
+    backbone = nn.Sequential(*layers, nn.Flatten())
+    head = BYOLProjectionHead(last.in_features, HEADS["hidden"], HEADS["width"])
+    predict = BYOLPredictionHead(HEADS["width"], HEADS["hidden"], HEADS["width"])
+    student = nn.Sequential(backbone, head)
+    teacher = copy.deepcopy(student)
+    deactivate_requires_grad(teacher)
+    optimizer = LARS([*student.parameters(), *predict.parameters()], lr=0.3 * options.batch / 256)
+    loss, clock, order = NegativeCosineSimilarity(), Clock(), torch.randperm(len(data))
+    for step in range(options.steps + 2):
+        chosen = order[torch.arange(step * options.batch, (step + 1) * options.batch) % len(data)].tolist()
+        pairs = [views(Image.open(data.records[index].image).convert("RGB")) for index in chosen]
+        one, other = (torch.stack(pictures) for pictures in zip(*pairs, strict=True))
+        clock.begins.append(time.perf_counter())
+        update_momentum(student, teacher, m=0.99)
+        with torch.no_grad():
+            first, second = teacher(one), teacher(other)
+        total = loss(predict(student(one)), second) + loss(predict(student(other)), first)
+        optimizer.zero_grad()
+        total.backward()
+        optimizer.step()
+    return clock
+
+
+TOOLS: dict[str, Callable[[argparse.Namespace, Any], Clock]] = {OWN: own, PLAIN: partial(own, **WHOLE), PEER: peer}
+
+
+def pictures(options: argparse.Namespace, folder: str) -> Any:
+    """The photos, as many as a turn looks at."""
+    from frugalseg.data import read, shapes
+
+    if options.quick:
+        shapes.write(Path(folder) / "data", 12, val=0, test=0, size=64, quiet=True)
+    data = read(Path(folder) / "data" / "JPEGImages" if options.quick else options.photos, layout="images", verify=False)
+    return data.select(range(min(len(data), (options.steps + 2) * options.batch)))
+
+
+# -- what is measured ----------------------------------------------------------------------------------------------------
+
+
+def turns(options: argparse.Namespace) -> list[dict[str, Any]]:
+    """Seconds of a step of each tool, and what they are beside each other in each turn."""
+    tools = {name: tool for name, tool in TOOLS.items() if name != PEER or find_spec("lightly")}
+    with tempfile.TemporaryDirectory() as folder, patch.dict(os.environ, FRUGALSEG_CACHE=str(Path(folder) / "cache")):
+        data = pictures(options, folder)
+        cold, spent = own(options, data), []
+        seconds: dict[str, list[float]] = {name: [] for name in tools}
+        for _ in range(options.turns):
+            for name, tool in tools.items():
+                clock = tool(options, data)
+                seconds[name].append(statistics.median(clock.steps))
+                if name == OWN:
+                    spent.append(100 * clock.spent["kmeans"] / sum(clock.steps))
+    how = f"{options.backbone}, {options.side} pixels, batch {options.batch}, {len(data)} photos, median of {options.turns} turns"
+    step = statistics.median(cold.steps)
+    measures = [
+        entry(f"a step, {COLD}", step, "s", f"one turn, median of {len(cold.steps)} steps"),
+        entry("superpixels' share, none known", 100 * cold.spent["slic"] / sum(cold.steps), "% of the time", "the same turn"),
+    ]
+    for name, found in seconds.items():
+        measures.append(entry(f"a step, {name}", statistics.median(found), "s", how))
+        measures.append(entry(f"pictures, {name}", options.batch / statistics.median(found), "per second", how))
+    measures.append(entry("K-means' share, R2O", statistics.median(spent), "% of the time", how))
+    for name in tools.keys() - {OWN}:
+        ratio = statistics.median(ours / theirs for ours, theirs in zip(seconds[OWN], seconds[name], strict=True))
+        goal = f", at most {LIMIT}" if name == PLAIN else ""
+        measures.append(entry(f"R2O's step beside {name}'s", ratio, f"times{goal}", "median of the turns' ratios"))
+    return measures
+
+
+def memory(options: argparse.Namespace) -> list[dict[str, Any]]:
+    """Peak memory of a training by one tool, in this process."""
+    from benchmarks.speed.biopt import peak
+
+    with tempfile.TemporaryDirectory() as folder, patch.dict(os.environ, FRUGALSEG_CACHE=str(Path(folder) / "cache")):
+        TOOLS[options.memory](options, pictures(options, folder))
+    how = f"{options.backbone}, {options.side} pixels, batch {options.batch}, of the whole process"
+    return [entry(f"training memory, {options.memory}", peak(), "MB", how)]
+
+
+def entry(what: str, value: float, unit: str, how: str) -> dict[str, Any]:
+    return {"what": what, "value": value, "unit": unit, "how": how}
+
+
+def arguments(words: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("photos", nargs="?", help="a folder of pictures")
+    parser.add_argument("--backbone", default="resnet18")
+    parser.add_argument("--side", type=int, default=128, help="of the views, in pixels")
+    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--steps", type=int, default=6, help="of a turn, that count")
+    parser.add_argument("--turns", type=int, default=3)
+    parser.add_argument("--quick", action="store_true", help="twelve drawn pictures of 64 pixels")
+    parser.add_argument("--memory", choices=TOOLS, help="measure the memory of this one in this process and print it")
+    options = parser.parse_args(words)
+    if options.quick:
+        options.side, options.batch, options.steps, options.turns = 64, 4, 2, 1
+    elif not options.photos:
+        parser.error("expected a folder of photos, or --quick")
+    return options
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    options, given = arguments(words), list(sys.argv[1:] if words is None else words)
+    if options.memory:
+        print(json.dumps(memory(options)))
+        return 0
+    measures = turns(options)
+    for name in (name for name in TOOLS if name != PEER or find_spec("lightly")):
+        command = [sys.executable, "-m", "benchmarks.speed.r2o", *given, "--memory", name]
+        done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
+        measures += json.loads(done.stdout.splitlines()[-1])
+    for row in measures:
+        print(f"{row['what']:<36}{row['value']:>10.4g} {row['unit']:<20} {row['how']}")
+    if not options.quick:
+        from benchmarks import results
+
+        results.save(FILE, {"title": "R2O in training", **results.origin(ROOT), "measures": measures})
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
