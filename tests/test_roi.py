@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -27,14 +28,16 @@ def random_rois(count: int, pictures: int, height: float, width: float) -> Tenso
 
 @pytest.mark.parametrize("sampling", [1, 2, 3])
 @pytest.mark.parametrize("size", [1, 5, 7])
-def test_align_equals_torchvision_and_so_does_its_gradient(size: int, sampling: int) -> None:
+@pytest.mark.parametrize("align", [roi.align, roi.align_by_axes])
+def test_align_equals_torchvision_and_so_does_its_gradient(align: Any, size: int, sampling: int) -> None:
     """Boxes that leave the map included."""
     features = torch.randn(2, 6, 9, 13, requires_grad=True)
     regions = random_rois(30, 2, 9, 13) - torch.tensor([0, 1.5, 1.5, 0, 0])
-    own, peer = roi.align(features, regions, size, sampling), roi_align(features, regions, size, 1.0, sampling, aligned=True)
+    own, peer = align(features, regions, size, sampling), roi_align(features, regions, size, 1.0, sampling, aligned=True)
     torch.testing.assert_close(own, peer)
     weights = torch.randn_like(peer)
     torch.testing.assert_close(*(torch.autograd.grad((out * weights).sum(), features)[0] for out in (own, peer)))
+    assert align(features, regions[:0], size, sampling).shape == (0, 6, size, size)
 
 
 @pytest.mark.parametrize("stride", [1, 8, 16])

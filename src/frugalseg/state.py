@@ -41,6 +41,7 @@ class Stage:
             module.load_state_dict(load_file(newest / f"{name}.safetensors"))
         if optimizer is not None and not meta["done"]:
             optimizer.load_state_dict(_join(load_file(newest / "optimizer.safetensors"), meta["optimizer"]))
+            _lay_out(getattr(optimizer, "optimizer", optimizer))  # what Fabric wraps
         return meta["step"], meta["seconds"], meta["done"]
 
     def save(self, step: int, seconds: float, modules: dict[str, nn.Module], optimizer: Any | None, done: bool) -> None:
@@ -71,6 +72,14 @@ class Stage:
         for older in [*self.folder.glob("step*"), *self.folder.glob(".tmp*")]:  # and what killed processes left behind
             if older != final:
                 shutil.rmtree(older, ignore_errors=True)
+
+
+def _lay_out(optimizer: torch.optim.Optimizer) -> None:
+    """Put moments in memory as their parameters lie: a file keeps no strides, and fused steps pair what lies at one place."""
+    for parameter, moments in optimizer.state.items():
+        for name, value in moments.items():
+            if isinstance(value, Tensor) and value.shape == parameter.shape:
+                moments[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
 
 
 def _save_tensors(tensors: dict[str, Tensor], path: Path) -> None:

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from torchvision.ops import batched_nms, box_iou, roi_align, roi_pool
 
 STD = (0.1, 0.1, 0.2, 0.2)  # offsets are predicted in these units, which gives them about unit variance (MNC's constants)
-MANY = 32  # channels from which one gather of rows beats torchvision's loop over single values in training on a CPU
+MANY = 32  # channels from which one gather of rows beats two matrix products in training on a CPU; both beat torchvision's loop
 LARGEST = math.log(1000 / 16)  # of dw and dh: one wrong prediction cannot grow a box past all bounds (detectron2's constant)
 
 
@@ -46,8 +46,8 @@ def pool(features: Tensor, regions: Tensor, size: int, stride: int, sampling: in
         return roi_pool(features, regions, size, 1 / stride)
     # RoIAlign takes point i for the middle of pixels [i · stride, (i + 1) · stride): meet it half-way.
     moved = torch.cat([regions[:, :1], (regions[:, 1:] + (stride - 1) / 2) / stride], 1)
-    if features.requires_grad and features.device.type == "cpu" and features.shape[1] >= MANY:
-        return align(features, moved, size, sampling)
+    if features.requires_grad and features.device.type == "cpu":
+        return (align if features.shape[1] >= MANY else align_by_axes)(features, moved, size, sampling)
     return roi_align(features, moved, size, 1.0, sampling, aligned=True)
 
 
@@ -68,6 +68,29 @@ def align(features: Tensor, regions: Tensor, size: int, sampling: int) -> Tensor
     return cells.view(-1, size, size, channels).permute(0, 3, 1, 2)
 
 
+def align_by_axes(features: Tensor, regions: Tensor, size: int, sampling: int) -> Tensor:
+    """RoIAlign of few channels as a matrix product for each axis: in training on a CPU up to 4 times as fast as torchvision's.
+
+    Shapes as for `align`, in the usual order.
+    """
+    height, width = features.shape[2:]
+    rows = _spread(*_taps(regions[:, 2], regions[:, 4], height, size, sampling), height)
+    columns = _spread(*_taps(regions[:, 1], regions[:, 3], width, size, sampling), width)
+    order = regions[:, 0].argsort(stable=True)
+    counts = regions[:, 0].long().bincount(minlength=len(features)).tolist()
+    cells = []
+    with torch.autocast(features.device.type, enabled=False):  # half precision would move the boxes
+        for own, picture in zip(order.split(counts), features.float(), strict=True):
+            half = torch.einsum("rsh,dhw->rsdw", rows[own], picture)
+            cells.append(torch.einsum("rsdw,rtw->rdst", half, columns[own]))
+    return torch.cat(cells)[order.argsort()]
+
+
+def _spread(index: Tensor, weights: Tensor, extent: int) -> Tensor:
+    """What `_taps` gives as rows over all points of the axis, (R, size, extent)."""
+    return weights.new_zeros(*index.shape[:2], extent).scatter_add_(2, index.long(), weights)
+
+
 def _taps(start: Tensor, end: Tensor, extent: int, size: int, sampling: int) -> tuple[Tensor, Tensor]:
     """Along one axis: which points each cell takes, and with what weight; both (R, size, 2 · sampling)."""
     steps = (torch.arange(size * sampling, device=start.device) + 0.5) / (size * sampling)
@@ -85,13 +108,16 @@ def mask_targets(cuts: Sequence[Tensor], corners: Tensor, boxes: Tensor, size: i
     """The object's mask inside a box that may lie anywhere, bilinear to size × size and cut at 0.5, (R, size, size) int64.
 
     cuts: for each RoI its object's mask as `data.objects.cut` makes it, with a rim of one empty pixel. corners: (R, 4) the box it
-    was cut from. boxes: (R, 4) in the same pixels.
+    was cut from. boxes: (R, 4) in the same pixels. RoIs that share a tensor of `cuts` are done together.
     """
     targets = boxes.new_zeros((len(boxes), size, size), dtype=torch.int64)
     places = boxes.float() - (corners[:, [0, 1, 0, 1]].floor() - 1)
-    for index, (mask, place) in enumerate(zip(cuts, places, strict=True)):
-        region = F.pad(place[None], (1, 0))
-        targets[index] = roi_align(mask[None, None].float(), region, size, 1.0, 2, aligned=True)[0, 0] >= 0.5
+    rows_of: dict[int, list[int]] = {}
+    for row, mask in enumerate(cuts):
+        rows_of.setdefault(id(mask), []).append(row)
+    for rows in rows_of.values():
+        mask = cuts[rows[0]][None, None].float()
+        targets[rows] = (roi_align(mask, [places[rows]], size, 1.0, 2, aligned=True)[:, 0] >= 0.5).long()
     return targets
 
 
