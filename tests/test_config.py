@@ -35,6 +35,8 @@ class Recipe:
         rate: learning rate.
         mode: one of two.
         sizes: of pictures.
+        names: of classes.
+        span: from, to.
         weights: a file.
         quick: be quick, 5 % of the time.
         save_every: steps.
@@ -45,6 +47,8 @@ class Recipe:
     rate: float = 1e-3
     mode: Literal["slow", "fast"] = "slow"
     sizes: tuple[int, ...] = (1, 2)
+    names: tuple[str, ...] = ()
+    span: tuple[float, float] = (0.0, 1.0)
     weights: str | None = None
     quick: bool = False
     save_every: int = 10
@@ -75,6 +79,15 @@ def test_command_line_gives_only_what_was_typed() -> None:
     assert config.resolve([Recipe], given)["inner"] == Inner(2)
 
 
+@pytest.mark.parametrize("typed", ["3,4", "3, 4", "[3, 4]", "[3,4]"])
+@pytest.mark.parametrize("equals", [True, False])
+def test_lists_are_typed_with_commas(typed: str, equals: bool) -> None:
+    words = [f"--sizes={typed}"] if equals else ["--sizes", typed]
+    assert config.parse([Recipe], [*words, "--weights", "a,b"])[1] == {"sizes": (3, 4), "weights": "a,b"}
+    assert config.parse([Recipe], ["DATA", "--sizes", "7"]) == (["DATA"], {"sizes": (7,)})
+    assert config.parse([Recipe], ["--names", "cat,dog", "--span=1,2"])[1] == {"names": ("cat", "dog"), "span": (1.0, 2.0)}
+
+
 def test_negative_numbers_and_words_after_two_dashes_are_values() -> None:
     assert config.parse([Recipe], ["--rate", "-1", "--", "--rounds"]) == (["--rounds"], {"rate": -1.0})
 
@@ -89,6 +102,8 @@ def test_negative_numbers_and_words_after_two_dashes_are_values() -> None:
         (["--rounds", "2.5"], "--rounds: got '2.5', expected a whole number"),
         (["--mode", "medium"], "--mode: got 'medium', expected one of slow, fast"),
         (["--rounds"], "--rounds: expected one argument"),
+        (["--sizes", "a,b"], "--sizes: got 'a', expected whole numbers with commas between them"),
+        (["--span", "1,2,3"], "--span: got '[1, 2, 3]', expected 2 numbers with a comma between"),
     ],
 )
 def test_command_line_says_what_got_expected(words: list[str], message: str) -> None:

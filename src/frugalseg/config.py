@@ -44,9 +44,20 @@ class Option:
         return "--" + self.name.replace("_", "-")
 
     @property
+    def listed(self) -> bool:
+        """Whether it takes several values, with commas between them."""
+        return typing.get_origin(self.hint) is tuple
+
+    @property
     def expected(self) -> str:
         if typing.get_origin(self.hint) is typing.Literal:
             return "one of " + ", ".join(map(str, typing.get_args(self.hint)))
+        if self.listed:
+            kind, *others = typing.get_args(self.hint)
+            several = {int: "whole numbers", float: "numbers", str: "words"}.get(kind, str(kind))
+            return (
+                f"{several} with commas between them" if others == [...] else f"{1 + len(others)} {several} with a comma between"
+            )
         words = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
         return words.get(self.hint) or str(self.hint).replace("typing.", "")
 
@@ -97,10 +108,26 @@ def split(known: Mapping[str, Option], words: Sequence[str]) -> tuple[list[str],
     return free, rest
 
 
+def bracketed(known: Mapping[str, Option], rest: Sequence[str]) -> list[str]:
+    """The options with lists as YAML has them: what is typed as --scales 0.7,1 or --novel cat becomes [0.7,1] and [cat]."""
+    done: list[str] = []
+    listed = False
+    for word in rest:
+        flag, equals, value = word.partition("=") if word.startswith("--") else ("", "", word)
+        if flag:
+            name = flag[2:].replace("-", "_")
+            listed = name in known and known[name].listed
+        if listed and (equals or not flag) and not value.startswith(("[", "(")):
+            value = f"[{value}]"
+        done.append(flag + equals + value)
+    return done
+
+
 def parse(kinds: Sequence[type], words: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
     """The free words of a command line, and what its options say, without what they leave to the defaults. Raises UsageError."""
     known = options(*kinds)
     free, rest = split(known, words)
+    rest = bracketed(known, rest)
     switches = {"--no-" + option.flag[2:] for option in known.values() if option.hint is bool}
     flags = {option.flag for option in known.values()} | switches
     given = [re.split(r"[=.]", word)[0] for word in rest if word.startswith("--")]
