@@ -15,7 +15,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -86,7 +86,7 @@ def measure(cell: Cell, quiet: bool = False) -> None:
     from benchmarks import results
     from frugalseg.data import read
     from frugalseg.run import peak_memory, read_log
-    from frugalseg.training import fit, recall
+    from frugalseg.training import fit
 
     settings = cell.settings(RUNS, photos()) | {"quiet": quiet}
     train, val = read(DATA[cell.source](), split=settings["split"]), read(DATA[cell.bench.data](), split=cell.bench.val)
@@ -95,25 +95,36 @@ def measure(cell: Cell, quiet: bool = False) -> None:
     rows, pictures, scoring = score(cell, folder, val, quiet)
     baselines, further = beside(cell, rows, val)
     extras = {name: compute(folder, train) for name, compute in cell.variant.extras.items()}
-    about, done = recall(folder), [line for line in read_log(folder) if line.get("event") == "done"]
+    done = [line for line in read_log(folder) if line.get("event") == "done"]
     seconds: dict[str, float] = {}
     for line in done:
         seconds[line["stage"]] = round(seconds.get(line["stage"], 0) + line["seconds"], 1)
     record = {
         "cell": {"method": cell.plan.method, "data": cell.bench.data, "variant": cell.variant.name, "seed": cell.seed},
-        "config": portable(settings),
-        "protocol": {"learned": f"{cell.source}|{settings['split']}|n={about['images']}", "scored": rows[0]["protocol"]},
-        "labels": about["labels"],
-        "extra_supervision": placeless(about["extra_supervision"]),
+        **origin(folder, settings, f"{cell.source}|{settings['split']}", rows[0]["protocol"]),
         "seconds": {"total": round(sum(seconds.values()) + scoring, 1), "scoring": round(scoring, 1), **seconds},
         "peak_memory_mb": max([peak_memory(), *(line.get("peak_memory", 0) for line in done)]),
-        **results.origin(ROOT),
         **extras,
         "baselines": baselines,
         "rows": [{key: value for key, value in row.items() if key != "baselines"} for row in rows],
         "pictures": pictures | further,
     }
     results.save(cell.file(RESULTS), record)
+
+
+def origin(folder: Path, settings: Mapping[str, Any], learned: str, scored: str) -> dict[str, Any]:
+    """How a record's numbers came about: settings, labels, pictures learned from and scored, machine and code."""
+    from benchmarks import results
+    from frugalseg.training import recall
+
+    about = recall(folder)
+    return {
+        "config": portable(settings),
+        "protocol": {"learned": f"{learned}|n={about['images']}", "scored": scored},
+        "labels": about["labels"],
+        "extra_supervision": placeless(about["extra_supervision"]),
+        **results.origin(ROOT),
+    }
 
 
 def beside(cell: Cell, rows: list[dict[str, Any]], val: Any) -> tuple[Any, dict[str, Any]]:

@@ -21,7 +21,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks.cells import DATA, RUNS, SIDE, VAL_PICTURES, Absent, photos, placeless, portable
+from benchmarks.cells import DATA, RUNS, SIDE, VAL_PICTURES, Absent, origin, photos
 from benchmarks.claims.biopt import FOLDS, GROUND, GROUNDED, PLAN
 from benchmarks.plan import ROOT, Bench, Cell, Variant
 from frugalseg.methods import METHODS
@@ -110,7 +110,7 @@ def measure(trial: Trial, quiet: bool = False) -> None:
     from frugalseg import fewshot
     from frugalseg.data import read
     from frugalseg.run import peak_memory
-    from frugalseg.training import fit, recall
+    from frugalseg.training import fit
 
     place, settings = PLACES[trial.bench.data](), trial.settings() | {"quiet": quiet}
     train, val = read(place, split=trial.bench.train or None), read(place, split=trial.bench.val or None)
@@ -132,19 +132,13 @@ def measure(trial: Trial, quiet: bool = False) -> None:
         rows.append({"name": row.name, "options": options, "seconds": round(time.perf_counter() - started, 1)} | record)
     network.config = whole
     head = {"data": trial.bench.data, "variant": trial.variant.name, "fold": trial.fold, "seed": trial.seed}
-    about, asked = recall(folder), f"{EPISODES} episodes|novel-in-train={whole.novel_in_train}"
+    learned, scored = (f"{trial.bench.data}|{split or 'all'}" for split in (trial.bench.train, trial.bench.val))
+    asked = f"{EPISODES} episodes|novel-in-train={whole.novel_in_train}, each fold and seed"
     record = {
         "cell": head,
-        "config": portable(settings),
-        "protocol": {
-            "learned": f"{trial.bench.data}|{trial.bench.train or 'all'}|n={about['images']}",
-            "scored": f"{scores.metric}|{trial.bench.data}|{trial.bench.val or 'all'}|{asked}, each fold and seed",
-        },
-        "labels": about["labels"],
-        "extra_supervision": placeless(about["extra_supervision"]),
+        **origin(folder, settings, learned, f"{scores.metric}|{scored}|{asked}"),
         "seconds": {"training": round(trained, 1), "total": round(time.perf_counter() - begin, 1)},
         "peak_memory_mb": peak_memory(),
-        **results.origin(ROOT),
         "curve": inner_curve(network, val, trial.seed),
         "rows": rows,
     }
