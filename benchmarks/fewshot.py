@@ -31,7 +31,8 @@ EPISODES = 1000
 CLAIMS = """\
 A claim is *reproduced* when the interval of the difference lies above 0, *not reproduced* when it lies below, else *undecided*: a
 paired one over the same episodes, but for "five references beat one", whose episodes differ. The paper's numbers are means over
-PASCAL-5i's folds with ResNet-50 where nothing else is said."""
+PASCAL-5i's folds with ResNet-50 where nothing else is said. It trains for five references on episodes of five; here one training,
+on episodes of one reference, is scored with both."""
 CURVES = 50  # episodes whose inner loss is followed
 
 
