@@ -10,7 +10,6 @@ import argparse
 import json
 import resource
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.plan import ROOT
+from benchmarks.speed.common import alone, entry, save, show
 
 RECIPE, FILE = ROOT / "configs" / "aepsl_small.yaml", Path(__file__).with_suffix(".json")
 CLASSES = 21  # of VOC with background, for the CRF
@@ -42,9 +42,9 @@ def training(folder: Path, options: argparse.Namespace) -> list[dict[str, Any]]:
     how = f"aepsl_small, batch {settings['batch']}, crop {settings['crop']}, {options.pictures} pictures of {options.side} pixels"
     (mining,) = (line for line in log if line.get("stage") == "regions0" and line.get("event") == "done")
     return [
-        {"what": "classifier training", "value": pace(log, "classifier0"), "unit": "images/s", "how": how},
-        {"what": "CAM mining", "value": mining["items"] / max(mining["seconds"], 0.01), "unit": "images/s", "how": how},
-        {"what": "segmentation training", "value": pace(log, "segmentation0"), "unit": "images/s", "how": how},
+        entry("classifier training", pace(log, "classifier0"), "images/s", how),
+        entry("CAM mining", mining["items"] / max(mining["seconds"], 0.01), "images/s", how),
+        entry("segmentation training", pace(log, "segmentation0"), "images/s", how),
         memory("training", f"{how}; its largest reader process apart: {readers()} MB", TRAINING_LIMIT),
     ]
 
@@ -71,7 +71,7 @@ def prediction(folder: Path, options: argparse.Namespace) -> list[dict[str, Any]
     seconds = time.perf_counter() - begin
     assert found.semantic.shape == (height, width)
     how = f"one photo of {width} × {height} pixels, with CRF"
-    return [{"what": "prediction", "value": seconds, "unit": "s", "how": how}, memory("prediction", how, PREDICTION_LIMIT)]
+    return [entry("prediction", seconds, "s", how), memory("prediction", how, PREDICTION_LIMIT)]
 
 
 def crf(folder: Path, options: argparse.Namespace) -> list[dict[str, Any]]:
@@ -85,7 +85,7 @@ def crf(folder: Path, options: argparse.Namespace) -> list[dict[str, Any]]:
     image = image.as_subclass(torch.Tensor)
     scores = torch.nn.functional.interpolate(torch.randn(1, CLASSES, 24, 32), options.crf_size, mode="bilinear")[0].softmax(0)
     how = f"{CLASSES} classes, {options.crf_size[1]} × {options.crf_size[0]} pixels, 10 iterations, median of 3"
-    return [{"what": "DenseCRF", "value": median(lambda: dense_crf(image, scores)), "unit": "s", "how": how}]
+    return [entry("DenseCRF", median(lambda: dense_crf(image, scores)), "s", how)]
 
 
 def median(work: Callable[[], Any]) -> float:
@@ -100,7 +100,7 @@ def median(work: Callable[[], Any]) -> float:
 def memory(what: str, how: str, limit: int) -> dict[str, Any]:
     from frugalseg.run import peak_memory
 
-    return {"what": f"{what}: peak memory", "value": peak_memory(), "unit": f"MB, at most {limit}", "how": how}
+    return entry(f"{what}: peak memory", peak_memory(), f"MB, at most {limit}", how)
 
 
 def readers() -> int:
@@ -134,17 +134,12 @@ def main(words: Sequence[str] | None = None) -> int:
         options.crf_size = tuple(options.crf_size)
         print(json.dumps(MEASURES[options.measure](options.folder, options)))
         return 0
-    from benchmarks import results
-
     measures: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder:
         for name in MEASURES:
-            command = [sys.executable, "-m", "benchmarks.speed.aepsl", *given, "--measure", name, "--folder", folder]
-            done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
-            measures += json.loads(done.stdout.splitlines()[-1])
-    for entry in measures:
-        print(f"{entry['what']:<28}{entry['value']:>10.4g} {entry['unit']}")
-    results.save(options.out, {"title": "AE-PSL", **results.origin(ROOT), "measures": measures})
+            measures += alone("benchmarks.speed.aepsl", *given, "--measure", name, "--folder", folder)
+    show(measures)
+    save(options.out, "AE-PSL", measures)
     return 0
 
 

@@ -9,14 +9,13 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.plan import ROOT
+from benchmarks.speed.common import alone, entry, peak, save, show
 
 FILE = Path(__file__).with_suffix(".json")
 LIMIT = 10_000  # MB, for one second-order episode of ResNet-50 at 417 × 417 pixels
@@ -49,15 +48,6 @@ def episode(network: Any, batch: int, shots: int = 1) -> dict[str, Any]:
     return {name: value.to(device) for name, value in made.items()}
 
 
-def peak() -> int:
-    """Peak memory in MB: of the GPU where there is one, else of the process."""
-    import torch
-
-    from frugalseg.run import peak_memory
-
-    return torch.cuda.max_memory_allocated() // 2**20 if torch.cuda.is_available() else peak_memory()
-
-
 def step(network: Any, batch: dict[str, Any]) -> None:
     """One forward and backward pass."""
     import torch
@@ -84,7 +74,7 @@ def memory(kind: str, **settings: Any) -> list[dict[str, Any]]:
     network = model(**settings)
     step(network, episode(network, 1))
     how = f"one 1-shot episode, ResNet-50, 417 × 417 pixels, forward and backward, at most {LIMIT} MB"
-    return [{"what": f"training memory, {kind}", "value": peak(), "unit": "MB", "how": how}]
+    return [entry(f"training memory, {kind}", peak(), "MB", how)]
 
 
 def training() -> list[dict[str, Any]]:
@@ -95,7 +85,7 @@ def training() -> list[dict[str, Any]]:
         batch = episode(network, 2)
         pace = 2 / seconds(lambda network=network, batch=batch: step(network, batch), 3)
         how = "MobileNetV2, 417 pixels, batch 2, everything learns"
-        measures.append({"what": f"training, {name}", "value": pace, "unit": "episodes/s", "how": how})
+        measures.append(entry(f"training, {name}", pace, "episodes/s", how))
     return measures
 
 
@@ -107,18 +97,16 @@ def test() -> list[dict[str, Any]]:
     picture = torch.randint(256, (3, 417, 417), dtype=torch.uint8)
     with torch.inference_mode():
         views = network.views(picture)
-        measures.append(
-            {"what": "features of a picture", "value": seconds(lambda: network.views(picture)), "unit": "s", "how": "417"}
-        )
+        measures.append(entry("features of a picture", seconds(lambda: network.views(picture)), "s", "417"))
         examples = _examples(network, 16)
         for name, settings in (("BiOpt", {}), ("BiOpt, 0 inner steps", {"inner_steps": 0}), ("prototypes", BASELINE)):
             network.config = type(network.config)(**{**SMALL, **settings})
             pace = 16 / seconds(lambda: network.find(views, examples))
             how = "16 episodes of one query, 27 × 27 map, 96 channels, features at hand"
-            measures.append({"what": f"test, {name}", "value": pace, "unit": "episodes/s", "how": how})
+            measures.append(entry(f"test, {name}", pace, "episodes/s", how))
     with_loop, without = (1 / measure["value"] for measure in measures[1:3])
     cost = 1e3 * (with_loop - without) / 10
-    return [*measures, {"what": "an inner step", "value": cost, "unit": "ms", "how": "of one episode, from the two lines above"}]
+    return [*measures, entry("an inner step", cost, "ms", "of one episode, from the two lines above")]
 
 
 def _examples(network: Any, count: int) -> Any:
@@ -148,16 +136,11 @@ def main(words: Sequence[str] | None = None) -> int:
     if options.measure:
         print(json.dumps(MEASURES[options.measure]()))
         return 0
-    from benchmarks import results
-
     measures: list[dict[str, Any]] = []
     for name in MEASURES:
-        command = [sys.executable, "-m", "benchmarks.speed.biopt", "--measure", name]
-        done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
-        measures += json.loads(done.stdout.splitlines()[-1])
-    for entry in measures:
-        print(f"{entry['what']:<32}{entry['value']:>10.4g} {entry['unit']}")
-    results.save(options.out, {"title": "BiOpt", **results.origin(ROOT), "measures": measures})
+        measures += alone("benchmarks.speed.biopt", "--measure", name)
+    show(measures)
+    save(options.out, "BiOpt", measures)
     return 0
 
 

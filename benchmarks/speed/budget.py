@@ -19,9 +19,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks import cells, results
+from benchmarks import cells
 from benchmarks.claims import r2ios
-from benchmarks.plan import ROOT, Cell
+from benchmarks.plan import Cell
+from benchmarks.speed.common import entry, save, show
 from frugalseg.run import read_log
 
 FILE = Path(__file__).with_suffix(".json")
@@ -98,10 +99,6 @@ def measure(data: str, steps: int, turns: int, folder: Path) -> tuple[int, list[
     return chosen, [*rows, entry(f"{data}: the same time", chosen, "steps of Mask R-CNN", f"R2-IOS: {own}")]
 
 
-def entry(what: str, value: float, unit: str, how: str) -> dict[str, Any]:
-    return {"what": what, "value": value, "unit": unit, "how": how}
-
-
 def main(words: Sequence[str] | None = None) -> int:
     known = [bench.data for bench in r2ios.BENCHES]
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -117,11 +114,10 @@ def main(words: Sequence[str] | None = None) -> int:
         with tempfile.TemporaryDirectory() as folder:
             os.environ["FRUGALSEG_CACHE"] = str(Path(folder) / "cache")  # proposals found before would cost nothing
             steps[data], found = measure(data, options.steps, options.turns, Path(folder))
-        for row in found:
-            print(f"{row['what']:<45}{row['value']:>9.3f} {row['unit']}")
+        show(found)
         rows += found
     title = "Training beside Mask R-CNN, and the same time for both"
-    results.save(options.out, {"title": title, **results.origin(ROOT), "steps": steps, "measures": rows})
+    save(options.out, title, rows, steps=steps)
     return 0
 
 

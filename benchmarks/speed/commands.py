@@ -18,8 +18,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks import results
 from benchmarks.plan import ROOT
+from benchmarks.speed.common import entry, save
 
 FILE = Path(__file__).with_suffix(".json")
 COMMANDS = ("demo", "test")
@@ -46,8 +46,8 @@ def measures(command: str, set_up: float, rest: float, log: Path) -> list[dict[s
     passed = PASSED.findall(log.read_text("utf-8", errors="replace"))
     what = f"make {command}" + (f", {passed[-1]} tests" if passed else "")
     return [
-        {"what": f"{what}: set-up", "value": round(set_up, 1), "unit": "s", "how": how},
-        {"what": f"{what}: the rest", "value": round(rest, 1), "unit": "s", "how": how},
+        entry(f"{what}: set-up", round(set_up, 1), "s", how),
+        entry(f"{what}: the rest", round(rest, 1), "s", how),
     ]
 
 
@@ -65,8 +65,8 @@ def main(words: Sequence[str] | None = None) -> int:
             found += measures(command, set_up, rest, log)
             print(f"make {command}: set-up {set_up:.0f} s, the rest {rest:.0f} s", flush=True)
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss // 1024
-    found.append({"what": "largest process", "value": peak, "unit": "MB", "how": "of all that the commands started"})
-    results.save(options.out, {"title": "The two commands", **results.origin(ROOT), "measures": found})
+    found.append(entry("largest process", peak, "MB", "of all that the commands started"))
+    save(options.out, "The two commands", found)
     return 0
 
 

@@ -14,7 +14,6 @@ import argparse
 import json
 import os
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -27,6 +26,7 @@ from typing import Any
 from unittest.mock import patch
 
 from benchmarks.plan import ROOT
+from benchmarks.speed.common import alone, entry, peak, save, show
 
 FILE = Path(__file__).with_suffix(".json")
 SMALL, PAPER = ROOT / "configs" / "pdsl_small.yaml", ROOT / "configs" / "pdsl_voc12.yaml"
@@ -135,7 +135,6 @@ def memory(
     """Two whole steps, since the optimiser's own memory is there from the first one's end."""
     import torch
 
-    from benchmarks.speed.biopt import peak
     from frugalseg import config as files
     from frugalseg.methods import pdsl
 
@@ -170,10 +169,6 @@ def small(options: argparse.Namespace) -> list[dict[str, Any]]:
     return memory(SMALL, "pdsl_small", 4, "", options, cache_features=False)
 
 
-def entry(what: str, value: float, unit: str, how: str) -> dict[str, Any]:
-    return {"what": what, "value": value, "unit": unit, "how": how}
-
-
 # -- all -----------------------------------------------------------------------------------------------------------------
 
 MEASURES: dict[str, Callable[[argparse.Namespace], list[dict[str, Any]]]] = {"training": training, "vgg": vgg, "small": small}
@@ -204,15 +199,10 @@ def main(words: Sequence[str] | None = None) -> int:
         return 0
     measures: list[dict[str, Any]] = []
     for name in MEASURES:
-        command = [sys.executable, "-m", "benchmarks.speed.pdsl", *given, "--measure", name]
-        done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
-        measures += json.loads(done.stdout.splitlines()[-1])
-    for row in measures:
-        print(f"{row['what']:<32}{row['value']:>10.4g} {row['unit']:<26} {row['how']}")
+        measures += alone("benchmarks.speed.pdsl", *given, "--measure", name)
+    show(measures)
     if not options.quick:
-        from benchmarks import results
-
-        results.save(options.out, {"title": "PDSL in training", **results.origin(ROOT), "measures": measures})
+        save(options.out, "PDSL in training", measures)
     return 0
 
 

@@ -21,8 +21,7 @@ import cv2
 import torch
 from torch import Tensor
 
-from benchmarks import results
-from benchmarks.plan import ROOT
+from benchmarks.speed.common import entry, save, show
 from frugalseg.data import read
 from frugalseg.metrics.regions import RegionScores
 from frugalseg.regions.selective_search import MODES, selective_search
@@ -68,7 +67,7 @@ def measures(name: str, seconds: list[tuple[float, float]], scores: RegionScores
     found = [("seconds", clock, "s"), ("seconds of one core", work, "s")]
     found += [(f"recall at {at}", value, "of the objects") for at, value in scores.recall.items()]
     found += [("best overlap", scores.values["objects"], "mean over objects")]
-    return [{"what": f"{name}: {what}", "value": value, "unit": unit, "how": how} for what, value, unit in found]
+    return [entry(f"{name}: {what}", value, unit, how) for what, value, unit in found]
 
 
 def main() -> int:
@@ -81,9 +80,8 @@ def main() -> int:
     data = data.select(range(0, len(data), max(1, len(data) // options.photos)))
     data = data.select(range(min(options.photos, len(data))))
     rows = measure(data, tools(options.modes))
-    for row in rows:
-        print(f"{row['what']:<45}{row['value']:>8.3f} {row['unit']}")
-    results.save(FILE, {"title": "Selective search", **results.origin(ROOT), "measures": rows})
+    show(rows)
+    save(FILE, "Selective search", rows)
     return 0
 
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -22,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.plan import ROOT
+from benchmarks.speed.common import alone, entry, save, show
 
 FILE = Path(__file__).with_suffix(".json")
 ITERATIONS = (1, 2, 3, 4)
@@ -86,10 +86,6 @@ def measure(run: Path, root: Path, split: str, pictures: int, iterations: int) -
     ]
 
 
-def entry(what: str, value: float, unit: str, how: str) -> dict[str, Any]:
-    return {"what": what, "value": value, "unit": unit, "how": how}
-
-
 def small_run(folder: Path) -> tuple[Path, Path]:
     """A run of a few steps on drawn pictures, and the pictures."""
     import frugalseg
@@ -127,15 +123,10 @@ def main(words: Sequence[str] | None = None) -> int:
         place = [str(run.absolute()), str(data.absolute()), "--split", options.split, "--pictures", str(options.pictures)]
         measures: list[dict[str, Any]] = []
         for iterations in ITERATIONS[-1:] if options.quick else ITERATIONS:
-            command = [sys.executable, "-m", "benchmarks.speed.r2ios", *place, "--iterations", str(iterations)]
-            done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
-            measures += json.loads(done.stdout.splitlines()[-1])
-    for row in measures:
-        print(f"{row['what']:<45}{row['value']:>10.4g} {row['unit']:<13} {row['how']}")
+            measures += alone("benchmarks.speed.r2ios", *place, "--iterations", str(iterations))
+    show(measures)
     if not options.quick:
-        from benchmarks import results
-
-        results.save(FILE, {"title": "R2-IOS at test", **results.origin(ROOT), "measures": measures})
+        save(FILE, "R2-IOS at test", measures)
     return 1 if any("DIFFERENT" in row["how"] for row in measures) else 0
 
 

@@ -14,7 +14,6 @@ import argparse
 import json
 import os
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -27,7 +26,7 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-from benchmarks.plan import ROOT
+from benchmarks.speed.common import alone, entry, peak, save, show
 
 FILE = Path(__file__).with_suffix(".json")
 LIMIT = 1.3  # steps of plain BYOL that one of R2O may take: the goal
@@ -176,16 +175,10 @@ def turns(options: argparse.Namespace) -> list[dict[str, Any]]:
 
 def memory(options: argparse.Namespace) -> list[dict[str, Any]]:
     """Peak memory of a training by one tool, in this process."""
-    from benchmarks.speed.biopt import peak
-
     with tempfile.TemporaryDirectory() as folder, patch.dict(os.environ, FRUGALSEG_CACHE=str(Path(folder) / "cache")):
         TOOLS[options.memory](options, pictures(options, folder))
     how = f"{options.backbone}, {options.side} pixels, batch {options.batch}, of the whole process"
     return [entry(f"training memory, {options.memory}", peak(), "MB", how)]
-
-
-def entry(what: str, value: float, unit: str, how: str) -> dict[str, Any]:
-    return {"what": what, "value": value, "unit": unit, "how": how}
 
 
 def arguments(words: Sequence[str] | None) -> argparse.Namespace:
@@ -213,15 +206,10 @@ def main(words: Sequence[str] | None = None) -> int:
         return 0
     measures = turns(options)
     for name in (name for name in TOOLS if name != PEER or find_spec("lightly")):
-        command = [sys.executable, "-m", "benchmarks.speed.r2o", *given, "--memory", name]
-        done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
-        measures += json.loads(done.stdout.splitlines()[-1])
-    for row in measures:
-        print(f"{row['what']:<36}{row['value']:>10.4g} {row['unit']:<20} {row['how']}")
+        measures += alone("benchmarks.speed.r2o", *given, "--memory", name)
+    show(measures)
     if not options.quick:
-        from benchmarks import results
-
-        results.save(FILE, {"title": "R2O in training", **results.origin(ROOT), "measures": measures})
+        save(FILE, "R2O in training", measures)
     return 0
 
 
