@@ -87,8 +87,8 @@ BENCHES = (
         Bench(
             data=f"coco80-{split}",
             about=f"Real photos with COCO's objects, 80 classes in folds of 20 (split {split.upper()} of COCO-20i). Classes "
-            "with too few photos for an episode are left out, more of them with five references than with one, and so are photos in "
-            "which the class has fewer than 1,024 pixels.",
+            "with too few photos for an episode are left out, more of them with five references than with one, and so are photos "
+            "in which the class has fewer than 1,024 pixels.",
             recipe="configs/biopt_small.yaml",
             train="",
             masked="",
