@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -73,7 +74,7 @@ class OverSeeds:
         return self._first.truth()
 
     def resampled(self, samples: int = 2000, seed: int = 0) -> np.ndarray:
-        return self.share * np.mean([scores.resampled(samples, seed) for scores in self.seeds.values()], axis=0)
+        return self.share * np.mean([resampled(scores, samples, seed) for scores in self.seeds.values()], axis=0)
 
     def of(self, seeds: Iterable[int]) -> OverSeeds:
         return OverSeeds({seed: self.seeds[seed] for seed in seeds}, self.share)
@@ -85,6 +86,12 @@ class OverSeeds:
     def __str__(self) -> str:
         spread = f" ± {100 * np.std(self.values, ddof=1):.2f}" if len(self.seeds) > 1 else ""
         return percent(self.value) + spread
+
+
+@cache
+def resampled(scores: Any, samples: int, seed: int) -> np.ndarray:
+    """`scores.resampled`, once for its row and all claims about it."""
+    return np.asarray(scores.resampled(samples, seed))
 
 
 def compare(better: OverSeeds, worse: OverSeeds, apart: bool = False) -> Difference | None:
