@@ -98,7 +98,7 @@ def main() -> int:
     records: Mapping[str, Mapping[str, Any]] = results.read(tables.RESULTS)
     for plan in (plan for plan in tables.PLANS if plan.crowded):
         for bench in plan.benches:
-            found = {cell.name: records[cell.name] for cell in plan.cells() if cell.bench is bench and cell.name in records}
+            found = tables.of_bench(plan, bench, records)
             groups = measured(plan, found, tables.row_scores(plan, found)) if found else []
             if groups:
                 path = picture(plan, bench)

@@ -79,7 +79,7 @@ def main() -> int:
 
     records: Mapping[str, Mapping[str, Any]] = results.read(tables.RESULTS)
     for bench in PLAN.benches:
-        known = courses({cell.name: records[cell.name] for cell in PLAN.cells() if cell.bench is bench and cell.name in records})
+        known = courses(tables.of_bench(PLAN, bench, records))
         if known:
             draw(known, bench.data, picture(PLAN, bench))
             print(f"{picture(PLAN, bench).relative_to(ROOT)} is drawn")

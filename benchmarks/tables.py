@@ -127,11 +127,15 @@ def page(plans: Sequence[Plan], records: Records, speeds: Mapping[str, Mapping[s
     return "\n\n".join(block for block in blocks if block) + "\n"
 
 
+def of_bench(plan: Plan, bench: Bench, records: Records) -> Records:
+    """The records of one method on one data set, by the names of their cells."""
+    return {cell.name: records[cell.name] for cell in plan.cells() if cell.bench is bench and cell.name in records}
+
+
 def section(plan: Plan, bench: Bench, records: Records) -> list[str]:
     """One method on one data set."""
-    cells = {cell.name: cell for cell in plan.cells() if cell.bench is bench}
-    found = {name: records[name] for name in cells if name in records}
-    missing = [name for name in cells if name not in found]
+    found = of_bench(plan, bench, records)
+    missing = [cell.name for cell in plan.cells() if cell.bench is bench and cell.name not in found]
     title = [f"### {plan.method} on {bench.data}", bench.about]
     not_run = f"Not run: {', '.join(name.rpartition('/')[2] for name in missing)}." if missing else ""
     if not found:

@@ -166,7 +166,7 @@ def turns(options: argparse.Namespace) -> list[dict[str, Any]]:
         measures.append(entry(f"a step, {name}", statistics.median(found), "s", how))
         measures.append(entry(f"pictures, {name}", options.batch / statistics.median(found), "per second", how))
     measures.append(entry("K-means' share, R2O", statistics.median(spent), "% of the time", how))
-    for name in tools.keys() - {OWN}:
+    for name in (name for name in tools if name != OWN):
         ratio = statistics.median(ours / theirs for ours, theirs in zip(seconds[OWN], seconds[name], strict=True))
         goal = f", at most {LIMIT}" if name == PLAIN else ""
         measures.append(entry(f"R2O's step beside {name}'s", ratio, f"times{goal}", "median of the turns' ratios"))
