@@ -59,7 +59,7 @@ class Bench:
     pictures: to learn from, to learn from with masks, to score on. settings: over the recipe's, "$FRUGALSEG_DATA" standing for
     the folder of real photos and "$RUNS" for that of all runs. adjust: by variant, settings over the variant's. recipes: files
     for other methods than the plan's. source: the data that the plan's own method learns from, if another.
-    tried: what was tried where a claim did not reproduce, for the page.
+    tried: what was tried where a claim did not reproduce, for the page. after: as a variant's, for all variants but those named.
     """
 
     data: str
@@ -74,6 +74,7 @@ class Bench:
     recipes: Mapping[str, str] = field(default_factory=dict)
     source: str = ""
     tried: str = ""
+    after: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -117,6 +118,9 @@ class Plan:
         for variant in self.variants:
             strange = sorted(set(variant.after.values()) - known)
             faults += [f"{variant.name} comes after {other!r}, which is no variant" for other in strange]
+        for bench in self.benches:
+            strange = sorted(set(bench.after.values()) - known)
+            faults += [f"all of {bench.data} comes after {other!r}, which is no variant" for other in strange]
         for claim in self.claims:
             sides = {side for side in (claim.better, claim.worse) if isinstance(side, str)}
             faults += [f"{claim.text!r} is about {side!r}, which is no row" for side in sorted(sides - set(names))]
@@ -157,10 +161,16 @@ class Cell:
         return self.bench.data if self.variant.method else self.bench.source or self.bench.data
 
     @property
+    def after(self) -> dict[str, str]:
+        """Its settings whose value is the run of another variant."""
+        common = self.bench.after if self.variant.name not in self.bench.after.values() else {}
+        return {**common, **self.variant.after}
+
+    @property
     def before(self) -> list[Cell]:
         """The cells whose runs this one takes something from."""
         variants = {variant.name: variant for variant in self.plan.variants}
-        return [Cell(self.plan, self.bench, variants[name], self.seed) for name in self.variant.after.values()]
+        return [Cell(self.plan, self.bench, variants[name], self.seed) for name in self.after.values()]
 
     def file(self, results: Path) -> Path:
         return results / f"{self.name}.json"
@@ -174,7 +184,7 @@ class Cell:
         name, recipe = self.name.partition("/")[2], bench.recipes.get(variant.method, bench.recipe)
         own = {**bench.settings, **variant.settings, **bench.adjust.get(variant.name, {})}
         own |= {"split": bench.masked if variant.masked else bench.train, "val": bench.val, "seed": self.seed}
-        borrowed = {key: str(cell.run(runs)) for key, cell in zip(variant.after, self.before, strict=True)}
+        borrowed = {key: str(cell.run(runs)) for key, cell in zip(self.after, self.before, strict=True)}
         place = {"out": str(runs), "name": name, "quiet": False}
         written = {key: _placed(value, photos, runs) for key, value in (config.read(ROOT / recipe) | own).items()}
         return config.resolve(kinds(METHODS[self.method]), written, borrowed, place)

@@ -62,8 +62,9 @@ def test_every_declared_cell_has_settings_its_recipe_knows(plan: Plan) -> None:
     for cell in (cell for cell in plan.cells() if cell.seed == cell.bench.seeds[-1]):  # seeds differ in nothing else
         settings = cell.settings(Path("runs"), Path("photos"))
         assert settings["seed"] == cell.seed
-        for key, before in cell.variant.after.items():
-            assert settings[key] == str(Path("runs") / plan.method / cell.bench.data / f"{before}-seed{cell.seed}")
+        for key, before in cell.after.items():
+            (lender,) = (other for other in cell.before if other.variant.name == before)
+            assert settings[key] == str(lender.run(Path("runs")))
 
 
 @pytest.mark.parametrize("plan", PLANS, ids=lambda plan: plan.method)

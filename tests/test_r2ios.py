@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import scipy.fft
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -58,7 +59,7 @@ def hasty_disk(monkeypatch: pytest.MonkeyPatch) -> None:
 def model_of(seed: int = 0, **changes: Any) -> R2IOS:
     """A network with uneven weights: it sees objects, moves boxes and changes its mind."""
     torch.manual_seed(seed)
-    model = R2IOS(replace(TINY, **changes), CLASSES)
+    model = R2IOS(replace(TINY, **{"mask_init": 0.4, **changes}), CLASSES)
     with torch.no_grad():
         model.refinement.fc7.weight *= 30  # random features of random pixels hardly differ
         for layer in (model.refinement.scores, model.refinement.offsets):
@@ -155,6 +156,29 @@ def test_first_weights_are_the_papers() -> None:
     for layer, deviation in deviations.items():
         assert layer.weight.std().item() == pytest.approx(deviation, rel=0.05)
         assert not layer.bias.any()
+
+
+@pytest.mark.parametrize("code", [4 * 36, 4 * 10 + 3])
+def test_an_autoencoder_can_begin_as_a_low_pass(code: int) -> None:
+    model, maps = r2ios.Autoencoder(6, code), torch.randn(5, 2, 6, 6)
+    model.begin_as_low_pass()
+    waves = scipy.fft.dctn(maps.numpy(), axes=(2, 3), norm="ortho")
+    rows, columns = np.mgrid[:6, :6]
+    lowest = np.argsort((rows**2 + columns**2).ravel(), kind="stable")[: code // 4]
+    kept = np.zeros(36)
+    kept[lowest] = 1
+    expected = scipy.fft.idctn(waves * kept.reshape(6, 6), axes=(2, 3), norm="ortho")
+    torch.testing.assert_close(model(maps), torch.from_numpy(expected).float(), atol=1e-5, rtol=0)
+
+
+def test_without_a_deviation_masks_begin_undecided_and_learn_at_once() -> None:
+    branch = untrained(mask_init=0.0, mask_size=10, code=80).segmentation
+    prepared = torch.randn(1, 2, 12, 16, requires_grad=True)
+    masks = branch.head(roi.pool(prepared * 1e-3, roi.rois([boxes_in((48, 64), 4)]), 10, 4))
+    assert masks.detach().abs().max() < 0.01
+    masks[:, 1].sum().backward()
+    assert prepared.grad is not None
+    assert prepared.grad[0, 1].sum() > 10 * prepared.grad[0, 0].abs().sum(), "each map answers for its own"
 
 
 def test_class_scores_depend_on_the_mask_only_with_seg_aware() -> None:

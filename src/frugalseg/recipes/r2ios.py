@@ -37,7 +37,8 @@ class Config:
         dropout: after each of them (VGG-16: 0.5).
         pooling: "align" samples between the points of the map (RoIAlign); "max" is the paper's RoI pooling.
         sampling: points a side whose mean is one pooled cell, with "align".
-        mask_init: deviation of the first weights of the last two mask convolutions and the autoencoder (0.001); 0 is Kaiming's.
+        mask_init: deviation of the first weights of the last two mask convolutions and the autoencoder (0.001). With 0 the
+            autoencoder begins as a low-pass filter, which a short training needs.
         iterations: of the recursion, T (4).
         recursion: "trained", or the ablation "test_only" that learns from the first iteration alone.
         gate: keep each proposal's most confident iteration, in the second phase of training and at test (sec. 3.2); without it,
