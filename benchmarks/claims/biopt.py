@@ -56,8 +56,8 @@ for which it was trained, and loses with five, where the references alone are be
 else than the rows above has been tried on photos."""
 
 TRIED_COCO = """\
-Five references are hardly better than one for any row here, and the classes left out differ, so the two are not compared. Nothing
-else than the rows above has been tried on COCO's classes; the parts are taken apart on the two data sets above."""
+Five references are scored on fewer classes than one, so the two are not compared. Nothing else than the rows above has been tried on
+COCO's classes; the parts are taken apart on the two data sets above."""
 
 PHOTOS = {"weights": "$FRUGALSEG_DATA/weights/mobilenet_v2_imagenet.pth", "normalize": "half"}
 BENCHES = (
@@ -119,7 +119,7 @@ CLAIMS = (
     Claim("… and with five references", "BiOpt, 5-shot", "prototypes, 5-shot", "", EVERYWHERE),
     Claim("It beats PANet's alignment", "BiOpt, 1-shot", "alignment (PANet), 1-shot", "53.44 > 48.10 (VGG-16)", DISSECTED),
     Claim(
-        "One inner step does most of it",
+        "One inner step beats none",
         "BiOpt, 1 inner steps, 1-shot",
         "BiOpt, 0 inner steps, 1-shot",
         "55.80 > 49.88",
