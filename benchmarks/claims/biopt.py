@@ -56,8 +56,8 @@ for which it was trained, and loses with five, where the references alone are be
 else than the rows above has been tried on photos."""
 
 TRIED_COCO = """\
-Five references are scored on fewer classes than one, so the two are not compared. Nothing else than the rows above has been tried on
-COCO's classes; the parts are taken apart on the two data sets above."""
+Five references are scored on fewer classes than one, so the two are not compared. Nothing else than the rows above has been
+tried on COCO's classes; the parts are taken apart on the two data sets above."""
 
 PHOTOS = {"weights": "$FRUGALSEG_DATA/weights/mobilenet_v2_imagenet.pth", "normalize": "half"}
 BENCHES = (
