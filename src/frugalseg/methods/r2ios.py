@@ -104,16 +104,14 @@ class Autoencoder(nn.Module):
         The code holds the lowest waves of both maps, each once more negated, so that the ReLU loses nothing. From random weights
         the convolutions before and the autoencoder have to find each other first.
         """
-        code, pixels = len(self.encoder.bias), self.encoder.in_features // 2
-        waves = low_waves(math.isqrt(pixels), min(code // 4, pixels)).to(self.encoder.weight)
+        code, inputs = self.encoder.weight.shape
+        waves = low_waves(math.isqrt(inputs // 2), min(code // 4, inputs // 2))
         signed = torch.cat([waves, -waves])
+        both = torch.block_diag(signed, signed)
         for values in (self.decoder.weight, self.encoder.bias, self.decoder.bias):
             nn.init.zeros_(values)
-        for number, rows in enumerate(torch.arange(2 * len(signed)).chunk(2)):
-            columns = slice(number * pixels, (number + 1) * pixels)
-            self.encoder.weight[rows] = 0.0
-            self.encoder.weight[rows, columns] = signed
-            self.decoder.weight[columns, rows] = signed.T
+        self.encoder.weight[: len(both)] = both
+        self.decoder.weight[:, : len(both)] = both.T
 
 
 def low_waves(side: int, count: int) -> Tensor:
