@@ -115,12 +115,11 @@ class Plan:
         names = [row.name for variant in self.variants for row in variant.rows]
         known = {variant.name for variant in self.variants}
         faults = [f"two rows are called {name!r}" for name in sorted(set(names)) if names.count(name) > 1]
-        for variant in self.variants:
-            strange = sorted(set(variant.after.values()) - known)
-            faults += [f"{variant.name} comes after {other!r}, which is no variant" for other in strange]
-        for bench in self.benches:
-            strange = sorted(set(bench.after.values()) - known)
-            faults += [f"all of {bench.data} comes after {other!r}, which is no variant" for other in strange]
+        takers = [(variant.name, variant.after) for variant in self.variants]
+        takers += [(f"all of {bench.data}", bench.after) for bench in self.benches]
+        for taker, after in takers:
+            strange = sorted(set(after.values()) - known)
+            faults += [f"{taker} comes after {other!r}, which is no variant" for other in strange]
         for claim in self.claims:
             sides = {side for side in (claim.better, claim.worse) if isinstance(side, str)}
             faults += [f"{claim.text!r} is about {side!r}, which is no row" for side in sorted(sides - set(names))]
