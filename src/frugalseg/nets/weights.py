@@ -134,10 +134,15 @@ def read_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     if not _is_safetensors(path):
         raise WeightsError(f"{path}: not a safetensors file; give a file that training wrote, such as weights/last.safetensors")
     try:
-        with safe_open(path, framework="pt") as file:
-            metadata = {key: _json(text) for key, text in (file.metadata() or {}).items()}
-            names = file.keys()
-            return {name: file.get_tensor(name) for name in names}, metadata
+        while True:  # safetensors opens a file twice: a save in between would give one step's metadata and another's tensors
+            before = path.stat()
+            with safe_open(path, framework="pt") as file:
+                metadata = {key: _json(text) for key, text in (file.metadata() or {}).items()}
+                names = file.keys()
+                tensors = {name: file.get_tensor(name) for name in names}
+            after = path.stat()
+            if (before.st_ino, before.st_mtime_ns) == (after.st_ino, after.st_mtime_ns):
+                return tensors, metadata
     except (OSError, SafetensorError) as error:
         raise WeightsError(f"{path}: truncated or damaged safetensors file ({error}); copy or download it again") from error
 
