@@ -628,7 +628,7 @@ def optimizer_of(config: Config, model: PDSL) -> torch.optim.Optimizer:
     for old, lr in ((True, config.lr), (False, config.head_lr)):
         own = [(name, p) for name, p in model.named_parameters() if p.requires_grad and (id(p) in inside) == old]
         weights, biases = ([p for name, p in own if name.endswith("bias") == bias] for bias in (False, True))
-        groups += [{"params": weights, "lr": lr}] if weights else []
+        groups += optim.by_inputs({"params": weights, "lr": lr}, 0 if old else config.fan_in)
         groups += [{"params": biases, "lr": lr * factor, "weight_decay": 0.0}] if biases else []
     return optim.of(config, groups)
 

@@ -160,7 +160,7 @@ class RefinementBranch(nn.Module):
 
     def __init__(self, config: Config, channels: int, classes: int) -> None:
         super().__init__()
-        self.seg_aware, self.mask_scale, self.classes = config.seg_aware, config.mask_scale, classes
+        self.seg_aware, self.classes = config.seg_aware, classes
         self.fc6, self.fc7 = nn.Linear(channels * REFINEMENT_SIZE**2, config.width), nn.Linear(config.width, config.width)
         self.dropout = nn.Dropout(config.dropout)
         inputs = config.width + (2 * config.mask_size**2 if config.seg_aware else 0)
@@ -173,7 +173,7 @@ class RefinementBranch(nn.Module):
         features = self.dropout(self.fc6(cells.flatten(1)).relu())
         features = self.dropout(self.fc7(features).relu())
         if self.seg_aware:
-            features = torch.cat([features, self.mask_scale * masks.softmax(1).flatten(1)], 1)
+            features = torch.cat([features, masks.softmax(1).flatten(1)], 1)
         return self.scores(features), self.offsets(features).view(-1, self.classes, 4)
 
 
@@ -533,7 +533,7 @@ def rate(config: Config, step: int, steps: int, first: bool) -> float:
 
 def optimizer_of(config: Config, model: R2IOS) -> torch.optim.Optimizer:
     """The optimiser, with the pretrained layers at lr and the new ones at head_lr (sec. 4.1)."""
-    return optim.two_rates(config, model, model.fork)
+    return optim.two_rates(config, model, model.fork, config.fan_in)
 
 
 def save(run: Run, model: R2IOS, name: str) -> R2IOS:

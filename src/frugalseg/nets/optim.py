@@ -33,9 +33,23 @@ def of(config: Any, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
     return torch.optim.SGD(groups, momentum=config.momentum, weight_decay=config.weight_decay, fused=True)
 
 
-def two_rates(config: Any, model: nn.Module, trunk: nn.Module) -> torch.optim.Optimizer:
-    """The recipe's optimiser: the trunk, a part of the model, at `lr`, all other layers at `head_lr`."""
+def two_rates(config: Any, model: nn.Module, trunk: nn.Module, fan_in: int = 0) -> torch.optim.Optimizer:
+    """The recipe's optimiser: the trunk, a part of the model, at `lr`, all other layers at `head_lr`, see `by_inputs`."""
     inside = {id(p) for p in trunk.parameters()}
     learning = [p for p in trunk.parameters() if p.requires_grad]
     new = [p for p in model.parameters() if id(p) not in inside]
-    return of(config, [{"params": own, "lr": lr} for own, lr in ((learning, config.lr), (new, config.head_lr)) if own])
+    groups = [{"params": learning, "lr": config.lr}] if learning else []
+    return of(config, groups + (by_inputs({"params": new, "lr": config.head_lr}, fan_in) if new else []))
+
+
+def by_inputs(group: dict[str, Any], most: int) -> list[dict[str, Any]]:
+    """The group in parts: a layer of more inputs than `most` learns at lr · most / inputs; all as they are for 0.
+
+    AdamW moves every weight by about its rate whatever the gradient, so a unit of thousands of inputs is thrown about where one
+    of a hundred learns; with rates like these one rate suits all widths (Yang et al., Tensor Programs V, 2022, table 3).
+    """
+    parts: dict[float, list[nn.Parameter]] = {}
+    for parameter in group["params"]:
+        inputs = parameter[0].numel() if parameter.ndim > 1 else 1
+        parts.setdefault(min(1.0, most / inputs) if most else 1.0, []).append(parameter)
+    return [{**group, "params": own, "lr": group["lr"] * share} for share, own in parts.items()]

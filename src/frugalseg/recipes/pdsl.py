@@ -53,6 +53,8 @@ class Config:
         steps: of the training (sec. 4.3: 100,000).
         lr: learning rate of the pretrained layers (sec. 4.3: 0.01).
         head_lr: learning rate of the new layers (sec. 4.3: 0.01).
+        fan_in: a new layer of more inputs than this learns at head_lr · fan_in / inputs; 0 leaves all at head_lr. For AdamW:
+            it moves all weights alike, so that a rate that suits narrow layers throws wide ones about.
         warmup: steps over which the rates rise to their value (released code: none).
         drops: shares of the steps after which the rates fall tenfold (sec. 4.3: 70,000 of 100,000).
         optimizer: "sgd" is the paper's; "adamw" learns in few steps.
@@ -103,6 +105,7 @@ class Config:
     steps: int = 100_000
     lr: float = 0.01
     head_lr: float = 0.01
+    fan_in: int = 0
     warmup: int = 0
     drops: tuple[float, ...] = (0.7,)
     optimizer: Literal["sgd", "adamw"] = "sgd"
@@ -143,7 +146,7 @@ class Config:
             "steps": 1,
             "warmup": 0,
         }
-        limits |= {"detections": 1, "jitter": 1}
+        limits |= {"detections": 1, "jitter": 1, "fan_in": 0}
         shares = ("dropout", "foreground", "ignore_iou", "crop", "nms", "min_score")
         faults = checks.faults(self, limits, shares, ("lr", "head_lr", "threshold", "tau", "crop", "foreground"))
         for name in ("scales", "test_scales"):

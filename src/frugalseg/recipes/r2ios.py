@@ -31,8 +31,6 @@ class Config:
         mask_head: "autoencoder" (sec. 3.1), or its ablations "fc" (two layers of 3,200) and "conv" (none).
         code: units between encoder and decoder (512).
         seg_aware: classify and refine by the mask too (sec. 3.2).
-        mask_scale: factor of the mask where it joins the features (1). What can be learned stays the same; but AdamW moves each
-            of the 3,200 weights behind it by the same step, so that the boxes run away unless it is about 1 / mask_size.
         width: of the refinement branch's two fully connected layers (VGG-16: 4,096).
         dropout: after each of them (VGG-16: 0.5).
         pooling: "align" samples between the points of the map (RoIAlign); "max" is the paper's RoI pooling.
@@ -59,6 +57,8 @@ class Config:
         gate_steps: of the second (100,000).
         lr: learning rate of the pretrained layers (1e-4).
         head_lr: learning rate of the new layers (ruling: ten times as much).
+        fan_in: a new layer of more inputs than this learns at head_lr · fan_in / inputs; 0 leaves all at head_lr. For AdamW:
+            it moves all weights alike, so that a rate that suits narrow layers throws wide ones about.
         warmup: steps over which the rates rise to their value, at the start of the first phase (ruling: none).
         drops: shares of each phase after which the rates fall tenfold (none stated).
         optimizer: "sgd" is the paper's; "adamw" learns in few steps.
@@ -89,7 +89,6 @@ class Config:
     mask_head: Literal["autoencoder", "fc", "conv"] = "autoencoder"
     code: int = 512
     seg_aware: bool = True
-    mask_scale: float = 1.0
     width: int = 4096
     dropout: float = 0.5
     pooling: Literal["align", "max"] = "align"
@@ -114,6 +113,7 @@ class Config:
     gate_steps: int = 100_000
     lr: float = 1e-4
     head_lr: float = 1e-3
+    fan_in: int = 0
     warmup: int = 0
     drops: tuple[float, ...] = ()
     optimizer: Literal["sgd", "adamw"] = "sgd"
@@ -148,9 +148,9 @@ class Config:
             "sampling": 1,
         }
         limits |= {"iterations": 1, "count": 1, "rois": 1, "scale": 16, "longest": 16, "batch": 1, "steps": 1, "gate_steps": 0}
-        limits |= {"warmup": 0, "detections": 1}
+        limits |= {"fan_in": 0, "warmup": 0, "detections": 1}
         shares = ("dropout", "rois_foreground", "foreground", "background", "nms", "min_score", "threshold")
-        faults = checks.faults(self, limits, shares, ("lr", "head_lr", "threshold", "mask_scale"))
+        faults = checks.faults(self, limits, shares, ("lr", "head_lr", "threshold"))
         if self.longest < self.scale:
             faults.append(f"longest={self.longest}: expected at least scale={self.scale}")
         if not self.background < self.foreground:
