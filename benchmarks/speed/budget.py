@@ -80,7 +80,8 @@ def measure(data: str, steps: int, turns: int, folder: Path) -> tuple[int, list[
 
     both, root = pair(data), cells.DATA[data]()
     train = read(root, split=both[0].bench.train)
-    whole = [cell.settings(folder, cells.photos()) for cell in both]
+    # What other cells would lend, a backbone's first weights, changes no pace.
+    whole = [cell.settings(folder, cells.photos()) | dict.fromkeys(cell.after) for cell in both]
     rounds = []
     for number in range(turns):
         found: dict[str, float] = {}
