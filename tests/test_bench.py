@@ -77,8 +77,10 @@ def test_cells_stand_after_those_they_need(plan: Plan) -> None:
 
 def test_faults_of_a_plan_are_named_together() -> None:
     variant = Variant("a", (Row("x"), Row("x")), after={"mined": "b"})
-    with pytest.raises(ValueError, match=r"'x'[\s\S]*'b', which is no variant[\s\S]*'z', which is no row"):
-        Plan("threshold", (), (variant,), (Claim("better", "x", "z"),))
+    bench = Bench("toys", "", "", "", "", "", (0,), after={"weights": "c"})
+    expected = r"'x'[\s\S]*a comes after 'b', which is no variant[\s\S]*all of toys comes after 'c'[\s\S]*'z', which is no row"
+    with pytest.raises(ValueError, match=expected):
+        Plan("threshold", (bench,), (variant,), (Claim("better", "x", "z"),))
 
 
 def test_the_real_mask_run_makes_as_many_steps() -> None:

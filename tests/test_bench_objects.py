@@ -252,6 +252,18 @@ def test_mask_rcnn_gets_the_time_of_both_phases_and_the_proposals() -> None:
     assert budget.pace(log, "gate", batch=2) == 0.5
 
 
+def test_budget_measures_the_cells_as_they_are_declared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = shapes.write(tmp_path / "pictures", train=6, val=1, test=0, quiet=True)
+    monkeypatch.setattr(cells, "DATA", {"shapes": lambda: root})
+    short = budget.short
+    monkeypatch.setattr(budget, "short", lambda *words: short(*words) | {"scale": 64, "longest": 64, "workers": 0})
+    steps, rows = budget.measure("shapes", 6, 1, tmp_path)
+    found = {row["what"]: row["value"] for row in rows}
+    assert found["shapes: the same time"] == steps > 0
+    ratio = found["shapes: Mask R-CNN"] / found["shapes: R2-IOS, without the gate"]
+    assert found["shapes: a step of R2-IOS"] == pytest.approx(ratio, rel=0.01)
+
+
 def test_budget_keeps_what_was_measured_of_other_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(budget, "measure", lambda data, *_: (len(data), [budget.entry(f"{data}: steps", 1.0, "", "")]))
     monkeypatch.setenv("FRUGALSEG_CACHE", str(tmp_path))  # which is set anew, and put back by the end of the test
