@@ -3,8 +3,9 @@
     python -m benchmarks.speed.r2ios RUN DATA [--split Segmentation/val] [--pictures 24] | --quick
 
 RUN is a trained run, because how many proposals are background decides how many the early exit saves. Every number of iterations
-is measured in a process of its own, so that its peak memory is its own. --quick trains for a few steps on drawn pictures first:
-it shows that all works, and its numbers mean nothing. Writes r2ios.json beside this file (--quick writes none).
+is measured in a process of its own, so that its peak memory is its own; so is the paper's VGG-16, with random weights, on a
+random picture, where nothing is background and the early exit saves nothing. --quick trains for a few steps on drawn pictures
+first: it shows that all works, and its numbers mean nothing. Writes r2ios.json beside this file (--quick writes none).
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from benchmarks.speed.common import alone, entry, save, show
 
 FILE = Path(__file__).with_suffix(".json")
 ITERATIONS = (1, 2, 3, 4)
+LIMIT = 6 * 1024  # MB, of the paper's network at test
 QUICK = {"steps": 4, "gate_steps": 2, "count": 60, "rois": 8, "workers": 0, "log_every": 1}
 
 
@@ -86,6 +88,26 @@ def measure(run: Path, root: Path, split: str, pictures: int, iterations: int) -
     ]
 
 
+def vgg(side: int, count: int) -> list[dict[str, Any]]:
+    """Time and memory of the paper's network on one picture with that many proposals. side: the picture's shorter one."""
+    import torch
+
+    from frugalseg.methods.r2ios import R2IOS, Config
+    from frugalseg.regions import proposals
+    from frugalseg.run import peak_memory
+    from frugalseg.types import Sample
+
+    size = side, side * 5 // 3
+    image = torch.randint(256, (3, *size), dtype=torch.uint8)
+    boxes = proposals.random(image, 2 * count)[:count]  # asked for more, since equal ones are left out
+    assert len(boxes) == count
+    network: Any = R2IOS(Config(scale=size[0], longest=size[1]), [f"class {number}" for number in range(20)]).eval()
+    _, looked, (seconds,) = predicted(network, [Sample("random", image, proposals=boxes)])
+    how = f"{size[0]} × {size[1]} pixels, {count:,} proposals, {looked / count:.2f} iterations of each, random weights"
+    memory = entry("VGG-16: peak memory of prediction", peak_memory(), f"MB, at most {LIMIT}", f"{how}, the whole process")
+    return [entry("VGG-16: prediction", seconds, "s a picture", how), memory]
+
+
 def small_run(folder: Path) -> tuple[Path, Path]:
     """A run of a few steps on drawn pictures, and the pictures."""
     import frugalseg
@@ -107,8 +129,9 @@ def arguments(words: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--pictures", type=int, default=24)
     parser.add_argument("--quick", action="store_true", help="two small pictures and a network that has learned nothing")
     parser.add_argument("--iterations", type=int, default=0, help="measure this number alone, in this process, and print it")
+    parser.add_argument("--vgg", type=int, nargs=2, metavar=("SIDE", "COUNT"), help="measure the paper's network alone, likewise")
     options = parser.parse_args(words)
-    if not options.quick and (options.run is None or options.data is None):
+    if not (options.quick or options.vgg) and (options.run is None or options.data is None):
         parser.error("give a run and its pictures, or --quick")
     return options
 
@@ -118,12 +141,16 @@ def main(words: Sequence[str] | None = None) -> int:
     if options.iterations:
         print(json.dumps(measure(options.run, options.data, options.split, options.pictures, options.iterations)))
         return 0
+    if options.vgg:
+        print(json.dumps(vgg(*options.vgg)))
+        return 0
     with tempfile.TemporaryDirectory() as folder:
         run, data = small_run(Path(folder)) if options.quick else (options.run, options.data)
         place = [str(run.absolute()), str(data.absolute()), "--split", options.split, "--pictures", str(options.pictures)]
         measures: list[dict[str, Any]] = []
         for iterations in ITERATIONS[-1:] if options.quick else ITERATIONS:
             measures += alone("benchmarks.speed.r2ios", *place, "--iterations", str(iterations))
+    measures += alone("benchmarks.speed.r2ios", "--vgg", *(("64", "50") if options.quick else ("600", "2000")))
     show(measures)
     if not options.quick:
         save(FILE, "R2-IOS at test", measures)
