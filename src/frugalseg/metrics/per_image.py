@@ -27,6 +27,7 @@ class PerImage(ABC):
         self.classes = _object_classes(classes)
         self.data, self.split = data, split
         self.rows: dict[str, Any] = {}
+        self._stacked = np.empty(0)
 
     @abstractmethod
     def score(self, weights: np.ndarray) -> np.ndarray:
@@ -65,9 +66,12 @@ class PerImage(ABC):
         return float(self.score(np.ones((1, self.images), np.int64))[0])
 
     def stacked(self) -> np.ndarray:
-        """(N, ...) the rows in the order of `names`."""
+        """(N, ...) the rows in the order of `names`. Kept, because every draw asks for it: rows come, but none changes or goes."""
         self._need_images()
-        return np.stack([self.rows[name] for name in self.names])
+        if len(self._stacked) != len(self.rows):
+            self._stacked = np.stack([self.rows[name] for name in self.names])
+            self._stacked.setflags(write=False)
+        return self._stacked
 
     def resampled(self, samples: int = 2000, seed: int = 0) -> np.ndarray:
         """(samples,) the metric over images drawn with replacement. Equal seeds draw the same images in every run.
