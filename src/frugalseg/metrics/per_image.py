@@ -66,7 +66,7 @@ class PerImage(ABC):
         return float(self.score(np.ones((1, self.images), np.int64))[0])
 
     def stacked(self) -> np.ndarray:
-        """(N, ...) the rows in the order of `names`. Kept, because every draw asks for it: rows come, but none changes or goes."""
+        """(N, ...) the rows in the order of `names`. Kept, since every draw asks for it: rows come, none changes or goes."""
         self._need_images()
         if len(self._stacked) != len(self.rows):
             self._stacked = np.stack([self.rows[name] for name in self.names])
