@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import nn
 
+from frugalseg.methods import METHODS
 from frugalseg.nets import optim
 
 
@@ -65,3 +67,16 @@ def test_one_rate_suits_layers_of_all_widths():
         optimizer.step()
         moves.append(before - layer(x).item())
     assert moves == pytest.approx([0.256] * 3, rel=1e-3)
+
+
+@pytest.mark.parametrize(("method", "wide"), [("r2ios", "refinement.fc6.weight"), ("pdsl", "detection.fc6.weight")])
+def test_methods_with_wide_heads_slow_them_alone(method: str, wide: str):
+    kind, module = METHODS[method].config, import_module(f"frugalseg.methods.{method}")
+    config = kind(
+        backbone="tiny", frozen=0, channels=8, width=8, mask_channels=8, optimizer="adamw", lr=0.1, head_lr=1.0, fan_in=64
+    )
+    model = getattr(module, {"r2ios": "R2IOS", "pdsl": "PDSL"}[method])(config, ("apple", "berry"))
+    found = rates(module.optimizer_of(config, model), model)
+    assert found[wide] == pytest.approx(64 / (8 * 49))
+    assert found[wide.replace("6", "7")] == 1.0
+    assert {lr for name, lr in found.items() if name.startswith(("backbone.", "fork."))} == {0.1}
