@@ -55,7 +55,8 @@ def measured(plan: Plan, found: Records, rows: Mapping[str, OverSeeds]) -> list[
     if not plan.crowded or not set(plan.crowded) <= rows.keys():
         return []
     better, worse = (rows[name] for name in plan.crowded)
-    return gains(better, worse, next(iter(found.values()))["pictures"]["crowding"])
+    known = (file["pictures"] for file in found.values())  # what others begin with may be scored by classes alone
+    return gains(better, worse, next(pictures["crowding"] for pictures in known if "crowding" in pictures))
 
 
 def section(plan: Plan, bench: Bench, found: Records, rows: Mapping[str, OverSeeds]) -> list[str]:
