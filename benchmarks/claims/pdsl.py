@@ -34,8 +34,8 @@ BENCHES = (
     ),
     Bench(
         data="shapes",
-        about="The built-in pictures: 400 to learn from, 160 to score on, 12 classes, 128 × 128 pixels. All begin with the backbone "
-        "of the class activation maps, which has learned the tags of the same 400, as photos do with ImageNet's.",
+        about="The built-in pictures: 400 to learn from, 160 to score on, 12 classes, 128 × 128 pixels. All begin with the "
+        "backbone of the class activation maps, which has learned the tags of the same 400, as photos do with ImageNet's.",
         recipe="configs/pdsl_shapes.yaml",
         train="Main/train",
         masked="Segmentation/train",
