@@ -39,7 +39,7 @@ def two_rates(config: Any, model: nn.Module, trunk: nn.Module, fan_in: int = 0) 
     learning = [p for p in trunk.parameters() if p.requires_grad]
     new = [p for p in model.parameters() if id(p) not in inside]
     groups = [{"params": learning, "lr": config.lr}] if learning else []
-    return of(config, groups + (by_inputs({"params": new, "lr": config.head_lr}, fan_in) if new else []))
+    return of(config, groups + by_inputs({"params": new, "lr": config.head_lr}, fan_in))
 
 
 def by_inputs(group: dict[str, Any], most: int) -> list[dict[str, Any]]:
@@ -47,6 +47,7 @@ def by_inputs(group: dict[str, Any], most: int) -> list[dict[str, Any]]:
 
     AdamW moves every weight by about its rate whatever the gradient, so a unit of thousands of inputs is thrown about where one
     of a hundred learns; with rates like these one rate suits all widths (Yang et al., Tensor Programs V, 2022, table 3).
+    Inputs are counted by a weight's shape, as torch's initialisers do.
     """
     parts: dict[float, list[nn.Parameter]] = {}
     for parameter in group["params"]:
