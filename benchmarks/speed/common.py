@@ -33,6 +33,18 @@ def peak() -> int:
     return torch.cuda.max_memory_allocated() // 2**20 if torch.cuda.is_available() else peak_memory()
 
 
+def random_picture(size: tuple[int, int], count: int) -> tuple[Any, Any]:
+    """A random picture (3, H, W) of that size, and `count` different random proposals (count, 4)."""
+    import torch
+
+    from frugalseg.regions import proposals
+
+    image = torch.randint(256, (3, *size), dtype=torch.uint8)
+    boxes = proposals.random(image, 2 * count)[:count]  # asked for more, since equal ones are left out
+    assert len(boxes) == count
+    return image, boxes
+
+
 def show(lines: Sequence[dict[str, Any]]) -> None:
     """Print the lines."""
     width = max((len(line["what"]) for line in lines), default=0)

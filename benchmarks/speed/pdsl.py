@@ -26,7 +26,7 @@ from typing import Any
 from unittest.mock import patch
 
 from benchmarks.plan import ROOT
-from benchmarks.speed.common import alone, entry, peak, save, show
+from benchmarks.speed.common import alone, entry, peak, random_picture, save, show
 
 FILE = Path(__file__).with_suffix(".json")
 SMALL, PAPER = ROOT / "configs" / "pdsl_small.yaml", ROOT / "configs" / "pdsl_voc12.yaml"
@@ -111,13 +111,11 @@ def item(config: Any, classes: int, count: int, device: str) -> dict[str, Any]:
     """A random picture, 4:3, at the smallest of the recipe's scales, with two tags and `count` random proposals."""
     import torch
 
-    from frugalseg.regions import grabcut, proposals
+    from frugalseg.regions import grabcut
 
     size = min(config.scales), round(min(config.scales) * 4 / 3)
-    image = torch.randint(256, (3, *size), dtype=torch.uint8)
-    boxes, tags = proposals.random(image, count * 2)[:count], torch.zeros(classes)
+    (image, boxes), tags = random_picture(size, count), torch.zeros(classes)
     tags[:2] = 1
-    assert len(boxes) == count
     tensors = {"image": image, "tags": tags, "proposals": boxes, "sources": boxes, "places": boxes}
     known = {
         "size": size,

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.plan import ROOT
-from benchmarks.speed.common import alone, entry, save, show
+from benchmarks.speed.common import alone, entry, random_picture, save, show
 
 FILE = Path(__file__).with_suffix(".json")
 ITERATIONS = (1, 2, 3, 4)
@@ -90,17 +90,12 @@ def measure(run: Path, root: Path, split: str, pictures: int, iterations: int) -
 
 def vgg(side: int, count: int) -> list[dict[str, Any]]:
     """Time and memory of the paper's network on one picture with that many proposals. side: the picture's shorter one."""
-    import torch
-
     from frugalseg.methods.r2ios import R2IOS, Config
-    from frugalseg.regions import proposals
     from frugalseg.run import peak_memory
     from frugalseg.types import Sample
 
     size = side, side * 5 // 3
-    image = torch.randint(256, (3, *size), dtype=torch.uint8)
-    boxes = proposals.random(image, 2 * count)[:count]  # asked for more, since equal ones are left out
-    assert len(boxes) == count
+    image, boxes = random_picture(size, count)
     network: Any = R2IOS(Config(scale=size[0], longest=size[1]), [f"class {number}" for number in range(20)]).eval()
     _, looked, (seconds,) = predicted(network, [Sample("random", image, proposals=boxes)])
     how = f"{size[0]} × {size[1]} pixels, {count:,} proposals, {looked / count:.2f} iterations of each, random weights"
