@@ -16,6 +16,7 @@ import numpy as np
 
 from benchmarks.plan import ROOT, Bench, Plan
 from frugalseg.metrics import Difference, paired
+from frugalseg.metrics.bootstrap import interval
 
 if TYPE_CHECKING:
     from benchmarks.tables import OverSeeds, Records
@@ -50,27 +51,50 @@ def gains(better: OverSeeds, worse: OverSeeds, crowding: Mapping[str, float]) ->
     return groups
 
 
+def growth(better: OverSeeds, worse: OverSeeds, crowding: Mapping[str, float]) -> Difference | None:
+    """How much more `better` gains where objects overlap than where they do not; None without pictures enough of both."""
+    seeds = sorted(better.seeds.keys() & worse.seeds.keys())
+    apart = np.array([crowding[name] for name in better.names]) <= EDGES[1]
+    if not seeds or min(apart.sum(), (~apart).sum()) < LEAST:
+        return None
+    parts = [[row.of(seeds).only(chosen) for row in (better, worse)] for chosen in (~apart, apart)]
+    drawn = [one.resampled(seed=place) - other.resampled(seed=place) for place, (one, other) in enumerate(parts)]
+    spread = interval(drawn[0] - drawn[1])  # of independent draws: no picture is in both
+    crowded, alone = (one.value - other.value for one, other in parts)
+    return Difference(crowded - alone, spread.low, spread.high)
+
+
+def known(plan: Plan, found: Records, rows: Mapping[str, OverSeeds]) -> tuple[OverSeeds, OverSeeds, Mapping[str, float]] | None:
+    """The plan's two rows and how crowded each picture is; None if one was not run."""
+    if not plan.crowded or not set(plan.crowded) <= rows.keys():
+        return None
+    better, worse = (rows[name] for name in plan.crowded)
+    files = (file["pictures"] for file in found.values())  # what others begin with may be scored by classes alone
+    return better, worse, next(pictures["crowding"] for pictures in files if "crowding" in pictures)
+
+
 def measured(plan: Plan, found: Records, rows: Mapping[str, OverSeeds]) -> list[Group]:
     """The groups of the plan's two rows; none if one was not run."""
-    if not plan.crowded or not set(plan.crowded) <= rows.keys():
-        return []
-    better, worse = (rows[name] for name in plan.crowded)
-    known = (file["pictures"] for file in found.values())  # what others begin with may be scored by classes alone
-    return gains(better, worse, next(pictures["crowding"] for pictures in known if "crowding" in pictures))
+    about = known(plan, found, rows)
+    return gains(*about) if about else []
 
 
 def section(plan: Plan, bench: Bench, found: Records, rows: Mapping[str, OverSeeds]) -> list[str]:
     """The blocks of the page, in Markdown; none without both rows."""
-    from benchmarks.tables import markdown
+    from benchmarks.tables import VERDICTS, markdown
 
-    groups = measured(plan, found, rows)
-    if not groups:
+    about = known(plan, found, rows)
+    groups = gains(*about) if about else []
+    if about is None or not groups:
         return []
     better, worse = plan.crowded
     table = [["largest overlap of two objects", "pictures", "gain in AP^r@0.5"]]
     table += [[str(group), str(group.pictures), str(group.gain).rpartition(" ")[0]] for group in groups]
     title = f"{better} over {worse}, by how much the objects of a picture overlap"
-    return [f"{title}:", markdown(table), f"![{title}](images/{picture(plan, bench).name})"]
+    grown = growth(*about)
+    claim = f"It gains more where they overlap by more than {EDGES[1]:g} than elsewhere, as the paper has it"
+    said = [f"{claim}: {str(grown).rpartition(' ')[0]}, {VERDICTS[grown.decided]}."] if grown else []
+    return [f"{title}:", markdown(table), *said, f"![{title}](images/{picture(plan, bench).name})"]
 
 
 def picture(plan: Plan, bench: Bench) -> Path:

@@ -83,7 +83,8 @@ class Claim:
 
     paper: what the paper reports for it, if it does. data: where it is put to the test. measure: what counts, where there are
     several: a name in `ranked.MEASURES` or "CorLoc", the first of them if empty. share: of the score of `worse` that is enough.
-    apart: the two were scored by different lists of episodes, so nothing is paired.
+    apart: the two were scored by different lists of episodes, so nothing is paired. than: two rows; `better` gains more over
+    `worse` than the first of them over the second.
     """
 
     text: str
@@ -94,6 +95,7 @@ class Claim:
     measure: str = ""
     share: float = 1.0
     apart: bool = False
+    than: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -121,7 +123,7 @@ class Plan:
             strange = sorted(set(after.values()) - known)
             faults += [f"{taker} comes after {other!r}, which is no variant" for other in strange]
         for claim in self.claims:
-            sides = {side for side in (claim.better, claim.worse) if isinstance(side, str)}
+            sides = {side for side in (claim.better, claim.worse, *claim.than) if isinstance(side, str)}
             faults += [f"{claim.text!r} is about {side!r}, which is no row" for side in sorted(sides - set(names))]
         faults += [f"{side!r} is compared by crowding and is no row" for side in self.crowded if side not in names]
         if faults:

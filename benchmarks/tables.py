@@ -106,6 +106,18 @@ def compare(better: OverSeeds, worse: OverSeeds, apart: bool = False) -> Differe
     return Difference(better.value - worse.value, spread.low, spread.high)
 
 
+def gains_apart(better: OverSeeds, worse: OverSeeds, other: OverSeeds, base: OverSeeds) -> Difference | None:
+    """How much more `better` gains over `worse` than `other` over `base`, all under the same draws, over the seeds all have."""
+    four = better, worse, other, base
+    seeds = sorted(set.intersection(*(set(row.seeds) for row in four)))
+    if not seeds:
+        return None
+    scores, drawn = zip(*((row.of(seeds).value, row.of(seeds).resampled()) for row in four), strict=True)
+    mean, values = (part[0] - part[1] - (part[2] - part[3]) for part in (scores, drawn))
+    spread = bootstrap.interval(values)
+    return Difference(mean, spread.low, spread.high)
+
+
 # -- the page --------------------------------------------------------------------------------------------------------
 
 
@@ -260,7 +272,10 @@ def claim_table(plan: Plan, bench: Bench, rows: Mapping[str, OverSeeds]) -> list
             worse = f"{100 * claim.worse:.0f} %" if isinstance(claim.worse, float) else claim.worse
             worse = f"{100 * claim.share:.0f} % of {worse}" if claim.share != 1 else worse
             by = f", by {claim.measure}" if claim.measure else ""
-            table.append([claim.text + by, f"{claim.better} > {worse}", claim.paper, here, verdict])
+            compared = f"{claim.better} > {worse}"
+            if claim.than:
+                compared = f"{claim.better} − {worse} > {claim.than[0]} − {claim.than[1]}"
+            table.append([claim.text + by, compared, claim.paper, here, verdict])
     return [CLAIMS_HEAD, markdown(table)] if len(table) > 1 else []
 
 
@@ -275,6 +290,9 @@ def judge(claim: Claim, rows: Mapping[str, OverSeeds]) -> tuple[str, str]:
         return f"{percent(better.value)} {better.interval}", "met" if better.value >= claim.worse else "missed"
     worse = rows.get(claim.worse)
     found = compare(better, OverSeeds(worse.seeds, claim.share), claim.apart) if better and worse else None
+    if claim.than:
+        four = [rows.get(name) for name in (claim.better, claim.worse, *claim.than)]
+        found = gains_apart(*(row for row in four if row)) if all(four) else None
     if found is None:
         return "", "not run"
     return str(found).rpartition(" ")[0], VERDICTS[found.decided]

@@ -202,8 +202,32 @@ def test_gain_of_a_group_is_the_paired_difference_of_its_pictures(tmp_path: Path
     half = np.arange(12) >= 6
     assert (first.gain, second.gain) == tuple(paired(good.only(own), bad.only(own)) for own in (~half, half))
     assert (first.high, second.low, second.pictures) == (0.05, 0.2, 6)
+    grown = overlap.growth(tables.OverSeeds({0: good}), tables.OverSeeds({0: bad}), crowding)
+    assert grown is not None
+    assert grown.mean == pytest.approx(second.gain.mean - first.gain.mean)
+    drawn = [
+        good.only(own).resampled(seed=place) - bad.only(own).resampled(seed=place) for place, own in enumerate((half, ~half))
+    ]
+    assert (grown.low, grown.high) == tuple(np.quantile(drawn[0] - drawn[1], [0.025, 0.975]))
+    assert overlap.growth(tables.OverSeeds({0: good}), tables.OverSeeds({0: bad}), dict.fromkeys(good.names, 0.3)) is None
     overlap.draw([first, second], "gain", tmp_path / "gain.png")
     assert (tmp_path / "gain.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_one_gain_is_compared_with_another_under_the_same_draws() -> None:
+    rows = {name: tables.OverSeeds({seed: kept(random_scores(seed, at)) for seed in seeds}) for name, at, seeds in (
+        ("a", 0.2, (0, 1)), ("b", 0.8, (0, 1, 2)), ("c", 0.9, (1, 0)),
+    )}  # fmt: skip
+    claim = Claim("Shrinking", "b", "a", than=("c", "b"))
+    drawn = {name: np.mean([row.seeds[seed].resampled() for seed in (0, 1)], axis=0) for name, row in rows.items()}
+    expected = 2 * drawn["b"] - drawn["a"] - drawn["c"]
+    found = tables.gains_apart(*(rows[name] for name in "bacb"))
+    assert found is not None
+    assert (found.low, found.high) == pytest.approx(tuple(np.quantile(expected, [0.025, 0.975])), abs=1e-12)
+    means = {name: np.mean([row.seeds[seed].value for seed in (0, 1)]) for name, row in rows.items()}
+    assert found.mean == pytest.approx(2 * means["b"] - means["a"] - means["c"])
+    assert tables.judge(claim, rows) == (str(found).rpartition(" ")[0], tables.VERDICTS[found.decided])
+    assert tables.judge(claim, {name: rows[name] for name in "ab"}) == ("", "not run")
 
 
 # -- cells -----------------------------------------------------------------------------------------------------------
@@ -283,13 +307,16 @@ def test_budget_keeps_what_was_measured_of_other_data(tmp_path: Path, monkeypatc
 
 
 def test_outputs_differ_when_any_number_does() -> None:
-    def found(score: float) -> Any:
+    def found(score: float, label: int = 1) -> Any:
         objects = boxes((0, 0, 4, 4))
-        objects.scores = torch.tensor([score])
+        objects.scores, objects.labels = torch.tensor([score]), torch.tensor([label])
         return type("Found", (), {"instances": objects})
 
-    assert speed.identical([found(0.5)], [found(0.5)])
-    assert not speed.identical([found(0.5)], [found(0.25)])
+    nothing = type("Found", (), {"instances": boxes()})
+    assert speed.likeness([found(0.5)], [found(0.5)]) == speed.likeness([], []) == "identical outputs"
+    assert speed.likeness([found(0.5)], [found(0.5 + 2**-20)]) == "outputs equal to 1e-06"
+    for other in (found(0.25), found(0.5, label=2), nothing):
+        assert speed.likeness([found(0.5)], [other]) == speed.DIFFERENT
 
 
 def test_committed_files_can_be_read() -> None:

@@ -17,6 +17,8 @@ from pycocotools.coco import COCO
 from frugalseg import rle
 from frugalseg.data import DataError, coco, read, shapes
 from frugalseg.data.check import check
+from frugalseg.data.objects import Objects, dense
+from frugalseg.nets import roi
 from tests import cocos
 from tests.cocos import SIZE
 
@@ -241,6 +243,42 @@ def test_hostile_masks_cost_neither_time_nor_memory(root: Path) -> None:
         cocos.spoil(root, segmentation=segmentation)
         assert sum(by_code(read(root, "train", skip_limit=1.0)).values()) == 1
     assert time.perf_counter() - begin < 8
+
+
+@pytest.mark.parametrize("width", [10_000_000, 100_000_000])
+def test_a_polygon_is_not_drawn_as_large_as_the_file_claims(root: Path, width: int) -> None:
+    value = cocos.contents()
+    value["images"][0] |= {"height": 1, "width": width}
+    value["annotations"][0]["segmentation"] = [[0, 0, width, 0, width, 1, 0, 1]]
+    cocos.put(root, value)
+    assert by_code(read(root, "train", skip_limit=1.0))["polygon-broken"] == 1
+
+
+def test_a_picture_that_is_listed_twice_is_counted(root: Path) -> None:
+    value = cocos.contents()
+    value["images"].append(value["images"][0] | {"id": 99})
+    cocos.put(root, value)
+    data = read(root, "train", skip_limit=1.0)
+    assert (by_code(data), len(data)) == ({"image-duplicate-id": 1}, 2)
+
+
+@pytest.mark.parametrize("flip", [False, True])
+@pytest.mark.parametrize("box", [[-3, 1, 13, 11], [-0.5, 2, 10.5, 10], [2, 2, 8, 10], [0, 2, 10, 10]])
+def test_masks_are_learned_whole_and_in_their_place_whatever_their_box(root: Path, box: list[float], flip: bool) -> None:
+    cocos.spoil(root, segmentation=[[0, 2, 10, 2, 10, 12, 0, 12]], bbox=box)
+    data, whole = read(root, "train"), torch.tensor([[0.0, 2, 10, 12]])
+    views = Objects(data, flip=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch, "rand", lambda *_: torch.tensor(0.0 if flip else 1.0))
+        item = views[0]
+    extent = torch.tensor([[SIZE[1] - 10.0, 2, SIZE[1], 12]]) if flip else whole
+    assert item["corners"][:1].tolist() == extent.tolist()
+    assert roi.mask_targets(item["cuts"][:1], item["corners"][:1], extent, 10).all()
+    assert dense(item["cuts"], item["corners"], SIZE)[0].nonzero().amin(0).tolist() == extent[0, [1, 0]].tolist()
+    assert int(dense(item["cuts"], item["corners"], SIZE)[0].sum()) == 100
+    annotated = torch.tensor([box[0], box[1], box[0] + box[2], box[1] + box[3]])
+    mirrored = torch.tensor([SIZE[1] - annotated[2], annotated[1], SIZE[1] - annotated[0], annotated[3]])
+    assert item["boxes"][0].tolist() == (mirrored if flip else annotated).tolist()
 
 
 def test_random_entries_never_crash(root: Path) -> None:

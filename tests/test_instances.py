@@ -284,14 +284,27 @@ def test_voc_boxes_count_pixels_from_corner_to_corner() -> None:
     assert scores.of(Measure("strict", (0.5,), "sds")).value == 0
 
 
-def test_boundaries_overlap_in_a_band_of_two_percent() -> None:
-    size = (60, 80)  # diagonal 100: a band of 2 pixels
-    random = np.random.default_rng(0)
+@pytest.mark.parametrize(("mark", "expected"), [("difficult", 0.5), ("crowd", 1.0)])
+def test_a_difficult_object_overlaps_as_others_do(mark: str, expected: float) -> None:
+    """A quarter of a difficult object is no finding of it, so wrong (VOCdevkit); a part of a crowd is one of the crowd (COCO)."""
+    truth = CompactInstances(torch.tensor([[0.0, 0, 20, 1], [30.0, 0, 40, 1]]), torch.tensor([1, 1]))
+    setattr(truth, mark, torch.tensor([True, False]))
+    boxes, scores = torch.tensor([[0.0, 0, 5, 1], [30.0, 0, 40, 1]]), torch.tensor([0.9, 0.8])
+    found = InstanceScores(["a"], kind="box")
+    found.update("x", CompactInstances(boxes, torch.tensor([1, 1]), scores), truth)
+    assert found.of(VOC12).value == expected
+    assert found.rankings(VOC12)[0].objects.sum() == 1
+
+
+@pytest.mark.parametrize(("size", "width"), [((60, 80), 2), ((45, 60), 2), ((105, 140), 4), ((165, 220), 6), ((9, 12), 1)])
+def test_boundaries_overlap_in_a_band_of_two_percent(size: tuple[int, int], width: int) -> None:
+    """Of the diagonal, rounded as Python does, at least a pixel: diagonals are 100, 75, 175, 275 and 15 pixels."""
+    random, (height, wide) = np.random.default_rng(0), np.array(size) * 5 // 12
     masks = np.zeros((6, *size), bool)
     for mask in masks:
-        y, x = random.integers(0, 30, 2)
-        mask[y : y + 25, x : x + 30] = True
-    bands = [mask & ~binary_erosion(np.pad(mask, 1), np.ones((3, 3)), 2)[1:-1, 1:-1] for mask in masks]
+        y, x = random.integers(0, height + 5, 2)
+        mask[y : y + height, x : x + wide] = True
+    bands = [mask & ~binary_erosion(np.pad(mask, 1), np.ones((3, 3)), width)[1:-1, 1:-1] for mask in masks]
     scores = InstanceScores(["a"], kind="boundary")
     scores.update("x", compact(masks[:3], [1] * 3, [0.9, 0.8, 0.7]), compact(masks[3:], [1] * 3))
     row, dense = scores.rows["x"], np.zeros((3, 3))
@@ -340,6 +353,8 @@ def test_json_gives_the_scores_back() -> None:
     assert back.values == pytest.approx(scores.values, nan_ok=True)
     assert back.protocol == record["protocol"] == "AP^r@0.5|mask|voc|area|shapes|val|n=12"
     assert record["values"]["AP^r@0.5"] == record["AP^r@0.5"] == scores.value
+    assert record["protocols"].keys() == record["values"].keys()
+    assert record["protocols"]["APs"] == "APs|mask|coco|coco101|area0-1024|max100|shapes|val|n=12"
     with pytest.raises(ValueError, match="no JSON of instance scores"):
         InstanceScores.from_json({"classes": ["a"]})
 

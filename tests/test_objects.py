@@ -7,7 +7,7 @@ import io
 import json
 import sys
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -103,6 +103,20 @@ def test_coco_and_voc_layouts_score_alike(predictor: Predictor, pictures: Path) 
     voc = evaluate(predictor, read(pictures, "Segmentation/val"), quiet=True)
     coco = evaluate(predictor, read(pictures, "val", layout="coco"), quiet=True)
     assert coco.values == pytest.approx(voc.values, nan_ok=True)
+
+
+def test_boxes_are_scored_with_those_annotated_and_difficult_ones_need_not_be_found(predictor: Predictor, pictures: Path) -> None:
+    def boxes(**changes: Any) -> float:
+        data = read(pictures, "Segmentation/val")
+        changed = (tuple(box._replace(**changes) for box in record.boxes) for record in data.records)
+        data.records = [replace(record, boxes=own) for record, own in zip(data.records, changed, strict=True)]
+        evaluate(predictor, data, quiet=True)
+        metrics = json.loads((predictor.folder / "metrics.json").read_text())
+        return next(kept["values"]["mAP VOC12"] for protocol, kept in metrics.items() if protocol.startswith("mAP VOC12"))
+
+    assert boxes() == 1.0
+    assert boxes(x1=0, y1=0, x2=64, y2=64) < 0.5
+    assert boxes(difficult=True) is None, "nothing is left to be found"
 
 
 def test_corloc_stands_beside_and_counts_boxes_too_where_a_model_learned_from_tags(predictor: Predictor, pictures: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from torchvision.ops import box_iou
 
 from frugalseg import cli
 from frugalseg.data import Data, read, shapes
+from frugalseg.data.dataset import Box
 from frugalseg.recipes.runtime import Runtime
 from frugalseg.regions import boxfiles, proposals
 from frugalseg.regions import selective_search as search
@@ -141,6 +143,18 @@ def test_wrong_arguments_are_named() -> None:
         search.selective_search(noise().float())
 
 
+def test_a_large_picture_is_searched_shrunk_and_its_boxes_are_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    small = torch.randint(0, 256, (3, 30, 50), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    large = small.repeat_interleave(2, 1).repeat_interleave(2, 2)
+    whole = search.selective_search(small)
+    monkeypatch.setattr(search, "LARGEST", 30 * 50)
+    assert torch.equal(search.selective_search(small), whole)
+    shrunk = search.fitted(large)
+    assert shrunk.shape == small.shape
+    assert torch.equal(search.selective_search(large), search.selective_search(shrunk) * 2)
+    assert search.fitted(torch.zeros(3, 1, 90_000, dtype=torch.uint8)).shape == (3, 1, 11618)
+
+
 # -- grids and chance ------------------------------------------------------------------------------------------------
 
 
@@ -189,6 +203,17 @@ def test_recall_is_that_of_the_annotated_boxes(tmp_path: Path) -> None:
         best.append(box_iou(truth, proposals.grid(data.image(index))).amax(1))
     assert scores.recall[0.5] == pytest.approx((torch.cat(best) >= 0.5).float().mean().item())
     assert scores.values["images"] == pytest.approx(np.mean([own.mean().item() for own in best]))
+
+
+def test_crowds_and_difficult_objects_need_no_proposal(tmp_path: Path) -> None:
+    data = read(shapes.write(tmp_path / "set", train=3, val=0, test=0, size=64, quiet=True), split="Main/train")
+    tiny = Box(0, 0, 1, 1, 1)
+    for index, mark in enumerate(({"difficult": True}, {"crowd": True}, {})):
+        data.records[index] = replace(data.records[index], boxes=(Box(0, 0, 64, 64, 1), tiny._replace(**mark)))
+    scores = proposals.recall(data, proposals.grid, Cache(tmp_path / "cache"))
+    assert scores.recall[0.5] == 3 / 4
+    data.records[:] = [replace(record, boxes=(tiny._replace(crowd=True),)) for record in data.records]
+    assert proposals.recall(data, proposals.grid, Cache(tmp_path / "cache")).images == 0
 
 
 # -- cleaning --------------------------------------------------------------------------------------------------------

@@ -95,6 +95,13 @@ CLAIMS = (
     Claim("A second iteration helps", "recursive 2", "recursive 1", "62.8 > 59.6", DRAWN),
     Claim("So does a third", "recursive 3", "recursive 2", "64.7 > 62.8", DRAWN),
     Claim("So does a fourth", "recursive 4", "recursive 3", "65.2 > 64.7", DRAWN),
+    *(
+        Claim(f"The {nth} iteration gains less than the one before", a, b, paper, DRAWN, than=(c, a))
+        for nth, a, b, c, paper in (
+            ("third", "recursive 2", "recursive 1", "recursive 3", "3.2 > 1.9"),
+            ("fourth", "recursive 3", "recursive 2", "recursive 4", "1.9 > 0.5"),
+        )
+    ),
     Claim("Recursion at test alone beats none", "recursive only at test", "recursive 1", "61.9 > 59.6", DRAWN),
     Claim("Recursion in training beats recursion at test alone", "recursive 4", "recursive only at test", "65.2 > 61.9", DRAWN),
     Claim("The gate helps", TRAINED, "recursive 4", "66.7 > 65.2", DRAWN),

@@ -26,6 +26,7 @@ from benchmarks.speed.common import alone, entry, random_picture, save, show
 
 FILE = Path(__file__).with_suffix(".json")
 ITERATIONS = (1, 2, 3, 4)
+DIFFERENT, ROUNDING = "DIFFERENT outputs", 1e-4  # sums over fewer regions may be taken in another order
 LIMIT = 6 * 1024  # MB, of the paper's network at test
 QUICK = {"steps": 4, "gate_steps": 2, "count": 60, "rois": 8, "workers": 0, "log_every": 1}
 
@@ -56,11 +57,14 @@ def predicted(network: Any, samples: Sequence[Any], **settings: Any) -> tuple[li
     return found, sum(looked), seconds
 
 
-def identical(one: Sequence[Any], other: Sequence[Any]) -> bool:
-    """Whether the same objects were found, bit by bit."""
+def likeness(one: Sequence[Any], other: Sequence[Any]) -> str:
+    """Whether the same objects were found: bit by bit, or with scores and boxes that differ by their rounding."""
     pairs = [(a.instances, b.instances) for a, b in zip(one, other, strict=True)]
-    fields = ("boxes", "labels", "scores")
-    return all(a.rles == b.rles and all(getattr(a, name).equal(getattr(b, name)) for name in fields) for a, b in pairs)
+    if not all(a.rles == b.rles and a.labels.equal(b.labels) for a, b in pairs):
+        return DIFFERENT
+    apart = [(getattr(a, name) - getattr(b, name)).abs() for a, b in pairs if len(a) for name in ("boxes", "scores")]
+    most = max((float(values.max()) for values in apart), default=0.0)
+    return "identical outputs" if not most else f"outputs equal to {most:.1g}" if most < ROUNDING else DIFFERENT
 
 
 def measure(run: Path, root: Path, split: str, pictures: int, iterations: int) -> list[dict[str, Any]]:
@@ -76,7 +80,7 @@ def measure(run: Path, root: Path, split: str, pictures: int, iterations: int) -
     early, some, seconds = predicted(network, samples, iterations=iterations, early_exit=True)
     memory = peak_memory()
     whole, every, slow = predicted(network, samples, iterations=iterations, early_exit=False)
-    same = "identical outputs" if identical(early, whole) else "DIFFERENT outputs"
+    same = likeness(early, whole)
     how = f"{len(samples)} pictures, proposals ready"
     name = f"{iterations} iteration{'s' if iterations > 1 else ''}"
     return [
@@ -149,7 +153,7 @@ def main(words: Sequence[str] | None = None) -> int:
     show(measures)
     if not options.quick:
         save(FILE, "R2-IOS at test", measures)
-    return 1 if any("DIFFERENT" in row["how"] for row in measures) else 0
+    return 1 if any(DIFFERENT in row["how"] or ("at most" in row["unit"] and row["value"] > LIMIT) for row in measures) else 0
 
 
 if __name__ == "__main__":

@@ -62,10 +62,11 @@ def measure(predictor: Predictor, data: Data, corloc: CorLoc, tags: Literal["giv
     scores["mask"].beside, panoptic = corloc, PanopticScores(predictor.classes, *about)
     kept: list[Prediction] = []
     for index, (sample, prediction) in track(enumerate(predictor.stream(data, tags=tags)), "evaluate", len(data), quiet=quiet):
-        truth = data.compact(index)
+        truth, boxes = data.compact(index), data.boxed(index)
         assert truth is not None
-        for score in scores.values():
-            score.update(sample.name, prediction.instances, truth)
+        assert boxes is not None
+        for kind, score in scores.items():
+            score.update(sample.name, prediction.instances, boxes if kind == "box" else truth)
         corloc.update(sample.name, prediction.instances, truth, prediction.size)
         panoptic.update(sample.name, prediction.instances, truth, data.void(index))
         kept.append(prediction)

@@ -169,8 +169,8 @@ class CompactInstances:
 
     boxes: (N, 4) float32 xyxy. labels: (N,) int64 in 1..C. scores: (N,) float32, None for annotated objects.
     rles: N dictionaries {"size": [H, W], "counts": bytes}, or none at all where only boxes are known.
-    areas: (N,) float64 as the annotation tells them; None: the masks' pixels. crowd: (N,) bool, objects whose finding is neither
-    right nor wrong (COCO's crowds, VOC's difficult ones); None: there is no such.
+    areas: (N,) float64 as the annotation tells them; None: the masks' pixels. crowd, difficult: (N,) bool, objects whose finding
+    is neither right nor wrong, those of COCO, of which a detection may be a part, and those of VOC; None: there is no such.
     """
 
     boxes: Tensor
@@ -179,9 +179,16 @@ class CompactInstances:
     rles: list[dict[str, Any]] = field(default_factory=list)
     areas: Tensor | None = None
     crowd: Tensor | None = None
+    difficult: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    @property
+    def passed(self) -> np.ndarray:
+        """(N,) bool: the crowds and the difficult ones."""
+        marks = [np.asarray(mark, bool) for mark in (self.crowd, self.difficult) if mark is not None]
+        return np.logical_or.reduce([np.zeros(len(self), bool), *marks])
 
     def dense(self, index: int) -> np.ndarray:
         """The mask of one object, (H, W) bool."""

@@ -32,7 +32,8 @@ from frugalseg.data.problems import OBJECT, DataError, Problems
 HOME = "annotations"
 EXPORT = "_annotations.coco"  # as label tools call the file in each split's folder
 HOMES_OF_PICTURES = ("images/", "JPEGImages/")  # left out of a picture's name
-LARGEST_PERIMETER = 200  # times (height + width): the time and memory that drawing a polygon takes grow with it
+LARGEST_PERIMETER = 200  # times (height + width): the time and memory that drawing a polygon takes grow with it …
+LONGEST_OUTLINE = 2_000_000  # … and pixels, whatever size the file claims; it takes 0.2 GB
 
 
 class Unusable(ValueError):
@@ -174,14 +175,15 @@ def _name(key: str) -> str:
 
 
 def _records(content: Contents, labels: Mapping[int, int], finder: _Finder, problems: Problems) -> Iterator[Record]:
-    owned = _by_image(content, problems)
+    owned, seen = _by_image(content, problems), set[str]()
     drawn = any(entry.get("segmentation") for entry in content.annotations)
     for entry in content.images:
         annotations = owned.pop(_id(entry.get("id")), None)
         key = finder.key(entry.get("file_name"), problems)
-        if annotations is None:
+        if annotations is None or key in seen:
             problems.add("image-duplicate-id", f"{entry.get('file_name')!r:.80}")
         elif key is not None:
+            seen.add(key)
             yield _record(_name(key), finder.pictures[key], entry, annotations, labels, drawn, problems)
 
 
@@ -239,7 +241,7 @@ def _record(
         if item in found:
             problems.add("object-twice", where)
         found[item] = None
-    boxes = tuple(Box(*item[:4], item.label, item.crowd) for item in found) if drawn else tuple(found)  # type: ignore[call-arg]
+    boxes = tuple(Box(*item[:4], item.label, False, item.crowd) for item in found) if drawn else tuple(found)  # type: ignore[call-arg]
     return Record(name, picture, tuple(tags), boxes=boxes, outlines=tuple(found) if drawn else None)
 
 
@@ -297,7 +299,7 @@ def _points(part: Any, size: tuple[int, int]) -> np.ndarray:
         raise Unusable("polygon-broken", "a point is NaN or lies far outside of the picture")
     points = np.array(numbers, float).reshape(-1, 2)
     around = np.abs(points - np.roll(points, 1, axis=0)).max(1, initial=0).sum()
-    if around > LARGEST_PERIMETER * sum(size):
+    if around > min(LARGEST_PERIMETER * sum(size), LONGEST_OUTLINE):
         raise Unusable("polygon-broken", f"its outline is {around:.0f} pixels long")
     return points
 
@@ -313,7 +315,7 @@ def box(entry: Mapping[str, Any], label: int, size: tuple[int, int]) -> Box:
     x, y, w, h = map(float, corners)
     if min(w, h) <= 0 or min(x + w, y + h) <= 0 or x >= width or y >= height:
         raise Unusable("box-broken", "its box is empty or outside of the picture")
-    return Box(x, y, x + w, y + h, label, _crowd(entry))
+    return Box(x, y, x + w, y + h, label, crowd=_crowd(entry))
 
 
 def _crowd(entry: Mapping[str, Any]) -> bool:

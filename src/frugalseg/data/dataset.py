@@ -22,7 +22,10 @@ FIELDS = ("image", "tags", "semantic", "boxes", "instances")  # the labels a rea
 
 
 class Box(NamedTuple):
-    """One annotated object: corners in pixels (x1, y1 inclusive, x2, y2 exclusive), class id 1..C."""
+    """One annotated object: corners in pixels (x1, y1 inclusive, x2, y2 exclusive), class id 1..C.
+
+    difficult: VOC's mark of what need not be found. crowd: COCO's of many objects in one box.
+    """
 
     x1: float
     y1: float
@@ -30,6 +33,7 @@ class Box(NamedTuple):
     y2: float
     label: int
     difficult: bool = False
+    crowd: bool = False
 
 
 class Outline(NamedTuple):
@@ -136,11 +140,12 @@ class Data(Dataset[Sample]):
         return CompactInstances(torch.from_numpy(rle.boxes(kept)), torch.tensor([*labels.values()], dtype=torch.int64), rles=kept)
 
     def boxed(self, index: int) -> CompactInstances | None:
-        """The objects of a picture by their boxes, difficult ones as crowds; None where no boxes are known."""
-        boxes = self.records[index].boxes
-        if boxes is None:
-            return None
-        return CompactInstances(*_boxes(boxes), crowd=torch.tensor([box.difficult for box in boxes], dtype=torch.bool))
+        """The objects of a picture by their boxes: as annotated, else the extents of their masks; None where neither is known."""
+        record = self.records[index]
+        if record.boxes is None or record.outlines is not None:
+            return self.compact(index)
+        marks = torch.tensor([(box.crowd, box.difficult) for box in record.boxes], dtype=torch.bool).reshape(-1, 2)
+        return CompactInstances(*_boxes(record.boxes), crowd=marks[:, 0], difficult=marks[:, 1])
 
     def void(self, index: int) -> rle.RLE | None:
         """The pixels of a picture that its class mask leaves out (255), where its objects come with one; else None."""

@@ -52,26 +52,20 @@ def padded(images: Sequence[Tensor], multiple: int) -> Tensor:
     return batch
 
 
-def cut(mask: Tensor, box: Tensor) -> Tensor:
-    """An object's mask (H, W) inside its box with a rim of one empty pixel, uint8.
+def cut(mask: Tensor, extent: Tensor) -> Tensor:
+    """An object's mask (H, W) inside its extent (4,), whole pixels, with a rim of one empty pixel, uint8.
 
-    So a thousand objects of a large picture take the memory of their boxes, not of a thousand pictures.
+    So a thousand objects of a large picture take the memory of their extents, not of a thousand pictures.
     """
-    x1, y1, x2, y2 = whole_pixels(box[None])[0].clamp(min=0).tolist()
+    x1, y1, x2, y2 = extent.int().tolist()
     return F.pad(mask[y1:y2, x1:x2].to(torch.uint8), (1, 1, 1, 1))
 
 
-def whole_pixels(boxes: Tensor) -> Tensor:
-    """The whole pixels that boxes (N, 4) touch, int64."""
-    boxes = boxes.as_subclass(Tensor)
-    return torch.cat([boxes[:, :2].floor(), boxes[:, 2:].ceil()], 1).long()
-
-
-def dense(cuts: Sequence[Tensor], boxes: Tensor, size: tuple[int, int]) -> Tensor:
-    """The masks (N, H, W) uint8 that were cut out at these boxes."""
+def dense(cuts: Sequence[Tensor], corners: Tensor, size: tuple[int, int]) -> Tensor:
+    """The masks (N, H, W) uint8 that were cut out at `corners` (N, 4)."""
     masks = torch.zeros((len(cuts), *size), dtype=torch.uint8)
-    for mask, own, (x1, y1, _, _) in zip(masks, cuts, whole_pixels(boxes).clamp(min=0).tolist(), strict=True):
-        mask[y1 : y1 + own.shape[0] - 2, x1 : x1 + own.shape[1] - 2] = own[1:-1, 1:-1]
+    for mask, own, (x1, y1, x2, y2) in zip(masks, cuts, corners.int().tolist(), strict=True):
+        mask[y1:y2, x1:x2] = own[1:-1, 1:-1]
     return masks
 
 
@@ -100,8 +94,8 @@ class Objects:
     data: a `Data` whose objects have masks. boxes: gives each picture's proposals (P, 4) in its own pixels; None has none.
     scale, longest: see `scaled`. flip: mirror half of the pictures.
 
-    An item is a dict: image (3, h, w) uint8; boxes (N, 4) and proposals (P, 4) in its pixels; labels (N,); cuts: as `cut` makes
-    them, in the picture's own pixels, from corners (N, 4); ratio (4,): resized over own pixels.
+    An item is a dict: image (3, h, w) uint8; boxes (N, 4), as annotated, and proposals (P, 4) in its pixels; labels (N,); cuts:
+    as `cut` makes them, in the picture's own pixels, at corners (N, 4), the masks' extents; ratio (4,): resized over own pixels.
     """
 
     def __init__(self, data: Any, boxes: Any = None, scale: int = 0, longest: int = 0, flip: bool = True) -> None:
@@ -117,23 +111,24 @@ class Objects:
             item = mirrored(item, size[1])
         now = scaled(size, self.scale, self.longest)
         factors = ratio(size, now)
-        item |= {"corners": item["boxes"], "ratio": factors, "image": resized(item["image"], now)}
+        item |= {"ratio": factors, "image": resized(item["image"], now)}
         return item | {"boxes": item["boxes"] * factors, "proposals": item["proposals"] * factors}
 
     def _own_pixels(self, index: int) -> dict[str, Any]:
         known = self.data.compact(index)
         if known is None:
             raise ValueError(f"{self.data.names[index]}: got no object masks; learn from pictures that have them")
-        single = range(len(known)) if known.crowd is None else (~known.crowd).nonzero().flatten().tolist()
-        boxes, labels = known.boxes[list(single)], known.labels[list(single)]
-        cuts = [cut(torch.from_numpy(known.dense(number)), box) for number, box in zip(single, boxes, strict=True)]
+        single = list(range(len(known))) if known.crowd is None else (~known.crowd).nonzero().flatten().tolist()
+        corners = torch.from_numpy(rle.boxes([known.rles[number] for number in single]))  # a box may be wrong about its mask
+        cuts = [cut(torch.from_numpy(known.dense(number)), extent) for number, extent in zip(single, corners, strict=True)]
         own = torch.zeros(0, 4) if self.boxes is None else self.boxes[index]
-        return {"image": self.data.image(index), "boxes": boxes, "labels": labels, "cuts": cuts, "proposals": own}
+        item = {"image": self.data.image(index), "boxes": known.boxes[single], "labels": known.labels[single], "cuts": cuts}
+        return item | {"corners": corners, "proposals": own}
 
 
 def mirrored(item: dict[str, Any], width: int) -> dict[str, Any]:
     """The item of a picture turned left to right."""
-    boxes = {name: width - item[name][:, [2, 1, 0, 3]] for name in ("boxes", "proposals")}
+    boxes = {name: width - item[name][:, [2, 1, 0, 3]] for name in ("boxes", "corners", "proposals")}
     for name, own in boxes.items():
         own[:, [1, 3]] = item[name][:, [1, 3]]
     return item | boxes | {"image": item["image"].flip(-1), "cuts": [mask.flip(-1) for mask in item["cuts"]]}

@@ -152,7 +152,10 @@ CODES: dict[str, Code] = {
         "Export the annotations again for these very files, or give the pictures their old size.",
     ),
     "image-duplicate-id": Code(
-        "warning", PICTURE, "Images of a COCO file without an id, or with that of another.", "Give each image an id of its own."
+        "warning",
+        PICTURE,
+        "Images of a COCO file without an id, with that of another, or listed before.",
+        "Give each image one entry with an id of its own.",
     ),
     "object-unknown-image": Code(
         "warning", OBJECT, "COCO annotations of an image that the file does not list.", "Correct image_id, or list the image."

@@ -134,7 +134,7 @@ def stack(items: Sequence[dict[str, Any]]) -> dict[str, Any]:
     images = [item["image"].float() for item in items]
     targets = [
         {
-            "boxes": item["corners"],
+            "boxes": item["boxes"],
             "labels": item["labels"],
             "masks": objects.dense(item["cuts"], item["corners"], (item["image"].shape[1], item["image"].shape[2])),
         }

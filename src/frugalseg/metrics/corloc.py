@@ -25,7 +25,7 @@ def best_overlaps(found: Any, truth: Any, classes: int, size: tuple[int, int]) -
     (H, W) of the picture.
     """
     boxes, labels, scores = array(found.boxes), array(found.labels), array(found.scores)
-    single = np.ones(len(truth.labels), bool) if truth.crowd is None else ~array(truth.crowd)
+    single = ~truth.passed
     objects, shown = array(truth.boxes)[single], array(truth.labels)[single]
     rows, whole = np.full((2, classes), np.nan), np.array([0.0, 0.0, size[1], size[0]])
     for label in np.unique(shown):

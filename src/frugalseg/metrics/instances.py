@@ -90,7 +90,8 @@ WITH_INTERVAL = ("AP^r@0.5", "AP^r@0.7", "AP", "mAP VOC12")
 class Row:
     """One image: D detections, G objects, and the overlap of each pair of one class that has any.
 
-    labels, scores, areas: (D,). true_labels, true_areas, crowd: (G,). pairs: (P, 2) detection and object. overlaps: (P,) float64.
+    labels, scores, areas: (D,). true_labels, true_areas: (G,). crowd: (G,) whether finding it counts neither way, VOC's difficult
+    ones too. pairs: (P, 2) detection and object. overlaps: (P,) float64.
     """
 
     labels: np.ndarray
@@ -139,7 +140,8 @@ class InstanceScores(PerImage):
         return other
 
     def update(self, name: str, prediction: CompactInstances | None, truth: CompactInstances) -> None:
-        """One image. prediction: objects with scores, None for none. truth: all objects of the image, crowds among them.
+        """One image. prediction: objects with scores, None for none. truth: all objects of the image, crowds among them, whose
+        overlap is the share of the detection that is inside.
 
         ValueError for labels outside the class list, scores that are missing or no numbers, masks of different sizes.
         """
@@ -150,7 +152,7 @@ class InstanceScores(PerImage):
             raise ValueError(f"image {name!r}: got scores {scores.tolist()[:5]}, expected a finite number for each object")
         crowd = np.zeros(len(true_labels), bool) if truth.crowd is None else array(truth.crowd).astype(bool)
         pairs, overlaps = self._overlaps(name, detected, truth, labels, true_labels, crowd)
-        row = Row(labels, scores, self._areas(detected), true_labels, self._areas(truth), crowd, pairs, overlaps)
+        row = Row(labels, scores, self._areas(detected), true_labels, self._areas(truth), truth.passed, pairs, overlaps)
         self._ranked.clear()
         self._add(name, row)
 
@@ -207,6 +209,7 @@ class InstanceScores(PerImage):
             **self._head(samples, seed),
             "kind": self.kind,
             "values": {name: number(value) for name, value in self.values.items()},
+            "protocols": {at.name: self.of(at).protocol for at in TABLES[self.kind]},
             "intervals": {name: [number(spread.low), number(spread.high)] for name, spread in spreads.items()},
             "per_class": {name: number(ap) for name, ap in self.per_class.items()},
             "baselines": {},
@@ -314,9 +317,15 @@ def _of_borders(
     detected: CompactInstances, truth: CompactInstances, these: np.ndarray, those: np.ndarray, crowd: np.ndarray
 ) -> np.ndarray:
     """The smaller of the masks' overlap and their inner borders' (as the code of Cheng et al., CVPR 2021)."""
-    inner = [codec.rleToBoundary(detected.rles[i], BORDER) for i in these]
-    true = [codec.rleToBoundary(truth.rles[i], BORDER) for i in those]
+    inner = [_border(detected.rles[i]) for i in these]
+    true = [_border(truth.rles[i]) for i in those]
     return np.minimum(_of_masks(detected, truth, these, those, crowd), rle.overlaps(inner, true, crowd.tolist()))
+
+
+def _border(code: rle.RLE) -> rle.RLE:
+    """The pixels of a mask that are near its edge, as wide as the code of Cheng et al. rounds it, which the library does not."""
+    diagonal = float(np.hypot(*code["size"]))
+    return codec.rleToBoundary(code, max(1, round(BORDER * diagonal)) / diagonal)  # type: ignore[return-value]
 
 
 OVERLAPS = {"mask": _of_masks, "box": _of_boxes, "boundary": _of_borders}

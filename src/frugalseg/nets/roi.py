@@ -107,11 +107,11 @@ def _taps(start: Tensor, end: Tensor, extent: int, size: int, sampling: int) -> 
 def mask_targets(cuts: Sequence[Tensor], corners: Tensor, boxes: Tensor, size: int) -> Tensor:
     """The object's mask inside a box that may lie anywhere, bilinear to size × size and cut at 0.5, (R, size, size) int64.
 
-    cuts: for each RoI its object's mask as `data.objects.cut` makes it, with a rim of one empty pixel. corners: (R, 4) the box it
-    was cut from. boxes: (R, 4) in the same pixels. RoIs that share a tensor of `cuts` are done together.
+    cuts: for each RoI its object's mask as `data.objects.cut` makes it, with a rim of one empty pixel. corners: (R, 4) the extent
+    it was cut at. boxes: (R, 4) in the same pixels. RoIs that share a tensor of `cuts` are done together.
     """
     targets = boxes.new_zeros((len(boxes), size, size), dtype=torch.int64)
-    places = boxes.float() - (corners[:, [0, 1, 0, 1]].floor() - 1)
+    places = boxes.float() - (corners[:, [0, 1, 0, 1]] - 1)
     rows_of: dict[int, list[int]] = {}
     for row, mask in enumerate(cuts):
         rows_of.setdefault(id(mask), []).append(row)

@@ -205,18 +205,13 @@ def tell(faults: np.ndarray, source: str) -> None:
 
 
 def recall(data: Data, tool: Callable[..., Tensor], cache: Cache, **arguments: Any) -> RegionScores:
-    """How well a tool's boxes cover the annotated objects of the pictures that have any; an empty score if none has."""
+    """How well a tool's boxes cover the annotated objects, but crowds and difficult ones; an empty score where there are none."""
     scores = RegionScores(data.classes, data=data.root.resolve().name, split=data.split)
     for index in track(range(len(data)), "recall", len(data)):
-        record, known = data.records[index], data.compact(index)
-        if known is not None:
-            truth, labels = known.boxes, known.labels
-        elif record.boxes is not None:
-            truth, labels = torch.tensor([box[:4] for box in record.boxes]), torch.tensor([box.label for box in record.boxes])
-        else:
-            continue
-        if len(labels):
-            scores.update(record.name, cache(tool, data.image(index), **arguments), truth, labels)
+        known = data.boxed(index)
+        if known is not None and not known.passed.all():
+            boxes, single = cache(tool, data.image(index), **arguments), torch.from_numpy(~known.passed)
+            scores.update(data.names[index], boxes, known.boxes[single], known.labels[single])
     return scores
 
 

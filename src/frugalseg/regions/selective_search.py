@@ -6,6 +6,7 @@ Shape letters: N initial regions, M = 2N − 1 all regions that ever exist, H W 
 from __future__ import annotations
 
 import heapq
+import math
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -13,10 +14,12 @@ import torch
 from skimage.color import rgb2hsv, rgb2lab
 from skimage.segmentation import felzenszwalb
 from torch import Tensor
+from torchvision.transforms.v2.functional import resize
 
 from frugalseg.regions.cache import cacheable
 
 COLOUR_BINS, TEXTURE_BINS, ORIENTATIONS = 25, 10, 8  # of each channel's histograms (sec. 3.2)
+LARGEST = 1_000_000  # pixels, twice what the authors' settings are made for; each takes 380 bytes
 MODES = {  # colour spaces, granularities k, measures of likeness; "fast" is the paper's (sec. 5.4)
     "single": (("hsv",), (100,), ("CTSF",)),
     "fast": (("hsv", "lab"), (50, 100), ("CTSF", "TSF")),
@@ -24,12 +27,13 @@ MODES = {  # colour spaces, granularities k, measures of likeness; "fast" is the
 }
 
 
-@cacheable("scikit-image", "numpy")
+@cacheable("scikit-image", "numpy", "torchvision", revision=2)
 def selective_search(image: Tensor, count: int = 2000, mode: str = "fast", seed: int = 0) -> Tensor:
     """Object proposals, boxes (P, 4) float32 xyxy in pixels, right and bottom exclusive, at most `count`, likeliest first.
 
-    image: (3, H, W) uint8 RGB. mode: "single", "fast" or "quality" of MODES: more colour spaces, granularities and measures find
-    more objects in more time. seed: of the order within one level of the hierarchies, which is random in the paper too.
+    image: (3, H, W) uint8 RGB; one of more than LARGEST pixels is searched shrunk to them. mode: "single", "fast" or "quality" of
+    MODES: more colour spaces, granularities and measures find more objects in more time. seed: of the order within one level of
+    the hierarchies, which is random in the paper too.
     Raises ValueError for another image, mode or count.
     """
     if image.ndim != 3 or image.shape[0] != 3 or image.dtype != torch.uint8 or image.numel() == 0:
@@ -37,7 +41,8 @@ def selective_search(image: Tensor, count: int = 2000, mode: str = "fast", seed:
     if mode not in MODES or count < 1:
         raise ValueError(f"selective_search: got mode={mode!r}, count={count}; expected one of {', '.join(MODES)}, and 1 or more")
     spaces, granularities, measures = MODES[mode]
-    pixels, chance = image.permute(1, 2, 0).numpy(force=True), np.random.default_rng(seed)
+    shrunk = fitted(image)
+    pixels, chance = shrunk.permute(1, 2, 0).numpy(force=True), np.random.default_rng(seed)
     boxes, priorities = [], []
     for space in spaces:
         coloured = SPACES[space](pixels)
@@ -49,7 +54,15 @@ def selective_search(image: Tensor, count: int = 2000, mode: str = "fast", seed:
                 boxes.append(own)
                 # The last merged, which is the whole image, has rank 1 (sec. 4.3).
                 priorities.append(chance.random(len(own)) * np.arange(len(own), 0, -1))
-    return torch.from_numpy(ranked(np.concatenate(boxes), np.concatenate(priorities), count))
+    found = torch.from_numpy(ranked(np.concatenate(boxes), np.concatenate(priorities), count))
+    return found * torch.tensor([image.shape[2] / shrunk.shape[2], image.shape[1] / shrunk.shape[1]]).repeat(2)
+
+
+def fitted(image: Tensor) -> Tensor:
+    """The image (3, H, W), shrunk if it has more than LARGEST pixels."""
+    factor = math.sqrt(LARGEST / (image.shape[1] * image.shape[2]))
+    size = [max(1, int(side * factor)) for side in image.shape[1:]]
+    return resize(image.as_subclass(Tensor), size, antialias=True) if factor < 1 else image
 
 
 def ranked(boxes: np.ndarray, priorities: np.ndarray, count: int) -> np.ndarray:
