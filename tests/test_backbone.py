@@ -12,9 +12,11 @@ import pytest
 import timm
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from torchvision import models
 from torchvision.transforms.v2 import functional as transforms
 
+from frugalseg.nets import resnet_ws
 from frugalseg.nets.backbone import Backbone, build
 from frugalseg.nets.heads import LargeFOV
 
@@ -52,12 +54,47 @@ def assert_equal(got: Tensor, expected: Tensor) -> None:
 
 
 @pytest.mark.parametrize("stride", [8, 16])
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [*NAMES, "resnet18_ws", "resnet50_ws", "resnet101_ws"])
 def test_map_is_the_picture_over_the_stride_rounded_up(name: str, stride: int) -> None:
     with torch.device("meta"):  # shapes without arithmetic
         net = build(name, stride)
         for height, width in ((32, 33), (97, 40), (321, 500)):
             assert net(torch.zeros(2, 3, height, width)).shape == (2, net.channels, ceil(height / stride), ceil(width / stride))
+
+
+@pytest.mark.parametrize("stride", [8, 16])
+def test_points_of_resnet_ws_lie_where_it_says(stride: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where all weights are alike and pools are means, what a point sees is symmetric about its middle."""
+
+    def mean(pool: resnet_ws.Pool, features: Tensor) -> Tensor:
+        return functional.avg_pool2d(features if pool.stride == 2 else functional.pad(features, (0, 1, 0, 1)), 2, pool.stride)
+
+    monkeypatch.setattr(resnet_ws.Pool, "forward", mean)
+    net = build("resnet18_ws", stride).double().eval()
+    for layer in (layer for layer in net.modules() if isinstance(layer, nn.Conv2d)):
+        nn.init.constant_(layer.weight, 1 / layer.weight[0].numel())
+    image = torch.full((1, 3, 1, 1024), 200.0, dtype=torch.float64).expand(1, 3, 48, 1024).clone().requires_grad_()
+    net(image)[0, :, 1, 512 // stride].sum().backward()
+    seen = image.grad.abs().sum((0, 1, 2))
+    assert float((seen * torch.arange(1024)).sum() / seen.sum()) == pytest.approx(512 + resnet_ws.SHIFT, abs=0.01)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnet50"])
+def test_resnet_ws_has_no_stride_in_its_stages_and_takes_torchvisions_weights_there(name: str, tmp_path: Path) -> None:
+    original = lively(models.get_model(name))
+    torch.save(original.state_dict(), tmp_path / "weights.pth")
+    with pytest.warns(UserWarning, match=r"no weights of its stem.*--frozen 0"):
+        net = build(f"{name}_ws", 8, weights=tmp_path / "weights.pth")
+    ours, theirs = net.body.state_dict(), original.state_dict()
+    assert {key for key in ours if not key.startswith("stem.")} == {key for key in theirs if key.startswith("layer")}
+    assert all(torch.equal(value, theirs[key]) for key, value in ours.items() if key.startswith("layer"))
+    strides = {key: layer.stride for key, layer in net.body.named_modules() if isinstance(layer, nn.Conv2d)}
+    assert [key for key, stride in strides.items() if stride != (1, 1)] == ["stem.conv1"]
+    dilations = {layer.dilation for layer in net.body.get_submodule("layer4").modules() if isinstance(layer, nn.Conv2d)}
+    assert (2, 2) in dilations
+    torch.save(build("tiny").body.state_dict(), tmp_path / "other.pth")
+    with pytest.raises(ValueError, match="expected at least 85%"):
+        build(f"{name}_ws", 8, weights=tmp_path / "other.pth")
 
 
 def test_vgg16_is_deeplab_large_fov() -> None:

@@ -153,6 +153,8 @@ def test_cams_of_known_tags_become_the_cue_of_pdsl_by_three_commands(tmp_path: P
         "2",
     ]
     heads = ["--width", "8", "--channels", "8", "--mask-channels", "8", "--frozen", "0"]
-    assert cli.main(["train", "pdsl", str(root), *small, *light, *heads, "--cue", str(masks)]) == 0
-    (note,) = recall(tmp_path / "pdsl" / "run")["extra_supervision"]
-    assert str(masks) in note
+    maps = str(tmp_path / "cam" / "run")
+    assert cli.main(["train", "pdsl", str(root), *small, *light, *heads, "--cue", str(masks), "--weights", maps]) == 0
+    weights, cue, before = recall(tmp_path / "pdsl" / "run")["extra_supervision"]
+    assert str(masks) in cue
+    assert (weights, before) == (f"backbone weights {maps}", f"{maps} learned from tags")

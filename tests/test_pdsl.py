@@ -19,7 +19,7 @@ from frugalseg.methods import pdsl
 from frugalseg.methods.pdsl import Assigned, Pseudo
 from frugalseg.recipes.pdsl import Config
 from frugalseg.regions import grabcut
-from frugalseg.training import train
+from frugalseg.training import tell_what_is_random, train
 from frugalseg.types import Sample
 
 BOXES = torch.tensor([[0.0, 0, 10, 10], [0, 0, 10, 8], [20, 20, 30, 30], [21, 20, 30, 30], [0, 0, 40, 40]])
@@ -40,6 +40,15 @@ def test_wsddn_scores_are_the_product_of_two_softmaxes_and_never_sum_past_one() 
     y = pdsl.image_scores(certain)
     assert 0 < float(y.min()) <= float(y.max()) < 1
     assert torch.isfinite(pdsl.tag_loss(y, torch.tensor([0.0, 1.0])))
+
+
+def test_a_single_class_learns_from_its_tag() -> None:
+    for tag, sign in ((1.0, 1), (0.0, -1)):
+        what, where = torch.zeros(4, 1, requires_grad=True), torch.randn(4, 1)
+        before = pdsl.image_scores(pdsl.wsddn_scores(what, where))
+        pdsl.tag_loss(before, torch.tensor([tag])).backward()
+        after = pdsl.image_scores(pdsl.wsddn_scores(what.detach() - what.grad, where))
+        assert float(sign * (after - before).detach()) > 0.01
 
 
 def test_the_tag_loss_is_binary_cross_entropy_over_known_tags() -> None:
@@ -199,6 +208,28 @@ def item(tags: tuple[float, ...] = (1.0, 0.0, 1.0), boxes: torch.Tensor = BOXES,
 def fitted(data: Data, out: Path, **settings: Any) -> dict[str, torch.Tensor]:
     own = {name: getattr(TINY, name) for name in TINY.__dataclass_fields__} | ENGINE | {"out": str(out)} | settings
     return train("pdsl", data, **own).network.state_dict()
+
+
+def test_where_class_specific_masks_show_nothing_the_agnostic_one_stands_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, size = network(threshold=0.5), (3, 2, pdsl.MASK_SIZE, pdsl.MASK_SIZE)
+    logits = torch.randn(size, generator=torch.Generator().manual_seed(0))
+    logits[1:, 0], logits[1:, 1, :, :4] = -1.0, 3.0
+    monkeypatch.setattr(model, "masks", lambda *_: logits)
+    view = pdsl.View(torch.zeros(1, 8, 3, 3), (40, 40), False, torch.ones(4))
+    for views in ([view], [view, view._replace(flip=True)]):
+        found = model.foreground(views, BOXES[:2], torch.tensor([1, 2]), (40, 40))
+        means = [(own + (own.flip(-1) if len(views) == 2 else own)) / 2 for own in (logits[0], logits[1:].mean(0))]
+        torch.testing.assert_close(found, torch.stack([means[0][0], means[1][1]]).sigmoid())
+    assert model.foreground([view], BOXES[:0], torch.zeros(0, dtype=torch.long), (40, 40)).shape == (0, *size[2:])
+
+
+def test_layers_frozen_at_random_numbers_are_told(recwarn: pytest.WarningsRecorder) -> None:
+    with pytest.warns(UserWarning, match="first 3 blocks of tiny are frozen at random numbers"):
+        tell_what_is_random(replace(TINY, frozen=3), dry=False)
+    recwarn.clear()
+    for recipe, dry in ((TINY, False), (replace(TINY, frozen=3, weights="a file"), False), (replace(TINY, frozen=3), True)):
+        tell_what_is_random(recipe, dry)
+    assert not recwarn
 
 
 def test_two_pictures_in_a_batch_cost_the_mean_of_each_alone() -> None:

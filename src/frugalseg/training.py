@@ -118,6 +118,7 @@ def fit(method: Method, data: str | Path | Data, settings: Mapping[str, Any], fo
     folder = folder or run_folder(method, data, described)
     run = Run(folder, runtime, dry=settings["dry_run"])
     tell_what_is_missing(chosen, recipe.needs)
+    tell_what_is_random(recipe, settings["dry_run"])
     if run.main:
         config.save(folder / "config.yaml", described)
         remember(folder, **_facts(chosen, recipe, settings["masks_from"]))
@@ -141,6 +142,16 @@ def tell_what_is_missing(data: Data, needs: frozenset[str]) -> None:
             warnings.warn(
                 f"no picture of the training is tagged with {len(unseen)} of {len(seen)} classes ({few}): {reason}", stacklevel=3
             )
+
+
+def tell_what_is_random(recipe: Any, dry: bool) -> None:
+    """Warn of layers that stay at random numbers for good."""
+    if getattr(recipe, "frozen", 0) and not getattr(recipe, "weights", "") and not dry:
+        warnings.warn(
+            f"the first {recipe.frozen} blocks of {recipe.backbone} are frozen at random numbers; give --weights imagenet, a "
+            "file or a run, or --frozen 0",
+            stacklevel=3,
+        )
 
 
 def without_download(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -188,7 +199,7 @@ def _facts(data: Data, recipe: Any, masks_from: str) -> dict[str, Any]:
         "images": len(data),
         "classes": list(data.classes),
         "labels": sorted(recipe.needs - {"image"}),
-        "extra_supervision": [*recipe.extra_supervision, *_origin(masks_from)],
+        "extra_supervision": [*recipe.extra_supervision, *_before(getattr(recipe, "weights", None)), *_origin(masks_from)],
         "fingerprint": data.fingerprint,
         "problems": [str(problem) for problem in data.problems],
         "machine": f"{platform.system()} {platform.machine()}, {device}",
@@ -196,14 +207,25 @@ def _facts(data: Data, recipe: Any, masks_from: str) -> dict[str, Any]:
     }
 
 
+def _before(weights: str | None) -> list[str]:
+    """What a run learned from whose weights, a folder or a file in it, are begun with."""
+    path = Path(weights or "")
+    known = recall(path if path.is_dir() else path.parent.parent) if weights else {}
+    return [f"{weights} learned from {_learned_from(known)}"] if known else []
+
+
 def _origin(run: str) -> list[str]:
     """Where masks come from that nobody drew, and what their maker learned from."""
     if not run:
         return []
-    known = recall(Path(run))
+    return [f"no masks by hand: they are predicted by {run}, learned from {_learned_from(recall(Path(run)))}"]
+
+
+def _learned_from(known: Mapping[str, Any]) -> str:
+    """The labels in the facts of a run, and what else was put in."""
     labels = ", ".join(known.get("labels", [])) or "labels it does not tell"
     others = "; ".join(known.get("extra_supervision", []))
-    return [f"no masks by hand: they are predicted by {run}, learned from {labels}" + (f" ({others})" if others else "")]
+    return labels + (f" ({others})" if others else "")
 
 
 def remember(folder: Path, **facts: Any) -> None:

@@ -45,8 +45,12 @@ Item = dict[str, Any]
 
 
 def wsddn_scores(classes: Tensor, places: Tensor) -> Tensor:
-    """S⁰ = σ(C) ⊙ σ(Dᵀ)ᵀ, (P, K): softmax over classes times softmax over the proposals of the picture; both logits (P, K)."""
-    return classes.float().softmax(1) * places.float().softmax(0)
+    """S⁰ = σ(C) ⊙ σ(Dᵀ)ᵀ, (P, K): softmax over classes times softmax over the proposals of the picture; both logits (P, K).
+
+    The softmax of a single class is 1 whatever is shown, so that no tag could be learned: its sigmoid stands in.
+    """
+    what = classes.float()
+    return (what.sigmoid() if what.shape[1] == 1 else what.softmax(1)) * places.float().softmax(0)
 
 
 def image_scores(scores: Tensor) -> Tensor:
@@ -445,13 +449,18 @@ class PDSL(nn.Module):
         return scores, moved.view(*scores.shape, 4)
 
     def foreground(self, views: Sequence[View], boxes: Tensor, labels: Tensor, own: tuple[int, int]) -> Tensor:
-        """Probabilities (R, S, S) of the masks in boxes (R, 4): the mean logit over class-specific heads and views."""
-        total = boxes.new_zeros(len(boxes), MASK_SIZE, MASK_SIZE)
+        """Probabilities (R, S, S) of the masks in boxes (R, 4): the mean logit over class-specific heads and views.
+
+        M⁰'s where these show nothing: correlation pulls the masks of a doubtful object below the threshold everywhere.
+        """
+        totals = boxes.new_zeros(2, len(boxes), MASK_SIZE, MASK_SIZE)
         for view in views if len(boxes) else ():
-            logits = self.masks(view.maps, view.there(boxes), labels).float()
-            mean = logits[1:].mean(0) if len(logits) > 1 else logits[0]
-            total = total + (mean.flip(-1) if view.flip else mean) / len(views)
-        return total.sigmoid()
+            agnostic, *specific = self.masks(view.maps, view.there(boxes), labels).float()
+            both = torch.stack([agnostic, torch.stack(specific or [agnostic]).mean(0)])
+            totals += (both.flip(-1) if view.flip else both) / len(views)
+        agnostic, mean = totals.sigmoid()
+        shown = (mean >= self.config.threshold).flatten(1).any(1)
+        return torch.where(shown[:, None, None], mean, agnostic)
 
 
 class View(NamedTuple):

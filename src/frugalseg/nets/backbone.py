@@ -8,6 +8,7 @@ the strided network's features, and what lies between them. Shape letters: B bat
 from __future__ import annotations
 
 import difflib
+import warnings
 from collections.abc import Callable, Sequence
 from itertools import accumulate, pairwise
 from pathlib import Path
@@ -31,6 +32,7 @@ NORMALIZE = {  # mean and deviation of red, green, blue in 0..255
     "caffe": ((122.675, 116.669, 104.008), (1.0, 1.0, 1.0)),  # DeepLab's VGG-16; it also wants blue, green, red
 }
 STRIDES = (8, 16, 32)
+STAGES = 0.85  # share of a ResNet-WS's tensors that are in its stages, where torchvision's weights fit
 _OFFLINE = "Without a network: fetch the file elsewhere and type weights=FILE, or leave weights out to start from random numbers"
 
 
@@ -243,7 +245,11 @@ def _sequence(name: str, output_stride: int, weights: str | Path | None, normali
     if weights is not None:
         file = _file(name, weights)
         head = _head(file, normalize)
-        backbone.report = load_weights(body, file, prefixes={head: ""} if head else None)
+        least = STAGES if name.endswith("_ws") else 1.0
+        backbone.report = load_weights(body, file, prefixes={head: ""} if head else None, least=least)
+        if backbone.report.missing:
+            begins = "has no weights of its stem, which begins at random numbers; --frozen 0 --freeze-norm false lets it learn"
+            warnings.warn(f"weights: {file} {begins}", stacklevel=4)
     return backbone
 
 
