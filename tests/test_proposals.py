@@ -353,7 +353,7 @@ def test_mat_files_count_from_1_even_where_no_box_touches_the_edge(tmp_path: Pat
 def test_pickles_of_detectron(names: str, protocol: int, tmp_path: Path) -> None:
     path = tmp_path / "boxes.pkl"
     numbers = [np.int64(2007000033), 5]
-    path.write_bytes(pickle.dumps({"boxes": [XYXY, XYXY[1:]], "scores": [np.ones(2)], names: numbers}, protocol))
+    path.write_bytes(pickle.dumps({"boxes": [XYXY, XYXY[1:]], "scores": [np.ones(2), np.ones(1)], names: numbers}, protocol))
     boxes = BoxFiles(path)
     assert np.array_equal(boxes("2007_000033"), XYXY)
     assert np.array_equal(boxes("000005"), XYXY[1:])
@@ -438,5 +438,5 @@ def test_other_endings_are_refused(tmp_path: Path) -> None:
 
 
 def test_names_are_found_however_deep_matlab_wraps_them() -> None:
-    assert boxfiles._name(np.array([[np.array(["JPEGImages/000005.jpg"])]], object)) == "000005"
+    assert boxfiles._name(np.array([[np.array(["JPEGImages/000005.jpg"])]], object)) == "JPEGImages/000005"
     assert boxfiles._name(np.array([[7]])) == "7"
