@@ -260,9 +260,10 @@ def test_pdsl_cells_run_through(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     labels = {file["cell"]["variant"]: file["labels"] for file in found.values()}
     assert [labels.pop(name) for name in ("retrain", "masks")] == [["instances"]] * 2
     assert [*labels.values()] == [["tags"]] * 3
-    begun, taught = found["pdsl/toys/retrain-seed0"]["extra_supervision"]
+    begun, before, taught = found["pdsl/toys/retrain-seed0"]["extra_supervision"]
     assert begun == "backbone weights runs/bench/cam/toys/cam-seed0"
-    assert "learned from tags" in taught
+    assert before == "runs/bench/cam/toys/cam-seed0 learned from tags"
+    assert "learned from tags (backbone weights runs/bench/cam/toys/cam-seed0; runs/bench/cam/toys/cam-seed0 learned" in taught
     page = tables.page((plan,), found, {})
     assert all(f"\n| {name} | " in page for name in (*rows, "baseline: the whole picture as one object of each class"))
     assert "| CorLoc % | 95 % interval | seeds |" in page

@@ -17,7 +17,7 @@ from PIL import Image
 import frugalseg
 from frugalseg import cli, config
 from frugalseg.config import UsageError
-from frugalseg.data.images import BadImage
+from frugalseg.data.images import MAX_PIXELS, BadImage
 from frugalseg.export import png
 from frugalseg.methods import METHODS
 from frugalseg.training import kinds
@@ -253,6 +253,23 @@ def test_prediction_of_nothing_but_broken_files_is_status_1(work: Path) -> None:
     assert run("predict", str(trained(work)), "broken.png", "--quiet") == 1
 
 
+def test_prediction_takes_larger_pictures_when_told(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = str(trained(work))
+    assert config.resolve([cli.Predict], {})["max_pixels"] == MAX_PIXELS
+    assert run("predict", folder, "data/images", "--quiet", "--max-pixels", "1279") == 1
+    assert "40 x 32 pixels, the limit is 1,279; shrink it or raise max_pixels (predict --max-pixels)" in capsys.readouterr().out
+    for more in ([], ["--tags", "given"]):
+        assert run("predict", folder, "data", "--quiet", "--max-pixels", "1280", *more) == 0
+        assert "8 pictures predicted" in capsys.readouterr().out
+    assert run("predict", folder, "data", "--quiet", "--max-pixels", "1279", "--tags", "given") == 1
+
+
+def test_the_overlay_of_a_picture_too_long_for_jpeg_is_a_png(work: Path) -> None:
+    Image.new("RGB", (65_501, 2)).save(work / "long.png")
+    assert run("predict", str(trained(work)), "long.png", "--quiet") == 0
+    assert [path.name for path in (work / "predictions" / "overlays").iterdir()] == ["long.png"]
+
+
 def test_prediction_of_an_empty_folder_says_so_and_writes_nothing(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (work / "empty").mkdir()
     assert run("predict", str(trained(work)), "empty") == 1
@@ -330,5 +347,5 @@ def test_masks_of_wild_names_stay_in_their_folder(tmp_path: Path) -> None:
         png.inside(tmp_path / "a", "../b", ".png")
     png.write(png.inside(tmp_path, "x/y", ".png"), np.arange(256).reshape(16, 16))
     assert np.array_equal(np.asarray(Image.open(tmp_path / "x" / "y.png")), np.arange(256).reshape(16, 16))
-    with pytest.raises(ValueError, match=r"expected \(H, W\) of 0\.\.65535"):
-        png.write(tmp_path / "z.png", np.full((2, 2), 65536))
+    with pytest.raises(ValueError, match=r"expected \(H, W\) of 0\.\."):
+        png.write(tmp_path / "z.png", np.full((2, 2), -1))

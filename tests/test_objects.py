@@ -6,6 +6,7 @@ import contextlib
 import io
 import json
 import sys
+import tracemalloc
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,6 +23,7 @@ from torch import nn
 
 from frugalseg import draw, report, rle
 from frugalseg.data import DataError, read, shapes
+from frugalseg.data.images import load_mask
 from frugalseg.evaluation import evaluate
 from frugalseg.export import folder, png
 from frugalseg.methods import OBJECTS, Method
@@ -29,7 +31,7 @@ from frugalseg.metrics.corloc import CorLoc
 from frugalseg.metrics.instances import COCO, InstanceScores
 from frugalseg.metrics.panoptic import PanopticScores
 from frugalseg.predictor import Predictor
-from frugalseg.types import CompactInstances, Prediction, Sample
+from frugalseg.types import IGNORE, CompactInstances, Prediction, Sample
 
 
 class Oracle(nn.Module):
@@ -170,6 +172,24 @@ def test_predictions_into_a_folder_are_a_data_set_again(predictor: Predictor, pi
     assert again.compact(place).rles == first.instances.rles
 
 
+def test_what_was_predicted_before_a_failure_is_kept(
+    predictor: Predictor, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, calls = read(pictures, "Segmentation/val"), []
+
+    def full(path: Path, picture: np.ndarray) -> None:
+        calls.append(path)
+        if len(calls) == 3:
+            raise MemoryError
+
+    monkeypatch.setattr(draw, "save", full)
+    with pytest.raises(MemoryError):
+        folder.write(predictor, [data], tmp_path, quiet=True)
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert {entry["image_id"] for entry in results} == {1, 2, 3}
+    assert len(json.loads((tmp_path / "instances.json").read_text())["annotations"]) == len(results)
+
+
 # -- drawing --
 
 
@@ -197,12 +217,77 @@ def test_objects_are_tinted_and_nothing_else_is() -> None:
     assert draw.objects(image, found, side=240).shape == (180, 240, 3)
 
 
+def edges(ids: np.ndarray) -> np.ndarray:
+    padded = np.pad(ids, 1, mode="edge")
+    around = [padded[1:-1, 2:], padded[1:-1, :-2], padded[2:, 1:-1], padded[:-2, 1:-1]]
+    return np.logical_or.reduce([ids != other for other in around]) & (ids != 0)
+
+
+def painted_at_once(picture: np.ndarray, ids: np.ndarray, alpha: float) -> np.ndarray:
+    """`draw.paint` of the whole picture in floats."""
+    colours = png.palette()
+    colours[IGNORE] = 160
+    tint, strength = colours[ids].astype(np.float32), np.where(ids[..., None] == 0, 0.0, alpha)
+    edge = edges(ids)[..., None] & (ids[..., None] != IGNORE)
+    return np.where(edge, tint, picture * (1 - strength) + tint * strength).astype(np.uint8)
+
+
+def objects_at_once(picture: np.ndarray, ids: np.ndarray, alpha: float) -> np.ndarray:
+    """`draw.objects` of the whole picture in floats."""
+    hues = np.arange(int(ids.max(initial=0)) + 1) * 0.618034 % 1 * 6
+    colours = 255 * np.clip(np.abs((hues[:, None] + [0, 4, 2]) % 6 - 3) - 1, 0.15, 1)
+    tint, edge = colours[ids].astype(np.float32), edges(ids)[..., None]
+    return np.where(edge, tint, np.where(ids[..., None] > 0, picture * (1 - alpha) + tint * alpha, picture)).astype(np.uint8)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_bands_are_drawn_as_the_whole_picture_would_be(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    random = np.random.default_rng(seed)
+    size, alpha = tuple(random.integers(1, 60, 2).tolist()), random.choice([0.3, 0.5, 0.75])
+    monkeypatch.setattr(draw, "BAND", int(random.integers(1, 400)))
+    image = random.integers(0, 256, (3, *size), dtype=np.uint8)
+    picture = image.transpose(1, 2, 0)
+    ids = np.kron(random.choice([0, 1, 2, 20, IGNORE], (20, 20)), np.ones((3, 3), np.uint8))[: size[0], : size[1]]
+    assert np.array_equal(draw.paint(picture, ids, alpha=alpha), painted_at_once(picture, ids, alpha))
+    codes = [rle.encode(random.random(size) < share) for share in random.random(12) * 0.3]
+    found = CompactInstances(torch.zeros(12, 4), torch.ones(12, dtype=torch.int64), torch.from_numpy(random.random(12)), codes)
+    times = max(1, 90 // max(size))
+    numbers, large = (part.repeat(times, 0).repeat(times, 1) for part in (draw.object_map(found, size, 0.2), picture))
+    drawn = draw.objects(torch.from_numpy(image), found, alpha=alpha, least=0.2, side=90)
+    assert np.array_equal(drawn, objects_at_once(large, numbers, alpha))
+    assert np.array_equal(image.transpose(1, 2, 0), picture)
+
+
+def test_drawing_takes_few_bytes_a_pixel() -> None:
+    size = (1500, 1600)
+    mask = np.zeros(size, bool)
+    mask[100:1400, 200:1500] = True
+    found = CompactInstances(torch.zeros(1, 4), torch.tensor([1]), torch.tensor([0.9]), [rle.encode(mask)])
+    image, ids = torch.full((3, *size), 100, dtype=torch.uint8), torch.from_numpy(mask).to(torch.uint8)
+    for shown in (Prediction("a", size, ("cat",), None, None, found), Prediction("a", size, ("cat",), None, ids)):
+        tracemalloc.start()
+        draw.overlay(image, shown)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert peak < 15 * mask.size
+
+
 def test_many_objects_take_16_bits(tmp_path: Path) -> None:
     ids = np.arange(300).reshape(15, 20)
     png.write(tmp_path / "a.png", ids)
     assert np.array_equal(np.asarray(Image.open(tmp_path / "a.png")), ids)
-    with pytest.raises(ValueError, match=r"expected \(H, W\) of 0..65535"):
-        png.write(tmp_path / "a.png", ids * 1000)
+
+
+def test_more_objects_than_a_png_holds_take_32_bits(tmp_path: Path) -> None:
+    ids = np.arange(300).reshape(15, 20) * 1000
+    png.write(tmp_path / "a.png", ids)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.tif"]
+    with Image.open(tmp_path / "a.tif") as image:
+        assert np.array_equal(np.asarray(image), ids)
+        assert image.info["compression"] == "tiff_adobe_deflate"
+    assert np.array_equal(load_mask(tmp_path / "a.tif").numpy(), ids)
+    with pytest.raises(ValueError, match=r"expected \(H, W\) of 0..2147483647"):
+        png.write(tmp_path / "a.png", ids * 10_000)
 
 
 def test_the_report_shows_the_values(predictor: Predictor, pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from itertools import pairwise
 
 import numpy as np
@@ -92,6 +93,98 @@ def test_objects_of_different_classes_stay_apart_and_an_empty_picture_stays_empt
     image = torch.zeros(3, 20, 35, dtype=torch.uint8)
     image[:, 5:15, 5:30] = 100
     assert sorted(tiling.predict(undecided, Sample("a", image), 20, 5).instances.labels.tolist()) == [1, 2]
+
+
+SIZE = (40, 60)
+PAIR = [tiling.Tile(0, 0, 40, 35), tiling.Tile(0, 25, 40, 60)]
+
+
+def rectangle(top: int, left: int, bottom: int, right: int, size: tuple[int, int] = SIZE) -> np.ndarray:
+    mask = np.zeros(size, bool)
+    mask[top:bottom, left:right] = True
+    return mask
+
+
+def seen(masks: list[np.ndarray], scores: list[float], tile: tiling.Tile) -> CompactInstances:
+    """Objects of class 1, given by their masks in the picture, as one tile has them."""
+    codes = [rle.encode(mask[tile.top : tile.bottom, tile.left : tile.right]) for mask in masks]
+    boxes, labels = torch.from_numpy(rle.boxes(codes)), torch.ones(len(codes), dtype=torch.int64)
+    return tiling.moved(CompactInstances(boxes, labels, torch.tensor(scores), codes), tile, masks[0].shape)
+
+
+def joined(*parts: tuple[list[np.ndarray], list[float]]) -> list[tuple[float, int]]:
+    """Score and pixels of what becomes of the objects of PAIR."""
+    whole = tiling.merged([seen(*part, tile) for part, tile in zip(parts, PAIR, strict=True)], PAIR, SIZE)
+    return [(round(score, 3), area) for score, area in zip(whole.scores.tolist(), rle.areas(whole.rles).tolist(), strict=True)]
+
+
+def test_an_improbable_mask_does_not_make_a_sure_object_larger() -> None:
+    sure, junk, rest = rectangle(10, 15, 20, 35), rectangle(9, 25, 20, 60), rectangle(10, 25, 20, 42)
+    assert joined(([sure], [0.95]), ([junk], [0.01])) == [(0.95, 200), (0.01, 385)]
+    assert joined(([sure], [0.95]), ([junk, rest], [0.01, 0.6])) == [(0.95, 270), (0.01, 385)]
+    assert joined(([sure], [0.02]), ([junk], [0.01])) == [(0.02, 100 + 385)], "two that are alike are one"
+
+
+def test_an_object_has_one_partner_in_a_tile_the_surest() -> None:
+    sure, exact, rough = rectangle(10, 15, 20, 35), rectangle(10, 25, 20, 40), rectangle(10, 25, 22, 44)
+    assert joined(([sure], [0.9]), ([exact, rough], [0.5, 0.8])) == [(0.9, 100 + 12 * 19), (0.5, 150)]
+    assert joined(([sure], [0.9]), ([rough, exact], [0.8, 0.8])) == [(0.9, 250), (0.8, 12 * 19)], "then what agrees best"
+    assert joined(([rough, sure], [0.7, 0.6]), ([exact], [0.9])) == [(0.9, 12 * 10 + 50), (0.6, 200)]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_order_of_tiles_and_objects_does_not_matter(seed: int) -> None:
+    random = np.random.default_rng(seed)
+    cut = tiling.tiles((60, 60), 24, 8)
+    corners = [(*random.integers(0, 56, 2), *random.integers(4, 20, 2)) for _ in range(40)]
+    masks = [rectangle(top, left, top + height, left + width, (60, 60)) for top, left, height, width in corners]
+    scores = random.random((len(cut), len(masks)))
+    there = [[mask[tile.top : tile.bottom, tile.left : tile.right].any() for mask in masks] for tile in cut]
+
+    def outcome(tiles: np.ndarray, order: np.ndarray) -> list[tuple[float, bytes]]:
+        listed = [[number for number in order if there[place][number]] for place in tiles]
+        parts = [
+            seen([masks[number] for number in numbers], scores[place, numbers].tolist(), cut[place])
+            for place, numbers in zip(tiles, listed, strict=True)
+        ]
+        whole = tiling.merged(parts, [cut[place] for place in tiles], (60, 60))
+        return sorted(zip(whole.scores.tolist(), (code["counts"] for code in whole.rles), strict=True))
+
+    expected = outcome(np.arange(len(cut)), np.arange(len(masks)))
+    assert len(expected) < sum(map(sum, there))
+    assert outcome(random.permutation(len(cut)), random.permutation(len(masks))) == expected
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_ragged_masks_are_moved_and_united_as_pixels_would_be(seed: int) -> None:
+    random = np.random.default_rng(seed)
+    mask = random.random(SIZE) < random.choice([0.5, 0.9, 1.0])
+    some = [mask & (random.random(SIZE) < 0.9) for _ in PAIR]
+    parts = [seen([one], [0.9], tile) for one, tile in zip(some, PAIR, strict=True)]
+    expected = [np.zeros(SIZE, bool), np.zeros(SIZE, bool)]
+    for one, tile, part, place in zip(some, PAIR, parts, expected, strict=True):
+        place[:, tile.left : tile.right] = one[:, tile.left : tile.right]
+        assert part.rles == [rle.encode(place)]
+    assert tiling.merged(parts, PAIR, SIZE).rles == [rle.encode(expected[0] | expected[1])]
+
+
+def test_joining_takes_the_time_of_the_objects_not_of_the_picture() -> None:
+    size = (20_000, 20_000)
+    cut = [tiling.Tile(0, 0, 1000, 1000), tiling.Tile(0, 900, 1000, 1900)]
+    codes = [rle.encode(np.ones((50, 80), bool), top, left, size) for top in (100, 300) for left in (100, 910, 1500)]
+    objects = CompactInstances(torch.from_numpy(rle.boxes(codes)), torch.ones(6, dtype=torch.int64), torch.ones(6), codes)
+    begin = time.process_time()
+    assert len(tiling.merged([objects, objects], cut, size)) == 10
+    assert time.process_time() - begin < 1
+
+
+def test_tiles_have_the_tags_of_their_picture() -> None:
+    def told(sample: Sample) -> Prediction:
+        assert sample.tags.tolist() == [1, 0]
+        return components(sample)
+
+    sample = Sample("a", scene(0), torch.tensor([1.0, 0.0]))
+    assert len(tiling.predict(told, sample, 40, 12).instances) == len(components(sample).instances)
 
 
 def test_a_model_of_class_masks_is_refused() -> None:

@@ -119,6 +119,7 @@ class Predict:
         split: the list of pictures of such data sets; empty takes all.
         tile: side of the squares, in pixels, in which larger pictures are searched for objects; 0 takes them whole.
         overlap: pixels that neighbouring squares share; 0 takes a quarter of the side.
+        max_pixels: pictures of more pixels, height times width, are skipped.
         proposals: other boxes than in training, for models that take some: selective_search, grid, random, a file or folder.
         quiet: say nothing of the progress.
     """
@@ -130,6 +131,7 @@ class Predict:
     split: str = ""
     tile: int = 0
     overlap: int = 0
+    max_pixels: int = 100_000_000
     proposals: str = ""
     quiet: bool = False
 
@@ -350,8 +352,9 @@ def predict(words: list[str], given: dict[str, Any]) -> int:
 
     options = config.resolve([Predict], given)
     split, predictor = options.pop("split"), load(words[0], proposals=options.pop("proposals"))
-    sets = options["tags"] == "given" or split
-    pictures: list[Any] = [read(place, split=split or None) for place in words[1:]] if sets else words[1:]
+    pictures: list[Any] = words[1:]
+    if options["tags"] == "given" or split:
+        pictures = [read(place, split=split or None, max_pixels=options["max_pixels"]) for place in pictures]
     return tell(*folder.write(predictor, pictures, **options), options["out"], "predicted")
 
 

@@ -19,6 +19,7 @@ Pixels = Tensor | np.ndarray
 GAP = 8  # pixels between the pictures of a sheet
 SIDE = 384  # to which small pictures are enlarged for a sheet
 TITLE = 22  # pixels of a sheet's head line
+BAND = 1 << 18  # pixels tinted at once: tinting is done in floats, which for a whole picture would be gigabytes
 
 
 def overlay(image: Pixels, prediction: Prediction, *, alpha: float = 0.5, legend: bool = True, least: float = 0.5) -> np.ndarray:
@@ -28,10 +29,10 @@ def overlay(image: Pixels, prediction: Prediction, *, alpha: float = 0.5, legend
     image: (3, H, W) uint8 RGB. alpha: strength of the tint. legend: name the classes that occur in the corner.
     least: the score from which an object is drawn.
     """
-    picture = _pixels(image)
+    classes = prediction.classes if legend else ()
     if prediction.semantic is not None:
-        return paint(picture, prediction.semantic, prediction.classes if legend else (), alpha=alpha)
-    return objects(image, prediction.instances, prediction.classes if legend else (), alpha=alpha, least=least)
+        return paint(image, prediction.semantic, classes, alpha=alpha)
+    return objects(image, prediction.instances, classes, alpha=alpha, least=least)
 
 
 def paint(image: Pixels, semantic: Pixels, classes: Sequence[str] = (), *, alpha: float = 0.5) -> np.ndarray:
@@ -39,14 +40,11 @@ def paint(image: Pixels, semantic: Pixels, classes: Sequence[str] = (), *, alpha
     picture, ids = _pixels(image), np.asarray(semantic)
     if picture.shape[:2] != ids.shape:
         raise ValueError(f"got a mask of {ids.shape} for an image of {picture.shape[:2]}; they must have one size")
-    colours = palette()
+    colours = palette().astype(np.float64)
     colours[IGNORE] = 160
-    tint = colours[ids].astype(np.float32)
-    strength = np.where(ids[..., None] == 0, 0.0, alpha)
-    edge = _edges(ids)[..., None] & (ids[..., None] != IGNORE)
-    mixed = np.where(edge, tint, picture * (1 - strength) + tint * strength).astype(np.uint8)
+    _tint(picture, ids, colours, alpha, plain=IGNORE)
     present = [int(value) for value in np.unique(ids) if 0 < value <= len(classes)]
-    return _legend(mixed, [(classes[value - 1], tuple(int(part) for part in colours[value])) for value in present])
+    return _legend(picture, [(classes[value - 1], tuple(int(part) for part in colours[value])) for value in present])
 
 
 def objects(
@@ -63,16 +61,15 @@ def objects(
     classes: names to write. least: the score from which an object is drawn. side: enlarge small pictures to this, see `enlarge`.
     """
     picture = _pixels(image)
-    shown = None if found is None else sure(found, least)
-    ids = object_map(shown, (picture.shape[0], picture.shape[1]))
-    times = max(1, side // max(picture.shape[:2]))
-    picture, ids = picture.repeat(times, 0).repeat(times, 1), ids.repeat(times, 0).repeat(times, 1)
+    if found is None:
+        return enlarge(picture, side)
+    (height, width), shown = picture.shape[:2], sure(found, least)
     # The golden ratio keeps neighbours in the ranking, which are many, apart on the circle of hues.
-    hues = np.arange(int(ids.max(initial=0)) + 1) * 0.618034 % 1 * 6
+    hues = np.arange(len(shown) + 1) * 0.618034 % 1 * 6
     colours = 255 * np.clip(np.abs((hues[:, None] + [0, 4, 2]) % 6 - 3) - 1, 0.15, 1)
-    tint, edge = colours[ids].astype(np.float32), _edges(ids)[..., None]
-    mixed = np.where(edge, tint, np.where(ids[..., None] > 0, picture * (1 - alpha) + tint * alpha, picture)).astype(np.uint8)
-    return mixed if shown is None or not classes else _captions(mixed, shown, classes, times)
+    picture = enlarge(picture, side)
+    _tint(picture, enlarge(object_map(shown, (height, width)), side), colours.astype(np.float32), alpha)
+    return _captions(picture, shown, classes, len(picture) // height) if classes else picture
 
 
 def sure(found: CompactInstances, least: float) -> CompactInstances:
@@ -104,8 +101,21 @@ def _captions(picture: np.ndarray, found: CompactInstances, classes: Sequence[st
 def _pixels(image: Pixels) -> np.ndarray:
     """(H, W, 3) uint8, a copy, from either order of axes."""
     pixels = image.numpy(force=True) if isinstance(image, Tensor) else image
-    pixels = pixels.astype(np.uint8)
-    return pixels.transpose(1, 2, 0) if pixels.shape[0] == 3 and pixels.shape[2] != 3 else pixels
+    turned = pixels.shape[0] == 3 and pixels.shape[2] != 3
+    return np.array(pixels.transpose(1, 2, 0) if turned else pixels, np.uint8, order="C")
+
+
+def _tint(picture: np.ndarray, ids: np.ndarray, colours: np.ndarray, alpha: float, plain: int = 0) -> None:
+    """Mix the colours (N, 3) of ids (H, W) into a picture (H, W, 3), in place, and outline all ids but 0 and `plain`."""
+    solid, mixed = colours.astype(np.uint8), colours * alpha
+    step = max(1, BAND // ids.shape[1])
+    for top in range(0, len(ids), step):
+        above = max(0, top - 1)
+        part, own = picture[top : top + step], ids[top : top + step]
+        edge = _edges(ids[above : top + step + 1])[top - above :][: len(own)] & (own != plain)
+        inside = (own != 0) & ~edge
+        part[inside] = part[inside] * (1 - alpha) + mixed[own[inside]]
+        part[edge] = solid[own[edge]]
 
 
 def _edges(ids: np.ndarray) -> np.ndarray:
@@ -137,19 +147,16 @@ def _legend(picture: np.ndarray, entries: Sequence[tuple[str, tuple[int, ...]]])
 
 def enlarge(picture: np.ndarray, side: int) -> np.ndarray:
     """Repeat the pixels of a small picture a whole number of times, as far as its longer side stays within `side`."""
-    times = max(1, side // max(picture.shape[:2]))
-    return picture.repeat(times, 0).repeat(times, 1)
+    times = side // max(picture.shape[:2])
+    return picture if times < 2 else picture.repeat(times, 0).repeat(times, 1)
 
 
 def row(image: Pixels, truth: Pixels | None, predicted: Pixels, classes: Sequence[str], side: int = 384) -> dict[str, np.ndarray]:
     """Image, truth and prediction, by title, small ones enlarged so that the legend has room."""
-    pixels = _pixels(image)
-    times = max(1, side // max(pixels.shape[:2]))
-    shown = {"image": enlarge(pixels, side)}
+    shown = {"image": enlarge(_pixels(image), side)}
     for title, mask in (("truth", truth), ("prediction", predicted)):
         if mask is not None:
-            ids = np.asarray(mask).repeat(times, 0).repeat(times, 1)
-            shown[title] = paint(shown["image"], ids, classes)
+            shown[title] = paint(shown["image"], enlarge(np.asarray(mask), side), classes)
     return shown
 
 

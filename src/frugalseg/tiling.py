@@ -1,7 +1,8 @@
 """Large pictures in overlapping tiles: each tile is predicted on its own, and objects that lie in several become one again.
 
-Two objects of one class from two tiles are the same if their masks agree where both tiles look; then their masks are united and
-the higher score counts. So an object larger than the overlap, even one that crosses many tiles, is put together from its parts.
+Two objects of one class from two tiles are the same if their masks agree where both tiles look, the better the more their scores
+differ; each has at most one partner in another tile, and the surest pairs are found first. Then their masks are united and the
+higher score counts. So an object larger than the overlap, even one that crosses many tiles, is put together from its parts.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from faster_coco_eval.core import mask as codec
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from torch import Tensor
@@ -20,7 +20,10 @@ from frugalseg import rle
 from frugalseg.config import UsageError
 from frugalseg.types import CompactInstances, Prediction, Sample
 
-AGREE = 0.5  # overlap, in the strip that two tiles share, from which two objects are one
+AGREE = 0.5  # overlap, in the strip that two tiles share, from which two objects of like scores are one
+# What that overlap and the ratio of the scores must add up to. So a mask five times less sure never joins, however well it fits:
+# among many improbable masks one fits by chance, and would carry a sure object far beyond its border.
+ALIKE = 1.2
 
 
 class Tile(NamedTuple):
@@ -63,7 +66,7 @@ def predict(network: Callable[[Sample], Prediction], sample: Sample, side: int, 
     classes: tuple[str, ...] = ()
     for tile in cut:
         image = sample.image.as_subclass(Tensor)[:, tile.top : tile.bottom, tile.left : tile.right]
-        prediction = network(Sample(sample.name, image))
+        prediction = network(Sample(sample.name, image, sample.tags))
         if prediction.instances is None:
             raise UsageError("tiles: this model makes no objects, so parts cannot be joined; predict without --tile")
         parts.append(moved(prediction.instances, tile, size))
@@ -74,29 +77,22 @@ def predict(network: Callable[[Sample], Prediction], sample: Sample, side: int, 
 
 def moved(objects: CompactInstances, tile: Tile, size: tuple[int, int]) -> CompactInstances:
     """Objects of a tile at their place in a picture of `size`."""
-    local = (tile.bottom - tile.top, tile.right - tile.left)
-    codes = [rle.encode(rle.decode([code], local)[0], tile.top, tile.left, size) for code in objects.rles]
+    codes = [_seen(code, tile, Tile(0, 0, *size)) for code in objects.rles]
     corner = torch.tensor([tile.left, tile.top, tile.left, tile.top], dtype=torch.float32)
     return CompactInstances(objects.boxes + corner, objects.labels, objects.scores, codes)
 
 
 def merged(parts: Sequence[CompactInstances], cut: Sequence[Tile], size: tuple[int, int]) -> CompactInstances:
     """The objects of all tiles (already at their place in a picture of `size`), best first, parts of one object joined."""
-    firsts = np.cumsum([0, *map(len, parts)])
     codes = [code for part in parts for code in part.rles]
     if not codes:
         return CompactInstances(torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64), torch.zeros(0))
     boxes, labels = torch.cat([part.boxes for part in parts]), torch.cat([part.labels for part in parts])
     scores = torch.cat([part.scores for part in parts if part.scores is not None])
-    pairs = [
-        (firsts[one] + i, firsts[other] + j)
-        for one in range(len(cut))
-        for other in range(one)
-        for i, j in _same(parts[one], parts[other], _shared(cut[one], cut[other]), size)
-    ]
+    pairs = [*_partners(CompactInstances(boxes, labels, scores, codes), np.cumsum([0, *map(len, parts)]), cut, size)]
     rows, columns = np.array(pairs, np.int64).reshape(-1, 2).T
     _, groups = connected_components(coo_array((np.ones(len(rows)), (rows, columns)), shape=(len(codes),) * 2), directed=False)
-    members = [np.flatnonzero(groups == group) for group in range(groups.max() + 1)]
+    members = np.split(groups.argsort(kind="stable"), np.bincount(groups).cumsum()[:-1])
     best = [int(own[scores[own].argmax()]) for own in members]
     hulls = [torch.cat([boxes[own, :2].amin(0), boxes[own, 2:].amax(0)]) for own in members]
     order = scores[best].argsort(descending=True, stable=True).tolist()
@@ -104,20 +100,68 @@ def merged(parts: Sequence[CompactInstances], cut: Sequence[Tile], size: tuple[i
     return CompactInstances(torch.stack(hulls)[order], labels[best][order], scores[best][order], joined)
 
 
-def _united(codes: list[rle.RLE]) -> rle.RLE:
-    return codes[0] if len(codes) == 1 else codec.merge(codes)  # type: ignore[return-value]
+def _partners(
+    objects: CompactInstances, firsts: np.ndarray, cut: Sequence[Tile], size: tuple[int, int]
+) -> Iterator[tuple[int, int]]:
+    """The pairs of objects that are parts of one. firsts: (T + 1,) the place of each tile's first object."""
+    labels, scores = objects.labels.numpy(), np.asarray(objects.scores)
+    extents, corners, whole = rle.boxes(objects.rles)[:, [1, 0, 3, 2]], np.array(cut), Tile(0, 0, *size)
+    for one, tile in enumerate(cut):
+        for other in _meeting(corners[:one], tile):
+            shared = Tile(*map(max, tile[:2], cut[other][:2]), *map(min, tile[2:], cut[other][2:]))
+            ours, theirs = (firsts[k] + _meeting(extents[firsts[k] : firsts[k + 1]], shared) for k in (one, other))
+            here, there = ([_seen(objects.rles[place], whole, shared) for place in places] for places in (ours, theirs))
+            overlaps = rle.overlaps(here, there) * (labels[ours, None] == labels[theirs])
+            yield from ((ours[i], theirs[j]) for i, j in _matched(overlaps, scores[ours], scores[theirs]))
 
 
-def _shared(one: Tile, other: Tile) -> Tile:
-    """The part of the picture that both see; empty if its ends do not come after its beginnings."""
-    return Tile(max(one.top, other.top), max(one.left, other.left), min(one.bottom, other.bottom), min(one.right, other.right))
+def _meeting(corners: np.ndarray, tile: Tile) -> np.ndarray:
+    """The places of the rectangles, (N, 4) of top, left, bottom, right, that share pixels with a tile."""
+    return np.flatnonzero(((corners[:, :2] < tile[2:]) & (corners[:, 2:] > tile[:2])).all(1))
 
 
-def _same(one: CompactInstances, other: CompactInstances, shared: Tile, size: tuple[int, int]) -> Iterator[tuple[int, int]]:
-    """The pairs of objects that are parts of one."""
-    if shared.bottom <= shared.top or shared.right <= shared.left or not len(one) or not len(other):
-        return
-    window = rle.encode(np.ones((shared.bottom - shared.top, shared.right - shared.left), bool), shared.top, shared.left, size)
-    seen = [[codec.merge([code, window], intersect=1) for code in part.rles] for part in (one, other)]
-    agree = (rle.overlaps(*seen) >= AGREE) & (one.labels[:, None] == other.labels).numpy()  # type: ignore[arg-type, call-arg]
-    yield from zip(*(places.tolist() for places in np.nonzero(agree)), strict=True)
+def _matched(overlaps: np.ndarray, ours: np.ndarray, theirs: np.ndarray) -> Iterator[tuple[int, int]]:
+    """The pairs of N and M objects with these scores, one to one, that agree in the strip by overlaps (N, M).
+
+    A pair is as sure as the less sure of the two; the overlap alone would often prefer a mask of little worth.
+    """
+    low, high = np.minimum.outer(ours, theirs), np.maximum.outer(ours, theirs)
+    rows, columns = np.nonzero((overlaps >= AGREE) & (overlaps * high >= ALIKE * high - low))
+    order = np.lexsort((-overlaps[rows, columns], -low[rows, columns]))
+    taken: tuple[set[int], set[int]] = set(), set()
+    for i, j in zip(rows[order].tolist(), columns[order].tolist(), strict=True):
+        if i not in taken[0] and j not in taken[1]:
+            taken[0].add(i)
+            taken[1].add(j)
+            yield i, j
+
+
+def _runs(code: rle.RLE) -> np.ndarray:
+    """(n, 2) int64 where the runs of a mask begin and end, as column-major pixel numbers."""
+    limits = np.cumsum(rle.parse(code["counts"]))
+    return limits[: len(limits) // 2 * 2].reshape(-1, 2)
+
+
+def _seen(code: rle.RLE, frame: Tile, window: Tile) -> rle.RLE:
+    """What a window shows of a mask that is the code of a frame, as the code of the window; of its runs alone, never dense."""
+    height, size = frame.bottom - frame.top, (window.bottom - window.top, window.right - window.left)
+    runs = _runs(code)
+    columns = runs[:, 0] // height
+    counts = (runs[:, 1] - 1) // height + 1 - columns
+    column = np.arange(counts.sum()) + np.repeat(columns + counts - counts.cumsum(), counts)  # of runs cut at their ends
+    rows = (runs.repeat(counts, 0) - column[:, None] * height).clip(0, height) + frame.top - window.top
+    rows, column = rows.clip(0, size[0]), column + frame.left - window.left
+    there = (rows[:, 0] < rows[:, 1]) & (column >= 0) & (column < size[1])
+    return rle.from_bounds((rows + column[:, None] * size[0])[there].ravel(), size)
+
+
+def _united(codes: Sequence[rle.RLE]) -> rle.RLE:
+    """The union of masks, of their runs alone: the library decodes whole pictures for it, a second for 900 megapixels."""
+    if len(codes) == 1:
+        return codes[0]
+    runs = np.concatenate([_runs(code) for code in codes])
+    starts, ends = runs[runs[:, 0].argsort()].T
+    reach = np.maximum.accumulate(ends)
+    gaps = np.flatnonzero(starts[1:] > reach[:-1])
+    limits = np.stack([starts[np.r_[0, gaps + 1]], reach[np.r_[gaps, -1]]], 1)
+    return rle.from_bounds(limits.ravel(), tuple(codes[0]["size"]))

@@ -162,8 +162,8 @@ def _opened(path: Path | str, max_pixels: int, code: str = "image-broken", conte
         with _open_unlimited(path if content is None else io.BytesIO(content)) as image:
             width, height = image.size
             if width * height > max_pixels:
-                reason = f"{width} x {height} pixels, the limit is {max_pixels:,}; shrink it or raise max_pixels"
-                raise BadImage(path, reason, "image-too-large")
+                remedy = "shrink it or raise max_pixels (predict --max-pixels)"
+                raise BadImage(path, f"{width} x {height} pixels, the limit is {max_pixels:,}; {remedy}", "image-too-large")
             yield image
     except BadImage:
         raise

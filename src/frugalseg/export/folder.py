@@ -6,18 +6,22 @@ import csv
 import json
 from collections import Counter
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from frugalseg import draw, files
 from frugalseg.config import UsageError
-from frugalseg.data.images import BadImage
+from frugalseg.data.images import MAX_PIXELS, BadImage
 from frugalseg.export import coco, png
 from frugalseg.progress import track
 
 if TYPE_CHECKING:
     from frugalseg.data import Data
     from frugalseg.predictor import Predictor
+    from frugalseg.types import Prediction, Sample
+
+JPEG_SIDE = 65_500  # pixels; no JPEG is longer
 
 
 def write(
@@ -31,49 +35,61 @@ def write(
     tags: Literal["predicted", "given"] = "predicted",
     tile: int = 0,
     overlap: int = 0,
+    max_pixels: int = MAX_PIXELS,
 ) -> tuple[int, list[BadImage]]:
     """Predict files and folders of pictures into `out`; give the number done and the broken files.
 
-    masks/NAME.png holds class ids, overlays/NAME.jpg the picture with them, tags.csv a row of confidences for each picture,
-    skipped.csv what is `left_out` already and the files that could not be read. A model of objects writes objects/NAME.png with
-    the numbers of those of at least `min_score`, results.json (COCO's results) and instances.json (the same as a data set, to be
-    looked at, corrected or learned from) with all of them. One picture is in memory at a time; tags, tile, overlap: see
-    `Predictor.stream`. Raises UsageError for two equal names.
+    masks/NAME.png holds class ids, overlays/NAME.jpg the picture with them (.png if it is too long for JPEG), tags.csv a row of
+    confidences for each picture, skipped.csv what is `left_out` already and the files that could not be read. A model of objects
+    writes objects/NAME.png with the numbers of those of at least `min_score` (.tif for more than 65535), results.json (COCO's
+    results) and instances.json (the same as a data set, to be looked at, corrected or learned from) with all of them. What is
+    stopped or fails leaves these files with the pictures done before. One picture is in memory at a time; tags, tile, overlap:
+    see `Predictor.stream`. max_pixels: larger files are skipped; a `Data` has a limit of its own. Raises UsageError for two
+    equal names.
     """
-    found, folder, done = listed(pictures), Path(out), 0
+    found, folder, done = listed(pictures, max_pixels), Path(out), 0
     skipped = [*left_out]
     folder.mkdir(parents=True, exist_ok=True)
     gathered = coco.Collector(predictor.classes)
     endings = {record.name: record.image.suffix for data in found for record in data.records}
     predictions = predictor.stream(found, skipped, tags, tile, overlap)
-    with (folder / "tags.csv").open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
-        table = csv.writer(file)
-        table.writerow(["image", *predictor.classes])
-        for sample, prediction in track(predictions, "predict", sum(map(len, found)), quiet=quiet):
-            if prediction.semantic is not None:
-                png.write(png.inside(folder / "masks", sample.name, ".png"), prediction.semantic)
-            if prediction.instances is not None:
-                shown = draw.object_map(prediction.instances, prediction.size, min_score)
-                png.write(png.inside(folder / "objects", sample.name, ".png"), shown)
-                gathered.add(sample.name + endings[sample.name], prediction.size, prediction.instances)
-            if overlays:
-                drawn = draw.overlay(sample.image, prediction, least=min_score)
-                draw.save(png.inside(folder / "overlays", sample.name, ".jpg"), drawn)
-            if prediction.tags is not None:
-                table.writerow([sample.name, *(f"{value:.4f}" for value in prediction.tags.tolist())])
-            done += 1
-    if gathered.images:
-        files.write(folder / "results.json", json.dumps(gathered.results))
-        files.write(folder / "instances.json", json.dumps(gathered.dataset()))
-    _list_skipped(folder / "skipped.csv", skipped)
+    try:
+        with (folder / "tags.csv").open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
+            table = csv.writer(file)
+            table.writerow(["image", *predictor.classes])
+            for sample, prediction in track(predictions, "predict", sum(map(len, found)), quiet=quiet):
+                if prediction.instances is not None:
+                    gathered.add(sample.name + endings[sample.name], prediction.size, prediction.instances)
+                if prediction.tags is not None:
+                    table.writerow([sample.name, *(f"{value:.4f}" for value in prediction.tags.tolist())])
+                _draw(folder, sample, prediction, overlays, min_score)
+                done += 1
+    finally:
+        if gathered.images:
+            files.write(folder / "results.json", json.dumps(gathered.results))
+            files.write(folder / "instances.json", json.dumps(gathered.dataset()))
+        _list_skipped(folder / "skipped.csv", skipped)
     return done, skipped
 
 
-def listed(pictures: Sequence[str | Path | Data]) -> list[Data]:
+def _draw(folder: Path, sample: Sample, prediction: Prediction, overlays: bool, min_score: float) -> None:
+    """The files of one picture."""
+    if prediction.semantic is not None:
+        png.write(png.inside(folder / "masks", sample.name, ".png"), prediction.semantic)
+    if prediction.instances is not None:
+        path = png.inside(folder / "objects", sample.name, ".png")
+        png.write(path, draw.object_map(prediction.instances, prediction.size, min_score))
+    if overlays:
+        path = png.inside(folder / "overlays", sample.name, ".jpg" if max(prediction.size) <= JPEG_SIDE else ".png")
+        draw.save(path, draw.overlay(sample.image, prediction, least=min_score))
+
+
+def listed(pictures: Sequence[str | Path | Data], max_pixels: int = MAX_PIXELS) -> list[Data]:
     """The pictures of each file, folder or data set. Raises DataError where there is none, UsageError for two equal names."""
     from frugalseg.data import Data, read
 
-    found = [item if isinstance(item, Data) else read(item, layout="images", verify=False, skip_limit=1.0) for item in pictures]
+    whole = partial(read, layout="images", verify=False, skip_limit=1.0, max_pixels=max_pixels)
+    found = [item if isinstance(item, Data) else whole(item) for item in pictures]
     for name, count in Counter(name for data in found for name in data.names).most_common(1):
         if count > 1:
             raise UsageError(f"two pictures are called {name!r}; predict their folders one by one, each with an --out of its own")

@@ -22,18 +22,21 @@ def palette() -> np.ndarray:
 def write(path: str | Path, semantic: Tensor | np.ndarray) -> None:
     """Write a mask, (H, W) of ids, creating folders on the way; ids above 255, as of many objects, make it grey with 16 bits.
 
-    Raises ValueError for other shapes and ids.
+    Ids above 65535, which PNG cannot hold, make it a TIFF of 32 bits with the ending .tif instead. Raises ValueError for other
+    shapes and ids.
     """
-    ids = np.asarray(semantic)
-    if ids.ndim != 2 or ids.min(initial=0) < 0 or ids.max(initial=0) > 65535:
-        got = f"{ids.shape} of {ids.min(initial=0)}..{ids.max(initial=0)}"
-        raise ValueError(f"mask for {path}: got {got}, expected (H, W) of 0..65535")
-    wide = ids.max(initial=0) > 255
-    image = Image.fromarray(ids.astype(np.uint16 if wide else np.uint8))
-    if not wide:
+    ids, path = np.asarray(semantic), Path(path)
+    first, last = ids.min(initial=0), ids.max(initial=0)
+    if ids.ndim != 2 or first < 0 or last >= 1 << 31:
+        raise ValueError(f"mask for {path}: got {ids.shape} of {first}..{last}, expected (H, W) of 0..{(1 << 31) - 1}")
+    image = Image.fromarray(ids.astype(np.uint8 if last < 1 << 8 else np.uint16 if last < 1 << 16 else np.int32))
+    if last < 1 << 8:
         image.putpalette(palette().tobytes())
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    image.save(path, format="PNG")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if last < 1 << 16:
+        image.save(path, format="PNG")
+    else:
+        image.save(path.with_suffix(".tif"), compression="tiff_adobe_deflate")
 
 
 def inside(folder: str | Path, name: str, suffix: str) -> Path:
