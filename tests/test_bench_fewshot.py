@@ -39,7 +39,8 @@ def test_every_fold_is_measured_and_the_page_holds_their_mean(small: list[Trial]
     for trial, record in zip(small, records, strict=True):
         _, ground = read_weights(trial.ground / "weights" / "last.safetensors")
         assert ground["method"] == "aepsl"
-        assert record["extra_supervision"] == [f"backbone weights runs/bench/aepsl/shapes1600/ground-fold{trial.fold}"]
+        begun = f"runs/bench/aepsl/shapes1600/ground-fold{trial.fold}"
+        assert record["extra_supervision"] == [f"backbone weights {begun}", f"{begun} learned from semantic, tags"]
         assert [row["images"] for row in record["rows"]] == [6] * 4
         asked = [set(row["per_class"]) for row in record["rows"]]
         assert all(names <= set(record["rows"][0]["classes"][3 * trial.fold : 3 * trial.fold + 3]) for names in asked)

@@ -223,7 +223,7 @@ def _origin(run: str) -> list[str]:
 
 def _learned_from(known: Mapping[str, Any]) -> str:
     """The labels in the facts of a run, and what else was put in."""
-    labels = ", ".join(known.get("labels", [])) or "labels it does not tell"
+    labels = ", ".join(known["labels"]) or "no labels" if "labels" in known else "labels it does not tell"
     others = "; ".join(known.get("extra_supervision", []))
     return labels + (f" ({others})" if others else "")
 
