@@ -84,8 +84,10 @@ def section(plan: Plan, bench: Bench, found: Records, rows: Mapping[str, OverSee
     from benchmarks.tables import VERDICTS, markdown
 
     about = known(plan, found, rows)
-    groups = gains(*about) if about else []
-    if about is None or not groups:
+    if about is None:
+        return []
+    groups = gains(*about)
+    if not groups:
         return []
     better, worse = plan.crowded
     table = [["largest overlap of two objects", "pictures", "gain in AP^r@0.5"]]

@@ -282,17 +282,18 @@ def claim_table(plan: Plan, bench: Bench, rows: Mapping[str, OverSeeds]) -> list
 def judge(claim: Claim, rows: Mapping[str, OverSeeds]) -> tuple[str, str]:
     """What was found about a claim, in numbers, and the verdict."""
     if claim.measure:
-        rows = {name: scores.by(claim.measure) for name, scores in rows.items() if name in (claim.better, claim.worse)}
+        asked = {claim.better, claim.worse, *claim.than}
+        rows = {name: scores.by(claim.measure) for name, scores in rows.items() if name in asked}
     better = rows.get(claim.better)
     if isinstance(claim.worse, float):
         if better is None:
             return "", "not run"
         return f"{percent(better.value)} {better.interval}", "met" if better.value >= claim.worse else "missed"
-    worse = rows.get(claim.worse)
-    found = compare(better, OverSeeds(worse.seeds, claim.share), claim.apart) if better and worse else None
-    if claim.than:
-        four = [rows.get(name) for name in (claim.better, claim.worse, *claim.than)]
-        found = gains_apart(*(row for row in four if row)) if all(four) else None
+    sides = [rows[name] for name in (claim.better, claim.worse, *claim.than) if name in rows]
+    if len(sides) < 2 + len(claim.than):
+        return "", "not run"
+    better, worse, *than = sides
+    found = gains_apart(better, worse, *than) if than else compare(better, OverSeeds(worse.seeds, claim.share), claim.apart)
     if found is None:
         return "", "not run"
     return str(found).rpartition(" ")[0], VERDICTS[found.decided]

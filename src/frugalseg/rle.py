@@ -107,6 +107,12 @@ def parse(text: str | bytes) -> np.ndarray:
     return counts
 
 
+def runs(code: RLE) -> np.ndarray:
+    """(n, 2) int64 where the runs of a mask begin and end, as column-major pixel numbers."""
+    limits = np.cumsum(parse(code["counts"]))
+    return limits[: len(limits) // 2 * 2].reshape(-1, 2)
+
+
 def decode(codes: Sequence[RLE], size: tuple[int, int]) -> np.ndarray:
     """(N, H, W) bool masks of codes of one size, which is needed for N = 0."""
     if not codes:
@@ -125,8 +131,7 @@ def paint(codes: Sequence[RLE], size: tuple[int, int]) -> np.ndarray:
     """(H, W) int32 map of the masks' numbers 1, 2, …, 0 where there is none; of masks that overlap, the first is on top."""
     columns = np.zeros(size[0] * size[1], np.int32)
     for number in range(len(codes), 0, -1):
-        limits = np.cumsum(parse(codes[number - 1]["counts"]))
-        for start, end in zip(limits[:-1:2].tolist(), limits[1::2].tolist(), strict=True):
+        for start, end in runs(codes[number - 1]).tolist():
             columns[start:end] = number
     return columns.reshape(size[1], size[0]).T
 

@@ -136,16 +136,10 @@ def _matched(overlaps: np.ndarray, ours: np.ndarray, theirs: np.ndarray) -> Iter
             yield i, j
 
 
-def _runs(code: rle.RLE) -> np.ndarray:
-    """(n, 2) int64 where the runs of a mask begin and end, as column-major pixel numbers."""
-    limits = np.cumsum(rle.parse(code["counts"]))
-    return limits[: len(limits) // 2 * 2].reshape(-1, 2)
-
-
 def _seen(code: rle.RLE, frame: Tile, window: Tile) -> rle.RLE:
     """What a window shows of a mask that is the code of a frame, as the code of the window; of its runs alone, never dense."""
     height, size = frame.bottom - frame.top, (window.bottom - window.top, window.right - window.left)
-    runs = _runs(code)
+    runs = rle.runs(code)
     columns = runs[:, 0] // height
     counts = (runs[:, 1] - 1) // height + 1 - columns
     column = np.arange(counts.sum()) + np.repeat(columns + counts - counts.cumsum(), counts)  # of runs cut at their ends
@@ -159,7 +153,7 @@ def _united(codes: Sequence[rle.RLE]) -> rle.RLE:
     """The union of masks, of their runs alone: the library decodes whole pictures for it, a second for 900 megapixels."""
     if len(codes) == 1:
         return codes[0]
-    runs = np.concatenate([_runs(code) for code in codes])
+    runs = np.concatenate([rle.runs(code) for code in codes])
     starts, ends = runs[runs[:, 0].argsort()].T
     reach = np.maximum.accumulate(ends)
     gaps = np.flatnonzero(starts[1:] > reach[:-1])

@@ -33,7 +33,7 @@ HOME = "annotations"
 EXPORT = "_annotations.coco"  # as label tools call the file in each split's folder
 HOMES_OF_PICTURES = ("images/", "JPEGImages/")  # left out of a picture's name
 LARGEST_PERIMETER = 200  # times (height + width): the time and memory that drawing a polygon takes grow with it …
-LONGEST_OUTLINE = 2_000_000  # … and pixels, whatever size the file claims; it takes 0.2 GB
+LONGEST_OUTLINE = 2_000_000  # … and pixels, whatever size the file claims
 
 
 class Unusable(ValueError):

@@ -118,7 +118,7 @@ class Objects:
         known = self.data.compact(index)
         if known is None:
             raise ValueError(f"{self.data.names[index]}: got no object masks; learn from pictures that have them")
-        single = list(range(len(known))) if known.crowd is None else (~known.crowd).nonzero().flatten().tolist()
+        single = (~known.passed).nonzero()[0].tolist()
         corners = torch.from_numpy(rle.boxes([known.rles[number] for number in single]))  # a box may be wrong about its mask
         cuts = [cut(torch.from_numpy(known.dense(number)), extent) for number, extent in zip(single, corners, strict=True)]
         own = torch.zeros(0, 4) if self.boxes is None else self.boxes[index]

@@ -59,7 +59,7 @@ class PanopticScores(PerImage):
         """One image. truth: its objects, which do not overlap, crowds among them. void: the pixels that nobody judged."""
         row = np.zeros((4, len(self.classes)))
         labels, masks = (np.zeros(0, np.int64), []) if prediction is None else separated(prediction, self.threshold)
-        crowd = np.zeros(len(truth), bool) if truth.crowd is None else array(truth.crowd).astype(bool)
+        crowd = truth.passed
         true_labels = array(truth.labels)
         found = np.zeros(len(truth), bool)
         overlaps = self._overlaps(masks, truth.rles, void)
