@@ -54,6 +54,24 @@ def test_boxes_on_which_grabcut_fails_get_a_mask_all_the_same() -> None:
     assert grabcut.grabcut(small, (0.0, 0.0, 4.0, 4.0)).any()
 
 
+def test_a_cut_out_of_a_box_shows_the_same_disc() -> None:
+    image, box = scene(480, 640), (180.0, 100.0, 460.0, 380.0)
+    y, x = np.mgrid[:480, :640]
+    large = torch.from_numpy((y - 240) ** 2 + (x - 320) ** 2 < 130**2)
+    image = torch.where(large, torch.tensor([220, 30, 40], dtype=torch.uint8)[:, None, None], image)
+    for cut in (0, 32, 64, 1000):
+        mask = grabcut.grabcut(image, box, cut=cut).numpy()
+        assert mask.shape == (480, 640)
+        assert overlap(mask, large.numpy()) > 0.94, cut
+    for hard in ((0.0, 0.0, 640.0, 480.0), (0.0, 0.0, 640.0, 5.0), (630.0, 100.0, 900.0, 110.0), (3.0, 470.0, 5.0, 480.0)):
+        mask = grabcut.grabcut(image, hard, cut=16).numpy()
+        inside = np.zeros_like(mask)
+        inside[int(hard[1]) : int(hard[3]), int(hard[0]) : int(hard[2])] = True
+        assert mask.any(), hard
+        assert not mask[~inside].any(), hard
+    assert not grabcut.grabcut(image, (700.0, 5.0, 720.0, 30.0), cut=16).any()
+
+
 def test_an_ellipse_touches_the_sides_of_its_box_and_has_its_area() -> None:
     mask = grabcut.ellipse(30, 60)
     assert mask.any(0).all()

@@ -106,7 +106,7 @@ class CAM(cam.Classifier):
         for row, thing in zip(nearest, things, strict=True):
             best.setdefault((row, thing.label), thing)
         chosen = boxes[[row for row, _ in best]]
-        cue = grabcut.cue(config.cue, config.cue_side, config.cue_iterations)
+        cue = grabcut.cue(config.cue, config.cue_side, config.cue_iterations, config.cue_cut)
         masks = cue(sample.name, sample.image.as_subclass(Tensor).cpu(), chosen)
         full = F.interpolate(masks[:, None].float(), size, mode="bilinear", align_corners=False)[:, 0] >= 0.5
         found = zip(best.values(), chosen.tolist(), full.numpy(), strict=True)

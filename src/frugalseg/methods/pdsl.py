@@ -271,7 +271,8 @@ class PDSL(nn.Module):
         self.narrow, channels = narrowing(self.backbone.channels, config.channels)
         self.detection = DetectionBranch(config, channels, len(self.classes))
         self.segmentation = MaskBranch(config, channels, len(self.classes))
-        self.cue = None if config.cue == "gradient" else grabcut.cue(config.cue, config.cue_side, config.cue_iterations)
+        looks = config.cue_side, config.cue_iterations, config.cue_cut
+        self.cue = None if config.cue == "gradient" else grabcut.cue(config.cue, *looks)
         if self.backbone.report and config.backbone == "vgg16" and config.width == 4096 and not config.channels:
             # VGG-16's own fully connected layers read the same 7 × 7 cells.
             names = {"classifier.0.": "fc6.", "classifier.3.": "fc7."}

@@ -38,6 +38,7 @@ class Config:
         cue: what tells foreground in a proposal: "grabcut", "superpixels" that are salient, or a folder of masks made before.
         cue_side: longer side of the picture for the cue (PDSL's code: 400).
         cue_iterations: of GrabCut (PDSL's code: 5).
+        cue_cut: longer side of a box in the cut-out that GrabCut sees; 0: it sees the whole picture (PDSL's code).
         min_score: least confidence of an object (ruling).
         detections: objects of a picture, at most (PDSL's code: 100).
         batch: pictures per step, all processes together (AE-PSL: 30).
@@ -72,6 +73,7 @@ class Config:
     cue: str = "grabcut"
     cue_side: int = 400
     cue_iterations: int = 5
+    cue_cut: int = 0
     min_score: float = 0.05
     detections: int = 100
     batch: int = 30
@@ -97,6 +99,7 @@ class Config:
             "count": 1,
             "cue_side": 16,
             "cue_iterations": 1,
+            "cue_cut": 0,
             "detections": 1,
             "batch": 1,
         }

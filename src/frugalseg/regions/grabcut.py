@@ -30,15 +30,19 @@ Cue = Callable[[str, Tensor, Tensor], Tensor]  # (name, image (3, H, W) uint8, b
 
 SMALLEST = 9  # pixels of a box below which there are no two colours to tell apart: the whole box is foreground
 LEAST, MOST = 0.05, 0.95  # share of the box below and above which a result says nothing
+CONTEXT = 0.3  # of the box's longer side, kept around it in a cut-out: where the background's colours come from
 
 
 @cacheable("opencv-python-headless")
-def grabcut(image: Tensor, box: tuple[float, float, float, float], iterations: int = 5, seed: int = 0) -> Tensor:
+def grabcut(
+    image: Tensor, box: tuple[float, float, float, float], iterations: int = 5, seed: int = 0, cut: int = 0
+) -> Tensor:
     """The foreground in a box by GrabCut (Rother et al., SIGGRAPH 2004), (H, W) bool, nothing of it outside of the box.
 
     image: (3, H, W) uint8 RGB. box: xyxy in its pixels. Boxes below 9 pixels are filled. Where GrabCut fails, or takes less than
     5 % or more than 95 % of the box, the ellipse in the box stands in: an empty mask would teach that there is nothing. GrabCut
-    draws random numbers; `seed` fixes them. A box outside of the image gives an empty mask. Takes about 0.2 s at 400 pixels.
+    draws random numbers; `seed` fixes them. A box outside of the image gives an empty mask. cut: GrabCut sees the box and a
+    little around it alone, with the box's longer side shrunk to so many pixels; 0: the whole image, 0.3 s at 400 pixels.
     """
     height, width = int(image.shape[1]), int(image.shape[2])
     left, top, right, bottom = _whole(box, height, width)
@@ -47,7 +51,8 @@ def grabcut(image: Tensor, box: tuple[float, float, float, float], iterations: i
     if inside.size < SMALLEST:
         inside[:] = True
         return torch.from_numpy(mask)
-    found = _cut(image.permute(1, 2, 0).flip(2).contiguous().numpy(), (left, top, right, bottom), iterations, seed)
+    pixels, whole = image.permute(1, 2, 0).flip(2).contiguous().numpy(), (left, top, right, bottom)
+    found = _cut_out(pixels, whole, iterations, seed, cut) if cut else _cut(pixels, whole, iterations, seed)
     inside[:] = found if LEAST <= found.mean() <= MOST else ellipse(*inside.shape)
     return torch.from_numpy(mask)
 
@@ -78,6 +83,21 @@ def _cut(pixels: np.ndarray, box: tuple[int, int, int, int], iterations: int, se
     return (labels[top:bottom, left:right] & 1) == 1  # 1 is sure, 3 likely foreground
 
 
+def _cut_out(pixels: np.ndarray, box: tuple[int, int, int, int], iterations: int, seed: int, side: int) -> np.ndarray:
+    """What `_cut` finds in the box from what lies around it alone, with the box's longer side at most `side`."""
+    left, top, right, bottom = box
+    width, height = right - left, bottom - top
+    margin = max(2, round(CONTEXT * max(width, height)))
+    x, y = max(0, left - margin), max(0, top - margin)
+    part = pixels[y : bottom + margin, x : right + margin]
+    factor = min(1.0, side / max(width, height))
+    size = [max(1, round(extent * factor)) for extent in part.shape[1::-1]]
+    places = ((left - x) * factor, (top - y) * factor, (right - x) * factor, (bottom - y) * factor)
+    part = part if factor == 1 else cv2.resize(part, size, interpolation=cv2.INTER_AREA)
+    found = _cut(np.ascontiguousarray(part), _whole(places, size[1], size[0]), iterations, seed)
+    return cv2.resize(found.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST) == 1
+
+
 def ellipse(height: int, width: int) -> np.ndarray:
     """The ellipse inscribed in a box, (height, width) bool."""
     y, x = (np.abs((np.arange(side) + 0.5) / side * 2 - 1) for side in (height, width))
@@ -106,11 +126,12 @@ def _scaled(boxes: Tensor, size: tuple[int, int], small: Tensor) -> list[tuple[f
 class GrabCut:
     """GrabCut on the picture with its longer side at `side`, kept on disk by picture, box and settings.
 
-    Half the side is 4 to 7 times as fast, with an overlap of about 0.7 to the full result.
+    cut: as for `grabcut`. Half the side is 4 to 7 times as fast, with an overlap of about 0.7 to the full result.
     """
 
     side: int = 400
     iterations: int = 5
+    cut: int = 0
     cache: Cache = field(default_factory=Cache)
 
     def __call__(self, name: str, image: Tensor, boxes: Tensor) -> Tensor:
@@ -123,7 +144,7 @@ class GrabCut:
         return torch.stack(masks) if masks else torch.zeros(0, *small.shape[1:], dtype=torch.bool)
 
     def _one(self, image: Tensor, box: tuple[float, float, float, float]) -> Tensor:
-        return self.cache(grabcut, image, box=box, iterations=self.iterations)
+        return self.cache(grabcut, image, box=box, iterations=self.iterations, cut=self.cut)
 
 
 @dataclass(frozen=True)
@@ -210,13 +231,13 @@ def _nearest(masks: np.ndarray, owns: Tensor, box: tuple[float, float, float, fl
     return mask
 
 
-def cue(name: str, side: int = 400, iterations: int = 5) -> Cue:
+def cue(name: str, side: int = 400, iterations: int = 5, cut: int = 0) -> Cue:
     """The cue of that name: "grabcut", "superpixels", "superpixels:FOLDER" of grey maps, or a folder of masks.
 
     Raises ValueError for anything else.
     """
     if name == "grabcut":
-        return GrabCut(side, iterations)
+        return GrabCut(side, iterations, cut)
     if name == "superpixels":
         return Superpixels(side)
     kind, _, maps = name.partition(":")

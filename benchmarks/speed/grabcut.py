@@ -1,0 +1,81 @@
+"""What GrabCut on a cut-out of the box costs and what it finds, beside GrabCut on the whole picture.
+
+    python -m benchmarks.speed.grabcut [--photos 40]
+
+Photos of voc20's training list with object masks. The boxes are those of the objects with every side moved at random, by 8 % of
+the box's own, as proposals never fit exactly. A mask outside of the box counts as missed. Writes grabcut.json beside this file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks import cells
+from benchmarks.speed.common import entry, save, show
+
+FILE = Path(__file__).with_suffix(".json")
+MOVED, SMALLEST = 0.08, 20  # of a box's sides; pixels of the objects that are looked at
+LOOKS = [(400, 0), (300, 0), (200, 0), (400, 128), (400, 96), (400, 64), (400, 48), (400, 32)]  # sides of picture and cut-out
+
+
+def moved(photos: int) -> Iterator[tuple[Any, Any, Any]]:
+    """Pictures (3, H, W), a box (4,) each, and the object's mask (H, W)."""
+    import torch
+
+    from frugalseg.data import read
+
+    data = read(cells.voc20(), split="Segmentation/train")
+    random = torch.Generator().manual_seed(0)
+    for index in torch.randperm(len(data), generator=random)[:photos].tolist():
+        sample = data[index]
+        for box, mask in zip(sample.instances.boxes, sample.instances.masks, strict=True):
+            sides = (box[2:] - box[:2]).repeat(2)
+            if sides.min() >= SMALLEST:
+                yield sample.image, box + sides * MOVED * torch.randn(4, generator=random), mask
+
+
+def overlap(image: Any, box: Any, mask: Any, side: int, cut: int) -> tuple[float, float]:
+    """IoU of what GrabCut finds with the mask, and the seconds it took."""
+    from torchvision.transforms.v2 import functional as transforms
+
+    from frugalseg.regions import grabcut
+
+    small = grabcut.reduced(image, side)
+    height, width = small.shape[1:]
+    truth = transforms.resize(mask[None].float(), [height, width], antialias=True)[0] >= 0.5
+    factors = box.new_tensor([width / image.shape[2], height / image.shape[1]]).repeat(2)
+    begin = time.process_time()
+    found = grabcut.grabcut(small, tuple((box * factors).tolist()), cut=cut)
+    seconds = time.process_time() - begin
+    return float((found & truth).sum() / (found | truth).sum().clamp(min=1)), seconds
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--photos", type=int, default=40)
+    parser.add_argument("--out", type=Path, default=FILE, help="the JSON file")
+    options = parser.parse_args(words)
+    things, lines = list(moved(options.photos)), []
+    for side, cut in LOOKS:
+        found = [overlap(*thing, side, cut) for thing in things]
+        overlaps, how = [value for value, _ in found], f"{len(found)} objects of {options.photos} photos"
+        name = f"picture of {side}, " + (f"box cut out at {cut}" if cut else "whole")
+        half = 100 * statistics.mean(value >= 0.5 for value in overlaps)
+        lines += [
+            entry(f"{name}: time", 1000 * statistics.mean(seconds for _, seconds in found), "ms a box", how),
+            entry(f"{name}: overlap with the object", statistics.mean(overlaps), "mean IoU", how),
+            entry(f"{name}: overlap of at least half", half, "% of the objects", how),
+        ]
+    show(lines)
+    save(options.out, "GrabCut", lines)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
