@@ -41,7 +41,7 @@ class Config:
         cue_side: longer side of the picture for the cue (released code: 400).
         cue_iterations: of GrabCut (released code: 5).
         cue_cut: GrabCut sees a box with some of what lies around it, shrunk until the box's longer side has so many pixels; 0:
-            the whole picture (released code). Masks are learned at 28 x 28: 64 is as good, in a twentieth of the time.
+            the whole picture (released code). Masks are learned at 28 x 28: 64 finds as much in a fifteenth of the time.
         proposals: "selective_search" (sec. 3.1), "grid", "random", or a file or folder of boxes (sec. 4.3: MCG's).
         count: proposals of a picture, at most (sec. 4.3: 2,000).
         scales: shorter sides of a training picture, one of which is drawn (sec. 4.3: 480 to 1,216 by 32).
