@@ -1,7 +1,8 @@
 """Run what `claims` declares: every cell once, each in a process of its own, each ending in one JSON file.
 
 A cell whose file exists is skipped, a killed one goes on where its run stopped, one whose data is absent is listed with the
-reason. `python -m benchmarks.cells --help` says how to choose.
+reason; what another plan's cell has trained and scored already is taken from its file. `python -m benchmarks.cells --help` says how
+to choose.
 """
 
 from __future__ import annotations
@@ -88,6 +89,10 @@ def measure(cell: Cell, quiet: bool = False) -> None:
     from frugalseg.run import peak_memory, read_log
     from frugalseg.training import fit
 
+    same = None if cell.file(RESULTS).exists() else twin(cell)
+    if same:
+        results.save(cell.file(RESULTS), same)
+        return
     settings = cell.settings(RUNS, photos()) | {"quiet": quiet}
     train, val = read(DATA[cell.source](), split=settings["split"]), read(DATA[cell.bench.data](), split=cell.bench.val)
     fit(METHODS[cell.method], train, settings)
@@ -110,6 +115,24 @@ def measure(cell: Cell, quiet: bool = False) -> None:
         "pictures": pictures | further,
     }
     results.save(cell.file(RESULTS), record)
+
+
+def twin(cell: Cell) -> dict[str, Any] | None:
+    """What another cell's file says of the same training and scores under other names, as this cell's; None if there is none."""
+    for other in (other for plan in PLANS for other in plan.cells()):
+        alike = identity(other) == identity(cell) and other.name != cell.name and other.file(RESULTS).exists()
+        if alike and not outdated(cell, other):
+            record = json.loads(other.file(RESULTS).read_text("utf-8"))
+            head = {"method": cell.plan.method, "data": cell.bench.data, "variant": cell.variant.name, "seed": cell.seed}
+            rows = [{**row, "name": own.name} for row, own in zip(record["rows"], cell.variant.rows, strict=True)]
+            return {**record, "cell": head, "rows": rows}
+    return None
+
+
+def identity(cell: Cell) -> tuple[Any, ...]:
+    """What two cells must share, besides the settings of their training, to have the same scores."""
+    rows = [(row.weights, row.tags, dict(row.options)) for row in cell.variant.rows]
+    return cell.method, cell.source, cell.bench.data, rows, list(cell.variant.extras)
 
 
 def origin(folder: Path, settings: Mapping[str, Any], learned: str, scored: str) -> dict[str, Any]:
@@ -227,12 +250,12 @@ def owed(cells: Sequence[Cell]) -> list[Cell]:
     return todo
 
 
-def outdated(cell: Cell) -> bool:
-    """Whether the cell's file was made by other settings; one that did not exist then was what is now its default."""
+def outdated(cell: Cell, other: Cell | None = None) -> bool:
+    """Whether the cell's file, or the other's, has other settings than the cell; what did not exist then had its default."""
     now = json.loads(json.dumps(portable(cell.settings(RUNS, photos()))))
     unsaid = {name: option.default for name, option in config.options(*kinds(METHODS[cell.method])).items()}
     before = {name: json.loads(json.dumps(unsaid.get(name))) for name in now}
-    return before | json.loads(cell.file(RESULTS).read_text("utf-8"))["config"] != now
+    return before | json.loads((other or cell).file(RESULTS).read_text("utf-8"))["config"] != now
 
 
 def run(cells: Sequence[Cell], jobs: int) -> list[str]:

@@ -213,6 +213,27 @@ def test_a_run_that_is_gone_is_made_again_when_another_cell_takes_from_it(
     assert json.loads(file.with_suffix(".json").read_text())["rows"][0]["miou"] == before["rows"][0]["miou"]
 
 
+def test_what_another_plan_has_trained_and_scored_is_not_done_again(
+    toys: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert cells.main(["--only", "first-seed0"]) == 0
+    alike = Variant("alike", (Row("by another name"),), {"level": 90})
+    other = replace(alike, name="other", rows=(Row("other"),), settings={"level": 91})
+    plan = Plan("aepsl", toys.benches, (replace(alike, method="threshold"), replace(other, method="threshold")), ())
+    monkeypatch.setattr(cells, "PLANS", (toys, plan))
+    assert cells.main(["--only", "aepsl/*-seed0"]) == 0
+    found = results.read(tmp_path / "results")
+    names = ("threshold/bright/first-seed0", "aepsl/bright/alike-seed0", "aepsl/bright/other-seed0")
+    first, twin, third = (found[name] for name in names)
+    assert twin["rows"] == [{**first["rows"][0], "name": "by another name"}]
+    assert twin["cell"] == {"method": "aepsl", "data": "bright", "variant": "alike", "seed": 0}
+    assert {key: value for key, value in first.items() if key not in ("rows", "cell")} == {
+        key: value for key, value in twin.items() if key not in ("rows", "cell")
+    }
+    assert third["config"]["level"] == 91
+    assert not (tmp_path / "runs/threshold/bright/alike-seed0").exists()
+
+
 def test_a_cell_that_fails_holds_up_only_those_after_it(toys: Plan, capsys: pytest.CaptureFixture[str], monkeypatch: Any) -> None:
     late = replace(toys.variants[0], name="late", rows=(Row("late"),), after={"mode": "wrong"})
     monkeypatch.setattr(cells, "PLANS", (replace(toys, variants=(*toys.variants, late)),))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from benchmarks.claims.r2ios import EVERY_OBJECT
+from benchmarks.claims.r2ios import EVERY_OBJECT, budgeted
 from benchmarks.plan import Bench, Claim, Plan, Row, Variant
 
 DRAWN, ALL = ("shapes",), ("shapes", "voc20")  # ablations are trained on drawn pictures, where each takes minutes
@@ -31,6 +31,7 @@ BENCHES = (
         val="Segmentation/val",
         seeds=(0,),
         settings={"weights": "$FRUGALSEG_DATA/weights/mobilenet_v2_imagenet.pth", "normalize": "half"},
+        adjust={"masks": budgeted("voc20").get("maskrcnn", {})},  # the training that R2-IOS is compared with
         recipes={name: f"configs/{name}_small.yaml" for name in ("r2ios", "maskrcnn", "cam")},
     ),
     Bench(

@@ -34,9 +34,7 @@ CONTEXT = 0.3  # of the box's longer side, kept around it in a cut-out: where th
 
 
 @cacheable("opencv-python-headless")
-def grabcut(
-    image: Tensor, box: tuple[float, float, float, float], iterations: int = 5, seed: int = 0, cut: int = 0
-) -> Tensor:
+def grabcut(image: Tensor, box: tuple[float, float, float, float], iterations: int = 5, seed: int = 0, cut: int = 0) -> Tensor:
     """The foreground in a box by GrabCut (Rother et al., SIGGRAPH 2004), (H, W) bool, nothing of it outside of the box.
 
     image: (3, H, W) uint8 RGB. box: xyxy in its pixels. Boxes below 9 pixels are filled. Where GrabCut fails, or takes less than
