@@ -1,8 +1,8 @@
 """Run what `claims` declares: every cell once, each in a process of its own, each ending in one JSON file.
 
 A cell whose file exists is skipped, a killed one goes on where its run stopped, one whose data is absent is listed with the
-reason; what another plan's cell has trained and scored already is taken from its file. `python -m benchmarks.cells --help` says how
-to choose.
+reason. What another plan's cell has trained and scored already is taken from its file. `python -m benchmarks.cells --help` says
+how to choose.
 """
 
 from __future__ import annotations
