@@ -88,6 +88,31 @@ def test_evaluation_follows_from_what_the_method_makes(predictor: Predictor, pic
     assert all((home / "shown" / entry["picture"]).is_file() for entry in shown)
 
 
+def test_the_trivial_answer_is_printed_beside_and_scores_as_a_model_that_gives_it(predictor: Predictor, pictures: Path) -> None:
+    class Whole(nn.Module):
+        def predict(self, samples: Iterable[Sample], tags: str = "predicted") -> list[Prediction]:
+            (sample,) = samples
+            size, count = (sample.image.shape[1], sample.image.shape[2]), len(predictor.classes)
+            boxes = torch.tensor([[0.0, 0.0, size[1], size[0]]]).repeat(count, 1)
+            codes, labels = [rle.encode(np.ones(size, bool))] * count, torch.arange(count) + 1
+            found = CompactInstances(boxes, labels, labels / count, codes)
+            return [Prediction(sample.name, size, predictor.classes, torch.ones(count), instances=found)]
+
+    scores = evaluate(predictor, pictures, "Segmentation/val", quiet=True)
+    (name,) = scores.baselines
+    assert name == "the whole picture as one object of each class"
+    assert f"baseline: {name[:10]}" in str(scores)
+    kept = json.loads((predictor.folder / "metrics.json").read_text()).values()
+    kinds = {record["kind"]: InstanceScores.from_json(record).baselines[name] for record in kept if "kind" in record}
+    assert kinds["mask"] == pytest.approx(scores.baselines[name], nan_ok=True)
+    predictor.network = Whole()
+    evaluate(predictor, pictures, "Segmentation/val", quiet=True)
+    for record in json.loads((predictor.folder / "metrics.json").read_text()).values():
+        if "kind" in record:
+            assert InstanceScores.from_json(record).values == pytest.approx(kinds[record["kind"]], nan_ok=True)
+    assert 0 < kinds["mask"]["AP^r_vol"] < 1
+
+
 def test_pycocotools_gets_the_same_from_the_files(predictor: Predictor, pictures: Path) -> None:
     scores = evaluate(predictor, pictures, "Segmentation/val", quiet=True)
     home = predictor.folder / "predictions" / "Segmentation_val"
@@ -304,6 +329,8 @@ def test_the_report_shows_the_values(predictor: Predictor, pictures: Path, monke
     monkeypatch.setitem(report.METHODS, "oracle", method)
     (predictor.folder / "config.yaml").write_text(f"method: oracle\ndata: {pictures}\nsplit: Segmentation/train\n")
     page = report.write(predictor.folder).read_text()
+    assert "trivial, AP75: the whole picture as one object of each class" in page
+    assert "trivial: the whole picture as the box of every class" in page
     assert all(
         words in page for words in ("AP^r@0.5", "AP75", "AP25", "panoptic quality", "95 % interval", "mAP VOC12", "CorLoc")
     )
