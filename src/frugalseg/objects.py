@@ -84,11 +84,11 @@ def measure(predictor: Predictor, data: Data, corloc: CorLoc, tags: Literal["giv
 
 def keep(folder: Path, data: Data, predictions: list[Prediction], scores: InstanceScores) -> None:
     """Write predictions and truth as COCO's JSON, object maps, and pictures of some."""
-    found, truth = coco.Collector(data.classes), coco.Collector(data.classes)
+    found, truth = coco.Collector(data.classes, [data]), coco.Collector(data.classes, [data])
     for index, prediction in enumerate(predictions):
         file = data.records[index].image.relative_to(data.root).as_posix()
-        found.add(file, prediction.size, prediction.instances)
-        truth.add(file, prediction.size, data.compact(index))
+        found.add(prediction.name, file, prediction.size, prediction.instances)
+        truth.add(prediction.name, file, prediction.size, data.compact(index))
         png.write(png.inside(folder / "objects", prediction.name, ".png"), draw.object_map(prediction.instances, prediction.size))
     files.write(folder / "results.json", json.dumps(found.results))
     files.write(folder / "truth.json", json.dumps(truth.dataset()))
