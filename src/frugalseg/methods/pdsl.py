@@ -25,7 +25,7 @@ from torchvision.ops import box_area, box_iou, roi_align
 from torchvision.transforms.v2 import functional as transforms
 
 from frugalseg.data import objects
-from frugalseg.nets import backbone, optim, resnet_ws, roi, schedule
+from frugalseg.nets import backbone, optim, roi, schedule
 from frugalseg.nets.paste import paste
 from frugalseg.nets.weights import load_weights
 from frugalseg.recipes.checks import restored
@@ -267,12 +267,11 @@ class PDSL(nn.Module):
         options: dict[str, Any] = {"weights": config.weights, "normalize": config.normalize, "level": config.level}
         options |= {"frozen": config.frozen, "freeze_norm": config.freeze_norm}
         self.backbone = backbone.build(config.backbone, config.stride, **options)
-        self.shift = resnet_ws.SHIFT if config.backbone.endswith("_ws") else 0.0
         self.narrow, channels = narrowing(self.backbone.channels, config.channels)
         self.detection = DetectionBranch(config, channels, len(self.classes))
         self.segmentation = MaskBranch(config, channels, len(self.classes))
         self.cue = None if config.cue == "gradient" else grabcut.cue(config.cue, config.cue_side, config.cue_iterations)
-        if self.backbone.report and config.backbone == "vgg16" and config.width == 4096 and not config.channels:
+        if self.backbone.report and config.backbone.startswith("vgg16") and config.width == 4096 and not config.channels:
             # VGG-16's own fully connected layers read the same 7 × 7 cells.
             names = {"classifier.0.": "fc6.", "classifier.3.": "fc7."}
             load_weights(self.detection, self.backbone.report.source, prefixes=names, least=0.0)
@@ -283,7 +282,7 @@ class PDSL(nn.Module):
 
     def regions(self, boxes: Tensor) -> Tensor:
         """Boxes (R, 4) as RoIs (R, 5) of the only picture, in the frame in which point i of the map lies on pixel i · stride."""
-        return F.pad(boxes - self.shift, (1, 0))
+        return F.pad(boxes - self.backbone.shift, (1, 0))
 
     def detect(self, features: Tensor, boxes: Tensor) -> Detections:
         """Both parts of the detection branch on boxes (P, 4)."""
