@@ -11,6 +11,7 @@ import pytest
 import torch
 import toys
 from PIL import Image
+from skimage.color import hsv2rgb, rgb2hsv
 from torch.nn import functional as F
 from torchvision.ops import roi_align
 
@@ -463,6 +464,22 @@ def test_a_crop_keeps_boxes_that_keep_half_of_their_area() -> None:
         assert 0 <= top < bottom <= 40
         assert right - left >= 90
         assert bottom - top >= 36
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_exposure_and_saturation_change_as_in_hsv(seed: int) -> None:
+    image = torch.randint(0, 256, (3, 9, 12), generator=torch.Generator().manual_seed(seed), dtype=torch.uint8)
+    image[:, 0], image[:, 1] = 0, 200  # black and grey have no hue
+    torch.manual_seed(seed)
+    found = pdsl.coloured(image, 1.5)
+    torch.manual_seed(seed)
+    exposure, saturation = (1.5 ** float(2 * torch.rand(()) - 1) for _ in range(2))
+    hsv = rgb2hsv(image.permute(1, 2, 0).numpy())
+    hsv[..., 1:] = (hsv[..., 1:] * [saturation, exposure]).clip(max=1)
+    expected = torch.from_numpy(hsv2rgb(hsv) * 255).permute(2, 0, 1)
+    assert found.dtype == torch.uint8
+    assert float((found - expected).abs().max()) <= 0.51
+    assert pdsl.coloured(image, 1.0) is image
 
 
 def test_settings_that_cannot_be_are_named_together() -> None:

@@ -22,7 +22,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 from torchvision.ops import box_area, box_iou, roi_align
-from torchvision.transforms.v2 import functional as transforms
 
 from frugalseg.data import objects
 from frugalseg.nets import backbone, optim, roi, schedule
@@ -581,11 +580,15 @@ def within(boxes: Tensor, crop: tuple[int, int, int, int]) -> tuple[Tensor, Tens
 
 
 def coloured(image: Tensor, most: float) -> Tensor:
-    """The picture with exposure and saturation multiplied or divided by up to `most` (sec. 4.3)."""
+    """The picture with exposure and saturation, V and S of HSV, multiplied or divided by up to `most` (sec. 4.3)."""
     if most == 1:
         return image
     exposure, saturation = (most ** float(2 * torch.rand(()) - 1) for _ in range(2))
-    return transforms.adjust_saturation(transforms.adjust_brightness(image, exposure), saturation)
+    pixels = image.float()
+    value, least = pixels.amax(0), pixels.amin(0)
+    away = (value / (value - least).clamp(min=1)).clamp(max=saturation)  # a colour without any white in it can have no less
+    light = (exposure * value).clamp(max=255) / value.clamp(min=1)
+    return ((value - (value - pixels) * away) * light).round().to(torch.uint8)
 
 
 def train(config: Config, data: Any, run: Run) -> PDSL:
