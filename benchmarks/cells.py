@@ -156,9 +156,8 @@ def beside(cell: Cell, rows: list[dict[str, Any]], val: Any) -> tuple[Any, dict[
     from frugalseg.methods import FOREGROUND, OBJECTS
 
     makes = METHODS[cell.method].makes
-    if makes == OBJECTS:
-        return ranked.baseline(val), {"crowding": ranked.crowding(val)}
-    return foreground.baseline(val) if makes == FOREGROUND else rows[0].get("baselines"), {}
+    further = {"crowding": ranked.crowding(val)} if makes == OBJECTS else {}
+    return foreground.baseline(val) if makes == FOREGROUND else rows[0].get("baselines"), further
 
 
 def score(cell: Cell, folder: Path, val: Any, quiet: bool) -> tuple[list[dict[str, Any]], dict[str, Any], float]:

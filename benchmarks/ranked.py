@@ -15,7 +15,6 @@ import torch
 from torchvision.ops import box_iou
 
 from benchmarks.packing import pack, pack_bits, unpack, unpack_bits
-from frugalseg import rle
 from frugalseg.data import Data
 from frugalseg.metrics import bootstrap
 from frugalseg.metrics.corloc import CorLoc
@@ -113,6 +112,7 @@ def scored(scores: InstanceScores) -> dict[str, Any]:
         "split": scores.split,
         "images": scores.images,
         "values": means(scores),
+        "baselines": trivial(scores),
         "detections": [len(own) for own in images],
         "ranking": pack(np.concatenate(images), "<u2"),
         "right": pack_bits(every == RIGHT),
@@ -125,6 +125,13 @@ def means(scores: InstanceScores) -> dict[str, float | None]:
     """Every measure, the mean over the classes that have objects."""
     values = {name: number(float(present_mean(scores.measured(measure)))) for name, measure in MEASURES.items()}
     return values | ({CORLOC: number(scores.beside.value)} if isinstance(scores.beside, CorLoc) else {})
+
+
+def trivial(scores: InstanceScores) -> dict[str, dict[str, float | None]]:
+    """What takes no learning, by each measure; the box of CorLoc's baseline is that of the masks'."""
+    boxes = {CORLOC: next(iter(scores.beside.baselines.values()))} if isinstance(scores.beside, CorLoc) else {}
+    reached = {name: {at: values[at] for at in MEASURES} | boxes for name, values in scores.baselines.items()}
+    return {name: {at: number(value) for at, value in values.items()} for name, values in reached.items()}
 
 
 def met(corloc: CorLoc, names: Sequence[str]) -> np.ndarray:
@@ -175,19 +182,3 @@ def crowding(data: Data) -> dict[str, float]:
 def overlaps(objects: CompactInstances) -> torch.Tensor:
     """(G, G) those of the boxes, 0 of each with itself."""
     return box_iou(objects.boxes, objects.boxes).fill_diagonal_(0)
-
-
-def baseline(data: Data) -> dict[str, Any]:
-    """What takes no learning, by each measure: all of every picture as one object of each class, the commonest class first."""
-    scores = InstanceScores(data.classes)
-    scores.beside = corloc = CorLoc(data.classes)
-    known = {index: objects for index in range(len(data)) if (objects := data.compact(index)) is not None}
-    counts = sum(torch.bincount(own.labels, minlength=len(data.classes) + 1)[1:] for own in known.values())
-    for index, own in known.items():
-        height, width = data.image(index).shape[-2:]
-        whole = [rle.encode(np.ones((height, width), bool))] * len(data.classes)
-        boxes = torch.tensor([[0.0, 0.0, width, height]]).expand(len(whole), 4)
-        every = CompactInstances(boxes, torch.arange(len(whole)) + 1, torch.as_tensor(counts).double(), whole)
-        scores.update(data.names[index], every, own)
-        corloc.update(data.names[index], every, own, (height, width))
-    return {"the whole picture as one object of each class": means(scores)}

@@ -54,7 +54,7 @@ def assert_equal(got: Tensor, expected: Tensor) -> None:
 
 
 @pytest.mark.parametrize("stride", [8, 16])
-@pytest.mark.parametrize("name", [*NAMES, "resnet18_ws", "resnet50_ws", "resnet101_ws"])
+@pytest.mark.parametrize("name", [*NAMES, "vgg16_plain", "resnet18_ws", "resnet50_ws", "resnet101_ws"])
 def test_map_is_the_picture_over_the_stride_rounded_up(name: str, stride: int) -> None:
     with torch.device("meta"):  # shapes without arithmetic
         net = build(name, stride)
@@ -63,20 +63,23 @@ def test_map_is_the_picture_over_the_stride_rounded_up(name: str, stride: int) -
 
 
 @pytest.mark.parametrize("stride", [8, 16])
-def test_points_of_resnet_ws_lie_where_it_says(stride: int, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("name", "shift"), [("resnet18_ws", 7.0), ("vgg16_plain", 7.5), ("resnet18", 0.0), ("tiny", 0.0)])
+def test_points_lie_where_the_network_says(name: str, shift: float, stride: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where all weights are alike and pools are means, what a point sees is symmetric about its middle."""
 
     def mean(pool: resnet_ws.Pool, features: Tensor) -> Tensor:
         return functional.avg_pool2d(features if pool.stride == 2 else functional.pad(features, (0, 1, 0, 1)), 2, pool.stride)
 
     monkeypatch.setattr(resnet_ws.Pool, "forward", mean)
-    net = build("resnet18_ws", stride).double().eval()
+    monkeypatch.setattr(nn.MaxPool2d, "forward", lambda pool, features: functional.avg_pool2d(features, 3, pool.stride, 1))
+    net = build(name, stride).double().eval()
     for layer in (layer for layer in net.modules() if isinstance(layer, nn.Conv2d)):
         nn.init.constant_(layer.weight, 1 / layer.weight[0].numel())
-    image = torch.full((1, 3, 1, 1024), 200.0, dtype=torch.float64).expand(1, 3, 48, 1024).clone().requires_grad_()
-    net(image)[0, :, 1, 512 // stride].sum().backward()
+    image = torch.full((1, 3, 1, 512), 200.0, dtype=torch.float64).expand(1, 3, 2 * stride, 512).clone().requires_grad_()
+    net(image)[0, :, 1, 256 // stride].sum().backward()
     seen = image.grad.abs().sum((0, 1, 2))
-    assert float((seen * torch.arange(1024)).sum() / seen.sum()) == pytest.approx(512 + resnet_ws.SHIFT, abs=0.01)
+    assert float((seen * torch.arange(512)).sum() / seen.sum()) == pytest.approx(256 + shift, abs=0.01)
+    assert net.shift == shift
 
 
 @pytest.mark.parametrize("name", ["resnet18", "resnet50"])
@@ -119,8 +122,20 @@ def test_vgg16_is_torchvisions_with_overlapping_pools() -> None:
         assert_equal(net(images), nn.Sequential(*pools)(imagenet(images)))
 
 
+def test_plain_vgg16_is_torchvisions_up_to_its_last_convolution(tmp_path: Path) -> None:
+    original = models.vgg.make_layers(models.vgg.cfgs["D"])
+    torch.save({f"features.{name}": value for name, value in original.state_dict().items()}, tmp_path / "weights.pth")
+    net, images = build("vgg16_plain", 16, weights=tmp_path / "weights.pth").eval(), pictures(64, 48)
+    with torch.no_grad():
+        assert_equal(net(images), original[:-1](imagenet(images)))
+    layers = [layer for layer in build("vgg16_plain", 8).modules() if isinstance(layer, nn.Conv2d | nn.MaxPool2d)]
+    assert [layer.stride for layer in layers if isinstance(layer, nn.MaxPool2d)] == [2, 2, 2, (1, 1)]
+    assert [layer.dilation[0] for layer in layers if isinstance(layer, nn.Conv2d)] == [1] * 10 + [2] * 3
+
+
 @pytest.mark.parametrize(
-    ("name", "dense", "strided"), [("resnet18", 8, 32), ("mobilenet_v2", 8, 32), ("tiny", 8, 16), ("vgg16", 16, 32)]
+    ("name", "dense", "strided"),
+    [("resnet18", 8, 32), ("mobilenet_v2", 8, 32), ("tiny", 8, 16), ("vgg16", 16, 32), ("vgg16_plain", 8, 16)],
 )
 def test_dense_map_holds_the_strided_networks_features(name: str, dense: int, strided: int) -> None:
     fine, coarse = (lively(build(name, stride)) for stride in (dense, strided))

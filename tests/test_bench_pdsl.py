@@ -46,7 +46,7 @@ def test_the_second_training_finds_every_box_in_the_cache(monkeypatch: pytest.Mo
 
 
 def test_memory_is_measured_in_a_process_of_its_own(capsys: pytest.CaptureFixture[str]) -> None:
-    for name in ("vgg", "small"):
+    for name in ("vgg", "largest", "small"):
         assert speed.main(["--quick", "--measure", name]) == 0
         (row,) = json.loads(capsys.readouterr().out)
         assert row["value"] > 0

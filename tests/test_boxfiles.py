@@ -5,15 +5,18 @@ What the files of others hold otherwise is tested in test_proposals.py.
 
 from __future__ import annotations
 
+import io
 import pickle
 import struct
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from scipy import io
+from numpy.lib import format as npy
+from scipy.io import savemat
 
 from frugalseg.regions import boxfiles
 from frugalseg.regions.boxfiles import BoxFileError, BoxFiles
@@ -187,7 +190,7 @@ def stems(folder: Path, *names: str) -> Path:
 def mcg(folder: Path, *names: str) -> Path:
     for place, name in enumerate(names):
         (folder / "mcg" / name).parent.mkdir(parents=True, exist_ok=True)
-        io.savemat(folder / "mcg" / f"{name}.mat", {"boxes": XYXY[place % 2 :, [1, 0, 3, 2]]})
+        savemat(folder / "mcg" / f"{name}.mat", {"boxes": XYXY[place % 2 :, [1, 0, 3, 2]]})
     return folder / "mcg"
 
 
@@ -249,7 +252,7 @@ def test_the_best_boxes_come_first(key: str, kind: Callable[..., Any], tmp_path:
     assert np.array_equal(boxes("a"), best)
     assert np.array_equal(boxes("b"), WHERE[:2])
     path.unlink()
-    io.savemat(tmp_path / "a.mat", {"boxes": WHERE[:, [1, 0, 3, 2]], key: np.array(worth)[:, None]})
+    savemat(tmp_path / "a.mat", {"boxes": WHERE[:, [1, 0, 3, 2]], key: np.array(worth)[:, None]})
     assert np.array_equal(BoxFiles(tmp_path)("a"), best)
 
 
@@ -259,6 +262,20 @@ def test_the_best_boxes_come_first(key: str, kind: Callable[..., Any], tmp_path:
 def test_scores_of_other_boxes_are_refused(scores: list[np.ndarray], said: str, tmp_path: Path) -> None:
     with pytest.raises(BoxFileError, match=said):
         BoxFiles(pickled(tmp_path, {"boxes": [WHERE, WHERE], "scores": scores, "ids": [1, 2]}))
+
+
+@pytest.mark.parametrize(("shape", "said"), [((10**12, 4), "16,000,000,000,000"), ((1000, 4), "16,128")])
+def test_arrays_that_claim_too_much_are_refused_before_they_are_unpacked(
+    shape: tuple[int, int], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    head = io.BytesIO()
+    npy.write_array_header_1_0(head, {"descr": "<f4", "fortran_order": False, "shape": shape})
+    with zipfile.ZipFile(tmp_path / "a.npz", "w", zipfile.ZIP_DEFLATED) as packed:
+        packed.writestr("a.npy", head.getvalue() + bytes(16_000))
+    monkeypatch.setattr(boxfiles, "LARGEST_FILE", 10_000)
+    monkeypatch.setattr(np, "load", lambda *_, **__: pytest.fail("it was unpacked"))
+    with pytest.raises(BoxFileError, match=f"a.npz: its arrays claim {said} bytes; expected at most 10,000"):
+        BoxFiles(tmp_path / "a.npz")
 
 
 def test_boxes_of_a_corner_and_sides(tmp_path: Path) -> None:

@@ -28,6 +28,14 @@ def brightness(image: Tensor, times: float = 1.0, boxes: Tensor | None = None) -
     return image.float().mean(0) * times
 
 
+@cacheable("numpy", cut="rows")
+def brightest(image: Tensor, rows: int = 8, least: int = 0) -> Tensor:
+    calls.append({"rows": rows})
+    if rows < 1:
+        raise ValueError(f"rows={rows}")
+    return image.float().flatten().clamp(min=least).sort(descending=True).values[:rows]
+
+
 @pytest.fixture(autouse=True)
 def no_calls() -> None:
     calls.clear()
@@ -44,6 +52,19 @@ def test_a_result_is_computed_once_even_by_another_cache(tmp_path: Path, image: 
     assert len(calls) == 2  # the one above and one of the three
     for result in results:
         torch.testing.assert_close(result, expected, rtol=0, atol=0)
+
+
+def test_a_list_is_kept_once_and_cut_to_the_length_asked_for(tmp_path: Path, image: Tensor) -> None:
+    every = image.float().flatten().sort(descending=True).values
+    for rows in (3, 8, 1, 7):
+        assert torch.equal(Cache(tmp_path)(brightest, image, rows=rows), every[:rows])
+    assert torch.equal(Cache(tmp_path)(brightest, image), every[:8])
+    assert calls == [{"rows": 8}]
+    assert len(Cache(tmp_path)(brightest, image, rows=9)) == 9, "more than by default are an entry of their own"
+    assert len(Cache(tmp_path)(brightest, image, rows=3, least=5)) == 3
+    assert calls == [{"rows": 8}, {"rows": 9}, {"rows": 8}]
+    with pytest.raises(ValueError, match="rows=0"):
+        Cache(tmp_path)(brightest, image, rows=0)
 
 
 def test_types_and_shapes_survive(tmp_path: Path, image: Tensor) -> None:

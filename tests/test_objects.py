@@ -32,6 +32,7 @@ from frugalseg.metrics.instances import COCO, InstanceScores
 from frugalseg.metrics.panoptic import PanopticScores
 from frugalseg.predictor import Predictor
 from frugalseg.types import IGNORE, CompactInstances, Prediction, Sample
+from tests import cocos
 
 
 class Oracle(nn.Module):
@@ -88,17 +89,70 @@ def test_evaluation_follows_from_what_the_method_makes(predictor: Predictor, pic
     assert all((home / "shown" / entry["picture"]).is_file() for entry in shown)
 
 
+def test_the_trivial_answer_is_printed_beside_and_scores_as_a_model_that_gives_it(predictor: Predictor, pictures: Path) -> None:
+    class Whole(nn.Module):
+        def predict(self, samples: Iterable[Sample], tags: str = "predicted") -> list[Prediction]:
+            (sample,) = samples
+            size, count = (sample.image.shape[1], sample.image.shape[2]), len(predictor.classes)
+            boxes = torch.tensor([[0.0, 0.0, size[1], size[0]]]).repeat(count, 1)
+            codes, labels = [rle.encode(np.ones(size, bool))] * count, torch.arange(count) + 1
+            found = CompactInstances(boxes, labels, labels / count, codes)
+            return [Prediction(sample.name, size, predictor.classes, torch.ones(count), instances=found)]
+
+    scores = evaluate(predictor, pictures, "Segmentation/val", quiet=True)
+    (name,) = scores.baselines
+    assert name == "the whole picture as one object of each class"
+    assert f"baseline: {name[:10]}" in str(scores)
+    kept = json.loads((predictor.folder / "metrics.json").read_text()).values()
+    kinds = {record["kind"]: InstanceScores.from_json(record).baselines[name] for record in kept if "kind" in record}
+    assert kinds["mask"] == pytest.approx(scores.baselines[name], nan_ok=True)
+    predictor.network = Whole()
+    evaluate(predictor, pictures, "Segmentation/val", quiet=True)
+    for record in json.loads((predictor.folder / "metrics.json").read_text()).values():
+        if "kind" in record:
+            assert InstanceScores.from_json(record).values == pytest.approx(kinds[record["kind"]], nan_ok=True)
+    assert 0 < kinds["mask"]["AP^r_vol"] < 1
+
+
 def test_pycocotools_gets_the_same_from_the_files(predictor: Predictor, pictures: Path) -> None:
     scores = evaluate(predictor, pictures, "Segmentation/val", quiet=True)
     home = predictor.folder / "predictions" / "Segmentation_val"
+    ours = [scores.of(measure).value for measure in COCO.values()]
+    judged = judged_by_pycocotools(home / "truth.json", home / "results.json")
+    assert np.nan_to_num(ours, nan=-1) == pytest.approx(judged, abs=1e-12)
+
+
+def judged_by_pycocotools(truth: Path, results: Path) -> np.ndarray:
     with contextlib.redirect_stdout(io.StringIO()):
-        truth = OracleCOCO(home / "truth.json")
-        judged = COCOeval(truth, truth.loadRes(str(home / "results.json")), "segm")
+        known = OracleCOCO(truth)
+        judged = COCOeval(known, known.loadRes(str(results)), "segm")
         judged.evaluate()
         judged.accumulate()
         judged.summarize()
-    ours = [scores.of(measure).value for measure in COCO.values()]
-    assert np.nan_to_num(ours, nan=-1) == pytest.approx(judged.stats[:6], abs=1e-12)
+    return judged.stats[:6]
+
+
+def test_results_keep_the_ids_of_the_coco_file_that_the_pictures_were_read_from(predictor: Predictor, tmp_path: Path) -> None:
+    root = cocos.write(tmp_path / "cocos")
+    data = read(root, "val")
+    predictor.network, predictor.classes = Oracle(data), data.classes
+    scores = evaluate(predictor, data, quiet=True)
+    ours = np.nan_to_num([scores.of(measure).value for measure in COCO.values()], nan=-1)
+    folder.write(predictor, [data], tmp_path / "out", quiet=True)
+    theirs, home = root / "annotations" / "instances_val.json", predictor.folder / "predictions" / "val"
+    for truth, results in [(theirs, home), (theirs, tmp_path / "out"), (home / "truth.json", home)]:
+        assert judged_by_pycocotools(truth, results / "results.json") == pytest.approx(ours, abs=1e-12)
+    corrected = json.loads((tmp_path / "out" / "instances.json").read_text())
+    assert (corrected["categories"], {image["id"] for image in corrected["images"]}) == (cocos.CATEGORIES, {7, 8})
+
+
+def test_pictures_of_two_files_with_the_same_ids_are_counted_anew(predictor: Predictor, tmp_path: Path) -> None:
+    data = read(cocos.write(tmp_path / "cocos"))
+    predictor.network, predictor.classes = Oracle(data), data.classes
+    folder.write(predictor, [data], tmp_path / "out", quiet=True)
+    written = json.loads((tmp_path / "out" / "instances.json").read_text())
+    assert [image["id"] for image in written["images"]] == [1, 2, 3, 4]
+    assert [category["id"] for category in written["categories"]] == [1, 2]
 
 
 def test_coco_and_voc_layouts_score_alike(predictor: Predictor, pictures: Path) -> None:
@@ -304,6 +358,8 @@ def test_the_report_shows_the_values(predictor: Predictor, pictures: Path, monke
     monkeypatch.setitem(report.METHODS, "oracle", method)
     (predictor.folder / "config.yaml").write_text(f"method: oracle\ndata: {pictures}\nsplit: Segmentation/train\n")
     page = report.write(predictor.folder).read_text()
+    assert "trivial, AP75: the whole picture as one object of each class" in page
+    assert "trivial: the whole picture as the box of every class" in page
     assert all(
         words in page for words in ("AP^r@0.5", "AP75", "AP25", "panoptic quality", "95 % interval", "mAP VOC12", "CorLoc")
     )

@@ -11,6 +11,7 @@ import pytest
 import torch
 import toys
 from PIL import Image
+from skimage.color import hsv2rgb, rgb2hsv
 from torch.nn import functional as F
 from torchvision.ops import roi_align
 
@@ -116,6 +117,25 @@ def test_refinement_losses_agree_with_loops_over_proposals() -> None:
 
 
 # -- segmentation
+
+
+@pytest.mark.parametrize("far", [1e4, -1e4, 1e30, math.inf])
+@pytest.mark.parametrize("place", range(4))
+def test_a_pseudo_box_that_flies_away_or_collapses_stays_a_box_in_the_picture_and_can_be_learned(far: float, place: int) -> None:
+    offsets, tags = torch.zeros(5, 3, 4), torch.tensor([1.0, 0.0, 1.0])
+    offsets[..., place] = far
+    scores = torch.rand(5, 3, generator=torch.Generator().manual_seed(0))
+    pseudo = pdsl.pseudo_objects(scores, tags, BOXES, offsets, (40, 40))
+    (left, top), (right, bottom) = pseudo.boxes[:, :2].T, pseudo.boxes[:, 2:].T
+    assert float(left.min()) >= 0 <= float(top.min())
+    assert float(right.max()) <= 40 >= float(bottom.max())
+    assert min(float((right - left).min()), float((bottom - top).min())) > 1 - 1e-5
+    assigned = pdsl.assign(BOXES, pseudo, torch.full((3,), 0.5), foreground=0.01)
+    assert torch.isfinite(pdsl.box_loss(torch.zeros(5, 3, 4), BOXES, assigned))
+    model = network()
+    for layer in model.detection.offsets:
+        torch.nn.init.constant_(layer.bias.data.view(3, 4)[:, place], max(-1e30, min(far, 1e30)))
+    assert all(torch.isfinite(loss) for loss in model([item()]).values())
 
 
 def test_seeds_are_the_best_proposal_of_each_tag_and_those_nearest_to_it() -> None:
@@ -342,6 +362,26 @@ def test_a_view_there_and_back_is_the_same_box_and_one_view_is_the_plain_test() 
     assert torch.allclose(twice[1], boxes, atol=1e-4)
 
 
+def test_views_are_averaged_row_by_row() -> None:
+    """Rows of several scales and mirrored views are those of the same proposals, each looked at alone."""
+    model, image, own = network(test_scales=(40, 56), test_flip=True), item()["image"], (40, 40)
+    for layer in (*model.detection.scores, *model.detection.offsets):
+        layer.weight.data *= 1000
+    views = [model.view(image, scale, flip) for scale, flip in model.looks()]
+    scores, moved = model.scores(views, BOXES, own)
+    for row, box in enumerate(BOXES):
+        looks = [model.averaged(view, view.there(box[None])) for view in views]
+        backs = [view.back(boxes[0]) for view, (_, boxes) in zip(views, looks, strict=True)]
+        torch.testing.assert_close(scores[row], torch.stack([own[0] for own, _ in looks]).mean(0), atol=1e-6, rtol=1e-4)
+        torch.testing.assert_close(moved[row], torch.stack(backs).mean(0), atol=1e-4, rtol=1e-4)
+    turned = [model.view(image.flip(-1), scale, flip) for scale, flip in model.looks()]
+    again, there = model.scores(turned, pdsl.mirrored(BOXES, 40), own)
+    torch.testing.assert_close(again, scores, atol=1e-6, rtol=1e-4)
+    torch.testing.assert_close(pdsl.mirrored(there.flatten(0, 1), 40).view_as(moved), moved, atol=1e-4, rtol=1e-4)
+    apart = (scores[:, None] - scores).abs().amax(-1).fill_diagonal_(1.0)
+    assert float(apart.min()) > 1e-3, "rows differ, so that an exchanged one would be seen"
+
+
 def test_given_tags_leave_only_their_classes() -> None:
     sample = Sample("it", item()["image"], tags=torch.tensor([0.0, 1.0, 0.0]))
     (free,), (told,) = network().predict([sample]), network().predict([sample], tags="given")
@@ -350,6 +390,42 @@ def test_given_tags_leave_only_their_classes() -> None:
 
 
 # -- training
+
+
+@pytest.mark.parametrize("settings", [{}, {"pooling": "align"}, {"cue": "gradient"}])
+def test_half_precision_keeps_the_scores_of_tags_in_floats_and_every_loss_finite(settings: dict[str, Any]) -> None:
+    corners = torch.rand(2000, 2, generator=torch.Generator().manual_seed(0)) * 30
+    model, boxes = network(**settings), torch.cat([corners, corners + 8], 1)
+    torch.nn.init.constant_(model.detection.what.bias.data[:1], 90.0)  # sure of its first class in every proposal
+    with torch.autocast("cpu", torch.bfloat16):
+        found = model.detect(model.narrow(model.encode(item()["image"])), boxes)
+        y = pdsl.image_scores(found.wsddn)
+        losses = model([item(boxes=boxes)])
+    assert found.scores[0].dtype == torch.bfloat16, "half precision is what is tested"
+    assert found.wsddn.dtype == y.dtype == torch.float32
+    assert 0.999 < float(y.max()) < 1
+    assert all(loss.dtype == torch.float32 and torch.isfinite(loss) for loss in losses.values()), losses
+    torch.stack([*losses.values()]).sum().backward()
+    assert all(torch.isfinite(p.grad).all() for p in model.parameters())
+
+
+@pytest.mark.parametrize(("optimizer", "factor"), [("sgd", 2.0), ("adamw", 1.0)])
+def test_biases_learn_without_decay_and_with_sgd_at_twice_the_rate(optimizer: str, factor: float) -> None:
+    model = network(optimizer=optimizer, lr=0.1, head_lr=0.01, weight_decay=0.5)
+    made = pdsl.optimizer_of(model.config, model)
+    settings = {id(p): (group["lr"], group["weight_decay"]) for group in made.param_groups for p in group["params"]}
+    assert len(settings) == len([*model.parameters()])
+    for name, parameter in model.named_parameters():
+        rate, bias = 0.1 if name.startswith("backbone.") else 0.01, name.endswith("bias")
+        assert settings[id(parameter)] == pytest.approx((rate * factor if bias else rate, 0.0 if bias else 0.5)), name
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    model([item()])["tags"].backward()
+    made.step()
+    for name in ("detection.what.weight", "detection.what.bias") if optimizer == "sgd" else ():
+        decay, rate = (0.0, 0.02) if name.endswith("bias") else (0.5, 0.01)
+        parameter = model.get_parameter(name)
+        expected = before[name] - rate * (parameter.grad + decay * before[name])
+        torch.testing.assert_close(parameter.detach(), expected)
 
 
 def test_masks_and_boxes_of_other_pictures_change_nothing(tmp_path: Path) -> None:
@@ -388,6 +464,22 @@ def test_a_crop_keeps_boxes_that_keep_half_of_their_area() -> None:
         assert 0 <= top < bottom <= 40
         assert right - left >= 90
         assert bottom - top >= 36
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_exposure_and_saturation_change_as_in_hsv(seed: int) -> None:
+    image = torch.randint(0, 256, (3, 9, 12), generator=torch.Generator().manual_seed(seed), dtype=torch.uint8)
+    image[:, 0], image[:, 1] = 0, 200  # black and grey have no hue
+    torch.manual_seed(seed)
+    found = pdsl.coloured(image, 1.5)
+    torch.manual_seed(seed)
+    exposure, saturation = (1.5 ** float(2 * torch.rand(()) - 1) for _ in range(2))
+    hsv = rgb2hsv(image.permute(1, 2, 0).numpy())
+    hsv[..., 1:] = (hsv[..., 1:] * [saturation, exposure]).clip(max=1)
+    expected = torch.from_numpy(hsv2rgb(hsv) * 255).permute(2, 0, 1)
+    assert found.dtype == torch.uint8
+    assert float((found - expected).abs().max()) <= 0.51
+    assert pdsl.coloured(image, 1.0) is image
 
 
 def test_settings_that_cannot_be_are_named_together() -> None:

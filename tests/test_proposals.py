@@ -192,6 +192,8 @@ def test_the_command_fills_the_cache_and_tells_recall(tmp_path: Path, capsys: py
         assert line in said
     assert cli.main([*words, "--arguments", '{"count": 300}']) == 0
     assert "0 made, 3 there before" in capsys.readouterr().out
+    assert cli.main(words) == 0
+    assert "0 made, 3 there before" in capsys.readouterr().out, "one list serves every count"
 
 
 def test_recall_is_that_of_the_annotated_boxes(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from frugalseg import config
 from frugalseg.config import UsageError
+from frugalseg.files import MAX_PIXELS
 from frugalseg.methods import METHODS, Method
 from frugalseg.recipes.biopt import Free
 from frugalseg.recipes.runtime import Runtime
@@ -131,7 +132,7 @@ class Predict:
     split: str = ""
     tile: int = 0
     overlap: int = 0
-    max_pixels: int = 100_000_000
+    max_pixels: int = MAX_PIXELS
     proposals: str = ""
     quiet: bool = False
 

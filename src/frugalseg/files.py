@@ -10,6 +10,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
+MAX_PIXELS = 100_000_000  # height times width of a picture, from which its file is refused; here, because the command line asks
+
 
 class DiskError(OSError):
     """A file could not be written; what was there before is kept."""

@@ -14,7 +14,7 @@ from frugalseg.data.problems import DataError
 from frugalseg.evaluation import expect_classes, list_name, record, telling
 from frugalseg.export import coco, png
 from frugalseg.metrics.corloc import CorLoc
-from frugalseg.metrics.instances import InstanceScores, Kind
+from frugalseg.metrics.instances import WHOLE, InstanceScores, Kind, whole
 from frugalseg.metrics.panoptic import PanopticScores
 from frugalseg.predictor import Predictor
 from frugalseg.progress import track
@@ -59,17 +59,22 @@ def measure(predictor: Predictor, data: Data, corloc: CorLoc, tags: Literal["giv
     """All scores of pictures with object masks, which are kept in the run folder, and their share in CorLoc."""
     about = corloc.data, corloc.split
     scores = {kind: InstanceScores(predictor.classes, *about, kind=kind) for kind in KINDS}
+    trivial = {kind: InstanceScores(predictor.classes, *about, kind=kind) for kind in KINDS}
     scores["mask"].beside, panoptic = corloc, PanopticScores(predictor.classes, *about)
     kept: list[Prediction] = []
     for index, (sample, prediction) in track(enumerate(predictor.stream(data, tags=tags)), "evaluate", len(data), quiet=quiet):
         truth, boxes = data.compact(index), data.boxed(index)
         assert truth is not None
         assert boxes is not None
+        everything = whole(prediction.size, len(predictor.classes))
         for kind, score in scores.items():
             score.update(sample.name, prediction.instances, boxes if kind == "box" else truth)
+            trivial[kind].update(sample.name, everything, boxes if kind == "box" else truth)
         corloc.update(sample.name, prediction.instances, truth, prediction.size)
         panoptic.update(sample.name, prediction.instances, truth, data.void(index))
         kept.append(prediction)
+    for kind, score in scores.items():
+        score.baselines = {WHOLE: trivial[kind].values}
     if predictor.folder:
         keep(predictor.folder / "predictions" / about[1].replace("/", "_"), data, kept, scores["mask"])
         for result in (*scores.values(), panoptic):
@@ -79,11 +84,11 @@ def measure(predictor: Predictor, data: Data, corloc: CorLoc, tags: Literal["giv
 
 def keep(folder: Path, data: Data, predictions: list[Prediction], scores: InstanceScores) -> None:
     """Write predictions and truth as COCO's JSON, object maps, and pictures of some."""
-    found, truth = coco.Collector(data.classes), coco.Collector(data.classes)
+    found, truth = coco.Collector(data.classes, [data]), coco.Collector(data.classes, [data])
     for index, prediction in enumerate(predictions):
         file = data.records[index].image.relative_to(data.root).as_posix()
-        found.add(file, prediction.size, prediction.instances)
-        truth.add(file, prediction.size, data.compact(index))
+        found.add(prediction.name, file, prediction.size, prediction.instances)
+        truth.add(prediction.name, file, prediction.size, data.compact(index))
         png.write(png.inside(folder / "objects", prediction.name, ".png"), draw.object_map(prediction.instances, prediction.size))
     files.write(folder / "results.json", json.dumps(found.results))
     files.write(folder / "truth.json", json.dumps(truth.dataset()))

@@ -17,7 +17,7 @@ import difflib
 import json
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -26,7 +26,7 @@ from faster_coco_eval.core import mask as codec
 
 from frugalseg import rle
 from frugalseg.data import files, images
-from frugalseg.data.dataset import Box, Outline, Record
+from frugalseg.data.dataset import Box, CocoIds, Outline, Record
 from frugalseg.data.problems import OBJECT, DataError, Problems
 
 HOME = "annotations"
@@ -175,7 +175,7 @@ def _name(key: str) -> str:
 
 
 def _records(content: Contents, labels: Mapping[int, int], finder: _Finder, problems: Problems) -> Iterator[Record]:
-    owned, seen = _by_image(content, problems), set[str]()
+    owned, seen, categories = _by_image(content, problems), set[str](), tuple(labels)
     drawn = any(entry.get("segmentation") for entry in content.annotations)
     for entry in content.images:
         annotations = owned.pop(_id(entry.get("id")), None)
@@ -184,7 +184,8 @@ def _records(content: Contents, labels: Mapping[int, int], finder: _Finder, prob
             problems.add("image-duplicate-id", f"{entry.get('file_name')!r:.80}")
         elif key is not None:
             seen.add(key)
-            yield _record(_name(key), finder.pictures[key], entry, annotations, labels, drawn, problems)
+            record = _record(_name(key), finder.pictures[key], entry, annotations, labels, drawn, problems)
+            yield replace(record, ids=CocoIds(entry["id"], categories))
 
 
 def _by_image(content: Contents, problems: Problems) -> dict[str, list[dict[str, Any]]]:

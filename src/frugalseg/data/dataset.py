@@ -55,13 +55,20 @@ class Outline(NamedTuple):
         return {"size": list(self.size), "counts": self.counts}
 
 
+class CocoIds(NamedTuple):
+    """How COCO's file calls a picture and each class, for results that are to be scored against that file."""
+
+    image: int | str
+    categories: tuple[int, ...]
+
+
 @dataclass(frozen=True, slots=True)
 class Record:
     """What is known about one picture; None = unknown.
 
     name: unique in the data set. tags: one of {0, 1, nan} per class. semantic: mask of class ids. objects: mask of object ids,
     whose classes are read from `object_classes` at the same pixels (None: all are of class 1). boxes: the annotated objects.
-    outlines: the same with masks.
+    outlines: the same with masks. ids: those of the file it comes from.
     """
 
     name: str
@@ -72,6 +79,7 @@ class Record:
     object_classes: Path | None = None
     boxes: tuple[Box, ...] | None = None
     outlines: tuple[Outline, ...] | None = None
+    ids: CocoIds | None = None
 
     @property
     def fields(self) -> frozenset[str]:

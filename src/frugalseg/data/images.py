@@ -19,9 +19,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from frugalseg import files
 from frugalseg.data import codes, matlab
 
-MAX_PIXELS = 100_000_000
+MAX_PIXELS = files.MAX_PIXELS
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".pbm"})
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM")  # no EPS and the like: PIL would start other programs for them
 ORIENTATION = 0x0112  # the EXIF tag; 1 = as stored, the others are how to turn the stored pixels:

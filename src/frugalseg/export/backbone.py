@@ -69,7 +69,9 @@ def body(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 def renamed(tensors: dict[str, Tensor], backbone: str, layout: str) -> dict[str, Tensor]:
     """The tensors under the names of the layout. Raises UsageError for a network the layout has no such names for."""
     resnet, transformer = backbone in ("resnet18", "resnet50", "resnet101"), backbone.startswith("timm/")
-    fits = {"torchvision": resnet or backbone in ("vgg16", "mobilenet_v2"), "timm": resnet or transformer}.get(layout, resnet)
+    fits = {"torchvision": resnet or backbone in ("vgg16", "vgg16_plain", "mobilenet_v2"), "timm": resnet or transformer}.get(
+        layout, resnet
+    )
     if not fits:
         raise UsageError(f"a backbone {backbone} has no names in {layout}; ResNets have them in all of {', '.join(LAYOUTS)}")
     return {_detectron2(name) if layout == "detectron2" else name: value for name, value in tensors.items()}

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from frugalseg import rle
 from frugalseg.types import CompactInstances
 
+if TYPE_CHECKING:
+    from frugalseg.data import Data
 
-def detected(objects: CompactInstances | None, image: int) -> list[dict[str, Any]]:
-    """Detections of one image, masks as run lengths; class id 1..C is the category.
+
+def detected(objects: CompactInstances | None, image: int | str, categories: Sequence[int]) -> list[dict[str, Any]]:
+    """Detections of one image, masks as run lengths; categories: the ids of the classes.
 
     There is no `bbox` beside the mask: pycocotools would then take the box's area for the object's size.
     """
@@ -18,11 +21,12 @@ def detected(objects: CompactInstances | None, image: int) -> list[dict[str, Any
         return []
     columns = zip(objects.labels.tolist(), objects.rles, objects.scores.tolist(), strict=True)
     return [
-        {"image_id": image, "category_id": label, "segmentation": as_text(code), "score": score} for label, code, score in columns
+        {"image_id": image, "category_id": categories[label - 1], "segmentation": as_text(code), "score": score}
+        for label, code, score in columns
     ]
 
 
-def annotated(objects: CompactInstances | None, image: int, first: int) -> list[dict[str, Any]]:
+def annotated(objects: CompactInstances | None, image: int | str, categories: Sequence[int], first: int) -> list[dict[str, Any]]:
     """Objects of one image as annotations with ids from `first` on, with box, area and crowd, and a score if they have one."""
     if objects is None:
         return []
@@ -34,8 +38,9 @@ def annotated(objects: CompactInstances | None, image: int, first: int) -> list[
     ):
         x1, y1, x2, y2 = corners
         score = {} if objects.scores is None else {"score": objects.scores[place].item()}
-        known = {"id": first + place, "image_id": image, "category_id": label, "iscrowd": int(crowd[place]), "area": areas[place]}
-        entries.append(known | {"bbox": [x1, y1, x2 - x1, y2 - y1], "segmentation": as_text(code)} | score)
+        known = {"id": first + place, "image_id": image, "category_id": categories[label - 1], "iscrowd": int(crowd[place])}
+        drawn = {"area": areas[place], "bbox": [x1, y1, x2 - x1, y2 - y1], "segmentation": as_text(code)}
+        entries.append(known | drawn | score)
     return entries
 
 
@@ -44,21 +49,41 @@ def as_text(code: rle.RLE) -> dict[str, Any]:
     return {"size": list(code["size"]), "counts": code["counts"].decode("ascii")}
 
 
-class Collector:
-    """Gathers images and their objects into the two kinds of file; masks stay run lengths, so memory grows by kilobytes."""
+def numbering(classes: Sequence[str], sets: Sequence[Data]) -> tuple[dict[str, int | str], list[int]]:
+    """The id of each image, by its name, and of each class.
 
-    def __init__(self, classes: Sequence[str]) -> None:
-        self.categories = [{"id": label, "name": name} for label, name in enumerate(classes, start=1)]
+    They are those of COCO's file where all images come from such a one; else, or if two images have the same, they count from 1.
+    """
+    found = [(record, data.classes) for data in sets for record in data.records]
+    categories = {(names, record.ids and record.ids.categories) for record, names in found}
+    images = {record.name: record.ids.image for record, _ in found if record.ids}
+    if len(categories) == 1 and len(set(images.values())) == len(found):
+        names, numbers = next(iter(categories))
+        known = dict(zip(names, numbers or (), strict=True))
+        if known.keys() >= set(classes):
+            return images, [known[name] for name in classes]
+    return {record.name: place for place, (record, _) in enumerate(found, start=1)}, [*range(1, len(classes) + 1)]
+
+
+class Collector:
+    """Gathers images and their objects into the two kinds of file; masks stay run lengths, so memory grows by kilobytes.
+
+    sets: the data sets that the images are of; no two images have the same name.
+    """
+
+    def __init__(self, classes: Sequence[str], sets: Sequence[Data]) -> None:
+        self.numbers, self.labels = numbering(classes, sets)
+        self.categories = [{"id": label, "name": name} for label, name in zip(self.labels, classes, strict=True)]
         self.images: list[dict[str, Any]] = []
         self.annotations: list[dict[str, Any]] = []
         self.results: list[dict[str, Any]] = []
 
-    def add(self, file: str, size: tuple[int, int], objects: CompactInstances | None) -> None:
-        """One image of (H, W) by the name of its file."""
-        number = len(self.images) + 1
+    def add(self, name: str, file: str, size: tuple[int, int], objects: CompactInstances | None) -> None:
+        """One image of (H, W) by its name and that of its file."""
+        number = self.numbers[name]
         self.images.append({"id": number, "file_name": file, "height": size[0], "width": size[1]})
-        self.annotations += annotated(objects, number, len(self.annotations) + 1)
-        self.results += detected(objects, number)
+        self.annotations += annotated(objects, number, self.labels, len(self.annotations) + 1)
+        self.results += detected(objects, number, self.labels)
 
     def dataset(self) -> dict[str, Any]:
         return {"images": self.images, "annotations": self.annotations, "categories": self.categories}

@@ -42,15 +42,15 @@ def write(
     masks/NAME.png holds class ids, overlays/NAME.jpg the picture with them (.png if it is too long for JPEG), tags.csv a row of
     confidences for each picture, skipped.csv what is `left_out` already and the files that could not be read. A model of objects
     writes objects/NAME.png with the numbers of those of at least `min_score` (.tif for more than 65535), results.json (COCO's
-    results) and instances.json (the same as a data set, to be looked at, corrected or learned from) with all of them. What is
-    stopped or fails leaves these files with the pictures done before. One picture is in memory at a time; tags, tile, overlap:
-    see `Predictor.stream`. max_pixels: larger files are skipped; a `Data` has a limit of its own. Raises UsageError for two
-    equal names.
+    results) and instances.json (the same as a data set, to be looked at, corrected or learned from) with all of them, under the
+    ids of the COCO file that the pictures were read from, if there is one. What is stopped or fails leaves these files with the
+    pictures done before. One picture is in memory at a time; tags, tile, overlap: see `Predictor.stream`. max_pixels: larger
+    files are skipped; a `Data` has a limit of its own. Raises UsageError for two equal names.
     """
     found, folder, done = listed(pictures, max_pixels), Path(out), 0
     skipped = [*left_out]
     folder.mkdir(parents=True, exist_ok=True)
-    gathered = coco.Collector(predictor.classes)
+    gathered = coco.Collector(predictor.classes, found)
     endings = {record.name: record.image.suffix for data in found for record in data.records}
     predictions = predictor.stream(found, skipped, tags, tile, overlap)
     try:
@@ -59,7 +59,7 @@ def write(
             table.writerow(["image", *predictor.classes])
             for sample, prediction in track(predictions, "predict", sum(map(len, found)), quiet=quiet):
                 if prediction.instances is not None:
-                    gathered.add(sample.name + endings[sample.name], prediction.size, prediction.instances)
+                    gathered.add(sample.name, sample.name + endings[sample.name], prediction.size, prediction.instances)
                 if prediction.tags is not None:
                     table.writerow([sample.name, *(f"{value:.4f}" for value in prediction.tags.tolist())])
                 _draw(folder, sample, prediction, overlays, min_score)

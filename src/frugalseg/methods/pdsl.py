@@ -22,10 +22,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 from torchvision.ops import box_area, box_iou, roi_align
-from torchvision.transforms.v2 import functional as transforms
 
 from frugalseg.data import objects
-from frugalseg.nets import backbone, optim, resnet_ws, roi, schedule
+from frugalseg.nets import backbone, optim, roi, schedule
 from frugalseg.nets.paste import paste
 from frugalseg.nets.weights import load_weights
 from frugalseg.recipes.checks import restored
@@ -267,13 +266,12 @@ class PDSL(nn.Module):
         options: dict[str, Any] = {"weights": config.weights, "normalize": config.normalize, "level": config.level}
         options |= {"frozen": config.frozen, "freeze_norm": config.freeze_norm}
         self.backbone = backbone.build(config.backbone, config.stride, **options)
-        self.shift = resnet_ws.SHIFT if config.backbone.endswith("_ws") else 0.0
         self.narrow, channels = narrowing(self.backbone.channels, config.channels)
         self.detection = DetectionBranch(config, channels, len(self.classes))
         self.segmentation = MaskBranch(config, channels, len(self.classes))
         looks = config.cue_side, config.cue_iterations, config.cue_cut
         self.cue = None if config.cue == "gradient" else grabcut.cue(config.cue, *looks)
-        if self.backbone.report and config.backbone == "vgg16" and config.width == 4096 and not config.channels:
+        if self.backbone.report and config.backbone.startswith("vgg16") and config.width == 4096 and not config.channels:
             # VGG-16's own fully connected layers read the same 7 × 7 cells.
             names = {"classifier.0.": "fc6.", "classifier.3.": "fc7."}
             load_weights(self.detection, self.backbone.report.source, prefixes=names, least=0.0)
@@ -284,7 +282,7 @@ class PDSL(nn.Module):
 
     def regions(self, boxes: Tensor) -> Tensor:
         """Boxes (R, 4) as RoIs (R, 5) of the only picture, in the frame in which point i of the map lies on pixel i · stride."""
-        return F.pad(boxes - self.shift, (1, 0))
+        return F.pad(boxes - self.backbone.shift, (1, 0))
 
     def detect(self, features: Tensor, boxes: Tensor) -> Detections:
         """Both parts of the detection branch on boxes (P, 4)."""
@@ -583,11 +581,15 @@ def within(boxes: Tensor, crop: tuple[int, int, int, int]) -> tuple[Tensor, Tens
 
 
 def coloured(image: Tensor, most: float) -> Tensor:
-    """The picture with exposure and saturation multiplied or divided by up to `most` (sec. 4.3)."""
+    """The picture with exposure and saturation, V and S of HSV, multiplied or divided by up to `most` (sec. 4.3)."""
     if most == 1:
         return image
     exposure, saturation = (most ** float(2 * torch.rand(()) - 1) for _ in range(2))
-    return transforms.adjust_saturation(transforms.adjust_brightness(image, exposure), saturation)
+    pixels = image.float()
+    value, least = pixels.amax(0), pixels.amin(0)
+    away = (value / (value - least).clamp(min=1)).clamp(max=saturation)  # a colour without any white in it can have no less
+    light = (exposure * value).clamp(max=255) / value.clamp(min=1)
+    return ((value - (value - pixels) * away) * light).round().to(torch.uint8)
 
 
 def train(config: Config, data: Any, run: Run) -> PDSL:

@@ -31,6 +31,7 @@ from frugalseg.types import CompactInstances
 
 Kind = Literal["mask", "box", "boundary"]
 WRONG, RIGHT, NEITHER, BEYOND = range(4)  # what becomes of a detection; BEYOND: not among the first `most` of its image
+WHOLE = "the whole picture as one object of each class"  # the trivial answer, which needs no picture to be looked at
 BORDER = 0.02  # width of a mask's border as a share of the image's diagonal (Cheng et al., Boundary IoU, CVPR 2021)
 
 
@@ -124,6 +125,7 @@ class InstanceScores(PerImage):
         self.measure = measure or TABLES[kind][0]
         self.rows: dict[str, Row] = {}
         self.beside: PerImage | None = None  # scores of another kind, of the same predictions, that the table tells as well
+        self.baselines: dict[str, dict[str, float]] = {}  # by name: what takes no learning reaches on these images, by `values`
         self._ranked: dict[Measure, list[Ranking]] = {}
 
     @property
@@ -200,6 +202,8 @@ class InstanceScores(PerImage):
         spreads = [self.of(at).interval() if at.name in WITH_INTERVAL else None for at in shown]
         table.add_row("95 % low", *("" if at is None else percent(at.low) for at in spreads), f"{self.images} images")
         table.add_row("95 % high", *("" if at is None else percent(at.high) for at in spreads))
+        for name, reached in self.baselines.items():
+            table.add_row(f"baseline: {name}", *(percent(reached[measure.name]) for measure in shown))
         return table
 
     def to_json(self, samples: int = 2000, seed: int = 0) -> dict[str, Any]:
@@ -212,7 +216,7 @@ class InstanceScores(PerImage):
             "protocols": {at.name: self.of(at).protocol for at in TABLES[self.kind]},
             "intervals": {name: [number(spread.low), number(spread.high)] for name, spread in spreads.items()},
             "per_class": {name: number(ap) for name, ap in self.per_class.items()},
-            "baselines": {},
+            "baselines": {name: {at: number(value) for at, value in reached.items()} for name, reached in self.baselines.items()},
             "rows": {
                 name: {f.name: getattr(row, f.name).tolist() for f in fields(row)} for name, row in sorted(self.rows.items())
             },
@@ -228,6 +232,8 @@ class InstanceScores(PerImage):
                 kinds |= dict.fromkeys(("scores", "areas", "true_areas", "overlaps"), np.float64)  # type: ignore[arg-type]
                 parts = {key: np.array(row[key], kind) for key, kind in kinds.items()}
                 scores.rows[name] = Row(**parts | {"pairs": parts["pairs"].reshape(-1, 2)})
+            for name, reached in record["baselines"].items():
+                scores.baselines[name] = {at: np.nan if value is None else value for at, value in reached.items()}
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise ValueError(f"no JSON of instance scores ({type(error).__name__}: {error}); evaluate the run again") from error
         return scores
@@ -294,6 +300,13 @@ class InstanceScores(PerImage):
 
 def _nothing() -> CompactInstances:
     return CompactInstances(np.zeros((0, 4)), np.zeros(0, np.int64), np.zeros(0))  # type: ignore[arg-type]
+
+
+def whole(size: tuple[int, int], classes: int) -> CompactInstances:
+    """WHOLE: all of a picture of (H, W) as one object of each class, all equally sure."""
+    boxes, labels = np.tile([0.0, 0.0, size[1], size[0]], (classes, 1)), np.arange(classes) + 1
+    codes = [rle.from_counts(np.array([0, size[0] * size[1]]), size)] * classes
+    return CompactInstances(boxes, labels, np.ones(classes), codes)  # type: ignore[arg-type]
 
 
 # -- what overlaps: (D, G) of the detections `these` and the objects `those` --

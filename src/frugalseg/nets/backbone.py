@@ -41,7 +41,7 @@ class Backbone(nn.Module):
 
     body: the network; its parameters have the library's names. blocks: its leading to last blocks, each a list of all modules in
     it. channels: D. stride: pixels of the image per cell of the map. ends: for a plain row of layers, where each block ends.
-    report: what the weights file filled, or None.
+    shift: pixel of the picture under the middle of the map's first point. report: what the weights file filled, or None.
     """
 
     mean: Tensor
@@ -55,8 +55,10 @@ class Backbone(nn.Module):
         stride: int,
         normalize: str = "imagenet",
         ends: Sequence[int] = (),
+        shift: float = 0.0,
     ):
         super().__init__()
+        self.shift = shift
         self.body, self.blocks, self.channels, self.stride, self.ends = body, blocks, channels, stride, tuple(ends)
         self.frozen, self.freeze_norm = 0, False
         self.report: Report | None = None
@@ -148,9 +150,9 @@ def build(
 ) -> Backbone:
     """The feature network of that name.
 
-    name: vgg16 (DeepLab-LargeFOV's), resnet18, resnet50, resnet101, these with _ws (`resnet_ws`), mobilenet_v2,
-    tiny (0.5 M parameters, for training from scratch) or timm/<name>. output_stride: 8, 16 or 32 pixels of the image per cell
-    of the map.
+    name: vgg16 (DeepLab-LargeFOV's), vgg16_plain (as published), resnet18, resnet50, resnet101, these with _ws (`resnet_ws`),
+    mobilenet_v2, tiny (0.5 M parameters, for training from scratch) or timm/<name>. output_stride: 8, 16 or 32 pixels of the
+    image per cell of the map.
     weights: a file (safetensors or state dict, in the library's layout), or a name to download: "imagenet", or one of
     torchvision's such as "IMAGENET1K_V2"; None starts from random numbers. normalize: how those weights want the picture:
     "imagenet", "half" = (x − 128) / 128, or "caffe" = BGR minus mean.
@@ -237,11 +239,12 @@ def _sequence(name: str, output_stride: int, weights: str | Path | None, normali
     _check_level(name, level, len(blocks))
     blocks = blocks[: level or None]
     body = _assemble(blocks)
-    _check_reached(name, output_stride, _dilate(body, output_stride))
+    reached, shift = _dilate(body, output_stride)
+    _check_reached(name, output_stride, reached)
     channels = [module.out_channels for module in body.modules() if isinstance(module, nn.Conv2d)][-1]
     modules = [[module for part in block.values() for module in part.modules()] for block in blocks]
     ends = list(accumulate(len(block) for block in blocks))
-    backbone = Backbone(body, modules, channels, output_stride, normalize, ends)
+    backbone = Backbone(body, modules, channels, output_stride, normalize, ends, shift)
     if weights is not None:
         file = _file(name, weights)
         head = _head(file, normalize)
@@ -272,12 +275,13 @@ def _assemble(blocks: list[Block]) -> nn.Sequential:
     return body
 
 
-def _dilate(body: nn.Module, output_stride: int) -> int:
-    """Remove strides beyond output_stride and spread the later kernels ("à trous"); returns the stride reached.
+def _dilate(body: nn.Module, output_stride: int) -> tuple[int, float]:
+    """Remove strides beyond output_stride and spread the later kernels ("à trous"); returns the stride reached and `shift`.
 
     The layer that loses its stride still reads the old grid: only what follows it is spread. Pools are not, as in DeepLab.
+    Pools of 2×2 without padding look to the right and down.
     """
-    stride, dilation, keep = 1, 1, True
+    stride, dilation, keep, shift = 1, 1, True, 0.0
     for layer in body.modules():
         if not isinstance(layer, nn.Conv2d | nn.MaxPool2d):
             continue
@@ -286,18 +290,20 @@ def _dilate(body: nn.Module, output_stride: int) -> int:
             if isinstance(layer, nn.Conv2d):
                 layer.dilation = (dilation, dilation)
                 layer.padding = tuple(dilation * cast(int, side) for side in layer.padding)
+            elif layer.padding == 0:
+                shift += (cast(int, layer.kernel_size) - 1) / 2 * stride
             if strided:
                 keep = stride < output_stride
                 stride, dilation = (2 * stride, dilation) if keep else (stride, 2 * dilation)
         if strided and not keep:
             layer.stride = (1, 1)
-    return stride
+    return stride, shift
 
 
-def _vgg16() -> list[Block]:
-    """VGG-16 with DeepLab's 3×3 pools.
+def _vgg16(pool: Callable[[], nn.Module] = lambda: nn.MaxPool2d(3, stride=2, padding=1)) -> list[Block]:
+    """VGG-16 with DeepLab's 3×3 pools, or others.
 
-    They round down where Caffe's round up: the same on DeepLab's crops of 321 = 32·10 + 1 pixels, and on even sizes without
+    DeepLab's round down where Caffe's round up: the same on DeepLab's crops of 321 = 32·10 + 1 pixels, and on even sizes without
     Caffe's extra row, which lies half outside the picture and would break the rule H / stride.
     """
     blocks, channels, index = [], 3, 0
@@ -309,9 +315,16 @@ def _vgg16() -> list[Block]:
             nn.init.zeros_(cast(Tensor, convolution.bias))
             block |= {f"features.{index}": convolution, f"features.{index + 1}": nn.ReLU(inplace=True)}
             channels, index = width, index + 2
-        block[f"features.{index}"] = nn.MaxPool2d(3, stride=2, padding=1)
+        block[f"features.{index}"] = pool()
         blocks.append(block)
         index += 1
+    return blocks
+
+
+def _vgg16_plain() -> list[Block]:
+    """VGG-16 as published and as its ImageNet weights know it: pools of 2×2, without the last, whose place RoI pooling takes."""
+    blocks = _vgg16(resnet_ws.Pool)
+    blocks[-1].popitem()
     return blocks
 
 
@@ -356,6 +369,7 @@ class Residual(nn.Module):
 
 NETWORKS: dict[str, Callable[[], list[Block]]] = {
     "vgg16": _vgg16,
+    "vgg16_plain": _vgg16_plain,
     "resnet18": lambda: _resnet("resnet18"),
     "resnet50": lambda: _resnet("resnet50"),
     "resnet101": lambda: _resnet("resnet101"),
@@ -380,7 +394,7 @@ def _file(name: str, weights: str | Path) -> Path:
     """The file itself, the last weights of a run folder, or the library's of that name, downloaded because the user asked."""
     if weights_file(weights).is_file():
         return weights_file(weights)
-    known = {} if name == "tiny" else dict(models.get_model_weights(name.removesuffix("_ws")).__members__)
+    known = {} if name == "tiny" else dict(models.get_model_weights(name.removesuffix("_ws").removesuffix("_plain")).__members__)
     if known:
         known["imagenet"] = known["IMAGENET1K_V1"]
     if str(weights) not in known:

@@ -12,8 +12,6 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 from torchvision import models
 
-SHIFT = 7.0  # pixel of the picture under the middle of the map's first point: pools of 2 × 2 look to the right and down
-
 
 class Pool(nn.MaxPool2d):
     """Maximum of 2 × 2 points; a map of odd sides keeps its last row, and without a stride the map keeps its size."""

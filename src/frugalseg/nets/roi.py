@@ -43,7 +43,7 @@ def pool(features: Tensor, regions: Tensor, size: int, stride: int, sampling: in
     """
     regions = regions.detach().float()
     if kind == "max":
-        return roi_pool(features, regions, size, 1 / stride)
+        return roi_pool(features.float(), regions, size, 1 / stride).to(features.dtype)  # CPUs have none in half precision
     # RoIAlign takes point i for the middle of pixels [i · stride, (i + 1) · stride): meet it half-way.
     moved = torch.cat([regions[:, :1], (regions[:, 1:] + (stride - 1) / 2) / stride], 1)
     if features.requires_grad and features.device.type == "cpu":

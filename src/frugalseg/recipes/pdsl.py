@@ -13,8 +13,8 @@ class Config:
     """PDSL: object masks from image tags.
 
     Args:
-        backbone: feature network (sec. 4.3: resnet18_ws, resnet50_ws, resnet101_ws); also vgg16, resnet18/50/101,
-            mobilenet_v2, tiny, timm/<name>.
+        backbone: feature network (sec. 4.3: resnet18_ws, resnet50_ws, resnet101_ws); also vgg16_plain (released code),
+            vgg16 (DeepLab's, overlapping pools), resnet18/50/101, mobilenet_v2, tiny, timm/<name>.
         weights: a local file of backbone weights, or "imagenet" to download the library's; none starts from random numbers.
         normalize: how those weights want the picture: "imagenet", "half" or "caffe".
         level: number of leading backbone blocks to use; 0 uses all.

@@ -9,6 +9,7 @@ import os
 import pickle
 import re
 import warnings
+import zipfile
 from array import array
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -18,6 +19,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
+from numpy.lib import format as npy
 from torch import Tensor
 
 from frugalseg.data import images, matlab
@@ -28,6 +30,7 @@ MODE = "bbox_mode"  # detectron2's key for what the four numbers are; without it
 CORNERS, SIDES = "0", "1"  # (x1, y1, x2, y2) and (x, y, width, height)
 LARGEST_FILE = 4_000_000_000  # bytes, packed and unpacked: 2,000 boxes of each of VOC 2012's pictures are 740 MB
 SUFFIXES = (".mat", ".pkl", ".pickle", ".npz")
+HEADS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}  # of numpy's arrays, by version
 
 
 class BoxFileError(ValueError):
@@ -115,8 +118,21 @@ def _mat(path: Path) -> Mapping[str, Any]:
 
 
 def _npz(path: Path) -> Mapping[str, Any]:
+    with zipfile.ZipFile(path) as packed:
+        size = sum(_claimed(packed, entry) for entry in packed.infolist())
+    if size > LARGEST_FILE:
+        raise BoxFileError(
+            f"its arrays claim {size:,} bytes; expected at most {LARGEST_FILE:,}, those of fewer pictures in a file"
+        )
     with np.load(path, allow_pickle=False) as arrays:
         return dict(arrays)
+
+
+def _claimed(packed: zipfile.ZipFile, entry: zipfile.ZipInfo) -> int:
+    """Bytes that an array in a zip file will take, by its head and the zip file's: one byte there can stand for a thousand."""
+    with packed.open(entry) as file:
+        shape, _, dtype = HEADS[npy.read_magic(file)](file)
+    return max(entry.file_size, prod(shape) * dtype.itemsize)
 
 
 def _pickle(path: Path) -> Any:

@@ -21,18 +21,21 @@ from torch import Tensor
 from frugalseg.files import write
 
 _LIBRARIES: dict[Callable[..., Tensor], dict[str, str]] = {}
+_CUTS: dict[Callable[..., Tensor], str] = {}
 Tool = TypeVar("Tool", bound=Callable[..., Tensor])
 
 
-def cacheable(*libraries: str, revision: int = 1) -> Callable[[Tool], Tool]:
+def cacheable(*libraries: str, revision: int = 1, cut: str = "") -> Callable[[Tool], Tool]:
     """Declares a tool `(image, **arguments) -> Tensor` whose results may be kept.
 
     libraries: the distributions whose versions its result depends on. revision: raise it when the tool's own code changes its
-    results.
+    results. cut: the argument that says how many rows there are of a list that is else the same: up to its default, one entry
+    holds them all.
     """
 
     def declare(tool: Tool) -> Tool:
         _LIBRARIES[tool] = {"revision": str(revision)} | {name: importlib.metadata.version(name) for name in libraries}
+        _CUTS[tool] = cut
         return tool
 
     return declare
@@ -55,22 +58,23 @@ class Cache:
     def __call__(self, tool: Callable[..., Tensor], image: Tensor, **arguments: Any) -> Tensor:
         """The tool's result for the image, from disk if it is there. Raises ValueError for a tool that is not `cacheable`."""
         path = self.path(tool, image, **arguments)
+        rows, arguments = _longest(tool, arguments)
         kept = _read(path)
         if kept is not None:
-            return kept
+            return kept[:rows] if rows else kept
         result = tool(image, **arguments)
         try:
             array = result.numpy(force=True)
             write(path, lambda file: np.savez_compressed(file, result=array))
         except OSError as error:
             self._warn(error)
-        return result
+        return result[:rows] if rows else result
 
     def path(self, tool: Callable[..., Tensor], image: Tensor, **arguments: Any) -> Path:
         """Where the result is, or will be."""
         if tool not in _LIBRARIES:
             raise ValueError(f'cache: {tool!r} declares no versions; put @cacheable("library", …) above its definition')
-        bound = inspect.signature(tool).bind(image, **arguments)
+        bound = inspect.signature(tool).bind(image, **_longest(tool, arguments)[1])
         bound.apply_defaults()
         _, *others = bound.arguments.items()
         name = f"{tool.__module__.rpartition('.')[2]}.{tool.__name__}"
@@ -82,6 +86,13 @@ class Cache:
             self._warned = True
             advice = "results are computed each time; set FRUGALSEG_CACHE to a folder with space"
             warnings.warn(f"the cache {self.folder} cannot be written ({error}); {advice}", stacklevel=3)
+
+
+def _longest(tool: Callable[..., Tensor], arguments: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+    """How many rows of the kept result are wanted, 0 for all as they are, and the arguments it is made with."""
+    cut = _CUTS.get(tool)
+    rows, most = (arguments.get(cut, 0), inspect.signature(tool).parameters[cut].default) if cut else (0, 0)
+    return (rows, arguments | {cut: most}) if cut and 1 <= rows < most else (0, arguments)
 
 
 def _home() -> Path:

@@ -27,7 +27,7 @@ MODES = {  # colour spaces, granularities k, measures of likeness; "fast" is the
 }
 
 
-@cacheable("scikit-image", "numpy", "torchvision", revision=2)
+@cacheable("scikit-image", "numpy", "torchvision", revision=2, cut="count")
 def selective_search(image: Tensor, count: int = 2000, mode: str = "fast", seed: int = 0) -> Tensor:
     """Object proposals, boxes (P, 4) float32 xyxy in pixels, right and bottom exclusive, at most `count`, likeliest first.
 
