@@ -79,6 +79,9 @@ def test_no_tensor_is_kept_twice() -> None:
 
 
 def test_strides_without_a_fork_and_networks_that_are_no_row_are_refused() -> None:
+    for name in ("vgg16_plain", "resnet18_ws"):
+        with pytest.raises(ValueError, match=f"{name}: its pools move its maps"):
+            Fork(name, 16, 8, "same")
     with pytest.raises(ValueError, match="stride 8 before"):
         Fork("tiny", 8, 8, "dilated")
     with pytest.raises(ValueError, match='mask_features="same"'):

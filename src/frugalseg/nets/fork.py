@@ -28,6 +28,9 @@ class Fork(nn.Module):
         self.kind, self.stride = kind, stride
         self.fine_stride = stride if kind == "same" else fine_stride
         self.trunk = build(name, stride, **options)
+        if self.trunk.shift:  # by another amount in each map, and boxes would be cut out beside their objects
+            others = "type --backbone vgg16 or resnet50"
+            raise ValueError(f"{name}: its pools move its maps by half a cell, which PDSL alone heeds; {others}")
         self.report = self.trunk.report
         self.channels = self.fine_channels = self.trunk.channels
         self.coarse: nn.Module = nn.Identity()
