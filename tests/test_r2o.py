@@ -345,7 +345,7 @@ def test_overlap_with_objects_is_logged_and_by_hand(pictures: Data, tmp_path: Pa
     ids[:2] = 1
     truth = np.zeros((8, 8), np.int32)
     truth[:3] = 1
-    assert r2o.overlap(ids, r2o.rle.from_ids(truth)[1]) == pytest.approx(3 / 4)
+    assert r2o.overlaps(ids, r2o.rle.from_ids(truth)[1]).tolist() == pytest.approx([3 / 4])
 
 
 def toys_in_folders(pictures: Data, root: Path) -> Path:

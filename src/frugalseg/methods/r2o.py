@@ -17,6 +17,7 @@ from dataclasses import asdict
 from itertools import islice
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -466,8 +467,8 @@ class Probe:
             batch = stack([whole_and_regions(self.data.image(index), self.config, self.cache) for index, _ in part])
             labels, _ = network.labels({name: value.to(device) for name, value in batch.items()}, clusters, [start])
             for (_, masks), refined, regions in zip(part, labels.cpu(), batch["regions"], strict=True):
-                scores["abo"] += overlap(refined, masks) / len(self.truth)
-                scores["abo_prior"] += overlap(regions, masks) / len(self.truth)
+                scores["abo"] += float(overlaps(refined, masks).mean()) / len(self.truth)
+                scores["abo_prior"] += float(overlaps(regions, masks).mean()) / len(self.truth)
         network.train(training)
         return {name: round(value, 4) for name, value in scores.items()}
 
@@ -481,11 +482,11 @@ def objects(data: Data, index: int) -> list[rle.RLE]:
     return [] if semantic is None else rle.from_ids(semantic.where(semantic != IGNORE, 0).numpy())[1]
 
 
-def overlap(ids: Tensor, masks: list[rle.RLE]) -> float:
-    """Mean over objects of the best overlap with a region of a label map (h, w), stretched over the picture."""
+def overlaps(ids: Tensor, masks: list[rle.RLE]) -> np.ndarray:
+    """(G,) the best overlap of each object with a region of a label map (h, w), stretched over the picture."""
     size = masks[0]["size"]
     stretched = F.interpolate((ids.float() + 1)[None, None], tuple(size), mode="nearest-exact")[0, 0]
-    return float(best_overlap(rle.from_ids(stretched.int().numpy())[1], masks).mean())
+    return best_overlap(rle.from_ids(stretched.int().numpy())[1], masks)
 
 
 def load(state: dict[str, Tensor], metadata: dict[str, Any]) -> Network:
