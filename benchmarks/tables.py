@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import fewshot, foreground, overlap, regions, results
+from benchmarks import fewshot, foreground, overlap, regions, results, unsupervised
 from benchmarks.claims import PLANS
 from benchmarks.plan import ROOT, Bench, Claim, Plan
 from benchmarks.ranked import Ranked
@@ -128,6 +128,7 @@ def page(plans: Sequence[Plan], records: Records, speeds: Mapping[str, Mapping[s
         blocks.append(f"## {METHODS[plan.method].summary}")
         for bench in plan.benches:
             blocks += section(plan, bench, records)
+    blocks += unsupervised.section(records)  # of R2O, the last of the plans
     blocks += few_shot
     if "resume" in records:
         blocks += resume_section(records["resume"])

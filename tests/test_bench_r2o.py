@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import frugalseg
 from benchmarks import cells, foreground, regions, results, tables
 from benchmarks.claims import r2o
 from benchmarks.plan import Plan
@@ -38,7 +39,13 @@ def plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Plan:
     small = {"r2o": LEARNED | probe, "byol": LEARNED | probe, "r2o-tenth-objects": OBJECTS}
     adjust = {name: small.get(name, FCN) for name in KEPT}
     bench = replace(
-        r2o.BENCHES[0], data="toys", source="pictures", seeds=(0,), settings={"workers": 0, "batch": 2}, adjust=adjust
+        r2o.BENCHES[0],
+        data="toys",
+        source="pictures",
+        train="train",
+        seeds=(0,),
+        settings={"workers": 0, "batch": 2},
+        adjust=adjust,
     )
     variants = tuple(variant for variant in r2o.VARIANTS if variant.name in KEPT)
     rows = {row.name for variant in variants for row in variant.rows}
@@ -51,7 +58,7 @@ def test_pretraining_transfers_and_the_page(plan: Plan, tmp_path: Path) -> None:
         cells.measure(cell, quiet=True)
     found = {record["cell"]["variant"]: record for record in results.read(tmp_path / "results").values()}
     assert found["r2o"]["protocol"] == {
-        "learned": "pictures|Segmentation/train|n=8",
+        "learned": "pictures|train|n=8",
         "scored": "iou|foreground|toys|Segmentation/val|n=2",
     }
     assert found["r2o"]["labels"] == []
@@ -97,13 +104,69 @@ def test_every_start_is_judged_by_the_same_masks_in_as_many_steps() -> None:
             settings = [cell.settings(Path(), Path()) for cell in cells_of if cell.variant.name.startswith(starts)]
             assert sorted((own["share"], own["seed"]) for own in settings) == [(s, 2) for s in (0.01, 0.01, 0.1, 0.1, 1.0, 1.0)]
             assert len({round(steps(own), 6) for own in settings}) == 1
-            assert len(cells_of) == 3 * (14 if method == "aepsl" else 3)
+            assert len(cells_of) == 3 * (17 if method == "aepsl" else 3)
+
+
+# Table 5 of the paper: refinement, SLIC, schedule -> mIoU; and K of the rows of table A5 with the schedule "fixed".
+COMPONENTS = {
+    "cells": (False, False, False, 61.2),
+    "refinement-only": (True, False, False, 61.5),
+    "schedule-only": (False, False, True, 61.4),
+    "no-prior": (True, False, True, 61.5),
+    "no-refinement": (False, True, True, 61.7),
+    "fixed-high": (True, True, False, 61.4),
+    "linear": (True, True, True, 62.3),
+}
+
+
+def test_the_component_ablation_is_the_papers_table_and_linear_throughout() -> None:
+    for bench in r2o.BENCHES:
+        known = {cell.variant.name: cell.settings(Path(), Path()) for cell in r2o.PLAN.cells() if cell.bench is bench}
+        for name, (refinement, prior, schedule, _) in COMPONENTS.items():
+            own = known[name]
+            assert (own["refine"] == "features", own["prior"] == "slic") == (refinement, prior), name
+            assert own["curriculum"] == ("linear" if schedule else "fixed"), name
+        for name in ("reverse", "grid", "coarse-grid"):
+            assert known[name]["curriculum"] == "linear"
+        first, last = known["r2o"]["clusters"]
+        fixed = {name: known[f"fixed-{name}"]["clusters"][0] for name in ("high", "middle", "low")}
+        assert fixed == {"high": first, "middle": first // 2, "low": last}
+        assert known["reverse"]["clusters"] == (last, first)
+        assert known["grid"]["segments"] == known["linear"]["segments"]
+        assert known["coarse-grid"]["segments"] == 4
+
+
+def test_claims_print_the_numbers_of_the_rows_they_compare() -> None:
+    numbers = {name: row[-1] for name, row in COMPONENTS.items()}
+    numbers |= {
+        "r2o": 61.8,
+        "piecewise": 62.1,
+        "fixed-middle": 61.4,
+        "fixed-low": 60.7,
+        "reverse": 61.0,
+        "grid": 61.5,
+        "coarse-grid": 60.1,
+    }
+    others = {"76.7 > 75.0", "67.5 > 63.0"}  # of all of ImageNet, and of 300 epochs
+    asked = [claim for claim in r2o.CLAIMS if claim.better.endswith(", tenth of the masks") and claim.paper not in others]
+    compared = set()
+    for claim in (claim for claim in asked if claim.paper and not claim.measure):
+        better, worse = claim.better.partition(",")[0], claim.worse.partition(",")[0]
+        assert claim.paper == f"{numbers[better]:.1f} > {numbers[worse]:.1f}", claim.text
+        compared |= {better, worse}
+    assert compared == set(numbers)
 
 
 def test_a_step_is_timed_beside_plain_byol(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(speed, "find_spec", lambda _: None)  # the peer is no dependency of the tests
-    options = speed.arguments(["--quick"])
-    values = {row["what"]: row["value"] for row in speed.turns(options)}
+    options, trained, train = speed.arguments(["--quick", "--device", "cpu"]), [], frugalseg.train
+    monkeypatch.setattr(
+        frugalseg, "train", lambda *given, **named: trained.append(named["accelerator"]) or train(*given, **named)
+    )
+    rows = speed.turns(options)
+    assert set(trained) == {"cpu"}
+    assert all(row["how"].startswith("cpu, ") for row in rows if row["unit"] in ("s", "per second"))
+    values = {row["what"]: row["value"] for row in rows}
     assert values["R2O's step beside plain BYOL's"] == pytest.approx(values["a step, R2O"] / values["a step, plain BYOL"])
     assert 0 < values["K-means' share, R2O"] < 100
     assert 0 < values["superpixels' share, none known"] < 100

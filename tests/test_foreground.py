@@ -107,6 +107,34 @@ def test_the_command_writes_masks_and_scores(tmp_path: Path, capsys: pytest.Capt
     assert "best part by the truth" in " ".join(capsys.readouterr().out.split())
 
 
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (
+            ["--model", "run", "--backbone", "tiny", "--output-stride", "16"],
+            "--backbone, --output-stride: run has its own; leave them",
+        ),
+        (["--model", "run", "--weights", "imagenet"], "--weights: run has its own; leave it out, or --model"),
+        (["--score", "--out", "there", "--no-overlays"], "--out and --overlays: --score writes no pictures"),
+        (["--split", "val"], "--split: it chooses what is scored; add --score"),
+    ],
+)
+def test_options_that_contradict_each_other_are_refused(
+    words: list[str], reason: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["objects", str(tmp_path), *words]) == cli.USAGE
+    assert reason in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_transformer_without_a_training_is_looked_at_as_it_is() -> None:
+    settings = {"backbone": "timm/vit_tiny_patch16_224", "output_stride": 16, "parts_side": 64}
+    encoder = foreground.finder(device="cpu", **settings).network.encoder
+    pictures = torch.rand(1, 3, 64, 64) * 255
+    own = encoder.backbone(pictures)
+    assert torch.equal(encoder.fine(pictures), own)
+    assert torch.allclose(encoder(pictures), own.unfold(2, 2, 2).unfold(3, 2, 2).mean((4, 5)), atol=1e-6)
+
+
 def test_a_model_of_another_method_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     save_weights(tmp_path / "other.safetensors", {"w": torch.zeros(1)})
     with pytest.raises(UsageError, match="no training of frugalseg"):

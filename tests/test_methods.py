@@ -18,7 +18,7 @@ from frugalseg.config import UsageError
 from frugalseg.data import Data
 from frugalseg.methods import FOREGROUND, METHODS
 from frugalseg.predictor import Predictor
-from frugalseg.run import read_log
+from frugalseg.run import Run, read_log
 from frugalseg.training import kinds, train
 from frugalseg.types import Prediction
 
@@ -171,6 +171,16 @@ def test_labels_that_are_not_needed_change_nothing(
 ) -> None:
     withheld = learn(method, pictures.only(*METHODS[method].needs), tmp_path)
     assert equal(weights(withheld.folder), weights(trained[method].folder))
+
+
+def test_it_starts_from_a_run_of_r2o(
+    method: str, trained: dict[str, Predictor], pictures: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Run, "steps", lambda *_, **__: iter(()))  # nothing is learned: what it begins with is what it ends with
+    begun = learn(method, pictures, tmp_path, weights=str(trained["r2o"].folder))
+    own = begun.network.state_dict().values()  # some fork the backbone, under other names
+    given = trained["r2o"].network.encoder.backbone.body.state_dict()
+    assert [name for name, value in given.items() if not any(torch.equal(value, other) for other in own)] == []
 
 
 def test_data_without_the_labels_is_refused(method: str, pictures: Data, tmp_path: Path) -> None:

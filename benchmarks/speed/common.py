@@ -25,12 +25,13 @@ def alone(module: str, *words: str) -> list[dict[str, Any]]:
 
 
 def peak() -> int:
-    """Peak memory in MB: of the GPU where there is one, else of the process."""
+    """Peak memory in MB: of the GPU where one was used, else of the process."""
     import torch
 
     from frugalseg.run import peak_memory
 
-    return torch.cuda.max_memory_allocated() // 2**20 if torch.cuda.is_available() else peak_memory()
+    used = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else 0
+    return used // 2**20 if used else peak_memory()
 
 
 def random_picture(size: tuple[int, int], count: int) -> tuple[Any, Any]:

@@ -1,11 +1,11 @@
 """What a training step of R2O costs beside plain BYOL's: ours, the same code with one mask, and lightly's where it is installed.
 
-    python -m benchmarks.speed.r2o PHOTOS [--side 128] [--batch 32] [--steps 6] [--turns 3] | --quick
+    python -m benchmarks.speed.r2o PHOTOS [--side 128] [--batch 32] [--steps 6] [--turns 3] [--device cpu] | --quick
 
 A step is all of it: reading and cutting the photos, both networks, the optimiser, without reading processes, so that nothing
-hides behind anything. The tools train in turns on the same photos, so that whatever else the machine does hits all; superpixels
-are in the cache but in a first turn that is not compared. Memory is of a process of its own for each. Writes r2o.json beside this
-file; --quick, with a few drawn pictures, writes nothing.
+hides behind anything. The tools train in turns on the same photos and the same device, so that whatever else the machine does
+hits all; superpixels are in the cache but in a first turn that is not compared. Memory is of a process of its own for each.
+Writes r2o.json beside this file; --quick, with a few drawn pictures, writes nothing.
 """
 
 from __future__ import annotations
@@ -47,6 +47,14 @@ class Clock:
         """Seconds of every step but the first, which warms up, and the last, which ends nowhere."""
         return [after - before for before, after in pairwise(self.begins)][1:]
 
+    def begin(self) -> None:
+        """A step begins; a GPU has to have finished the one before."""
+        import torch
+
+        if torch.cuda.is_initialized():
+            torch.cuda.synchronize()
+        self.begins.append(time.perf_counter())
+
     def timed(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
         def call(*given: Any, **named: Any) -> Any:
             begin = time.perf_counter()
@@ -65,7 +73,7 @@ def watched() -> Iterator[Clock]:
     clock, prepare = Clock(), r2o.Network.prepare
 
     def prepared(*given: Any) -> Any:
-        clock.begins.append(time.perf_counter())
+        clock.begin()
         return prepare(*given)
 
     with (
@@ -81,7 +89,8 @@ def own(options: argparse.Namespace, data: Any, **settings: Any) -> Clock:
     import frugalseg
 
     epochs = (options.steps + 2) * options.batch / len(data)
-    fixed = {"backbone": options.backbone, "side": options.side, "batch": options.batch, "epochs": epochs, "workers": 0, **HEADS}
+    fixed = {name: getattr(options, name) for name in ("backbone", "side", "batch")} | HEADS
+    fixed |= {"epochs": epochs, "workers": 0, "accelerator": options.device}
     with tempfile.TemporaryDirectory() as folder, watched() as clock:
         frugalseg.train("r2o", data, **fixed, **settings, collapse=0.0, quiet=True, val="", out=folder, name="turn")
     return clock
@@ -107,7 +116,7 @@ def peer(options: argparse.Namespace, data: Any) -> Clock:
     backbone = nn.Sequential(*layers, nn.Flatten())
     head = BYOLProjectionHead(last.in_features, HEADS["hidden"], HEADS["width"])
     predict = BYOLPredictionHead(HEADS["width"], HEADS["hidden"], HEADS["width"])
-    student = nn.Sequential(backbone, head)
+    student, predict = nn.Sequential(backbone, head).to(options.device), predict.to(options.device)
     teacher = copy.deepcopy(student)
     deactivate_requires_grad(teacher)
     optimizer = LARS([*student.parameters(), *predict.parameters()], lr=0.3 * options.batch / 256)
@@ -115,8 +124,8 @@ def peer(options: argparse.Namespace, data: Any) -> Clock:
     for step in range(options.steps + 2):
         chosen = order[torch.arange(step * options.batch, (step + 1) * options.batch) % len(data)].tolist()
         pairs = [views(Image.open(data.records[index].image).convert("RGB")) for index in chosen]
-        one, other = (torch.stack(pictures) for pictures in zip(*pairs, strict=True))
-        clock.begins.append(time.perf_counter())
+        one, other = (torch.stack(pictures).to(options.device) for pictures in zip(*pairs, strict=True))
+        clock.begin()
         update_momentum(student, teacher, m=0.99)
         with torch.no_grad():
             first, second = teacher(one), teacher(other)
@@ -156,10 +165,10 @@ def turns(options: argparse.Namespace) -> list[dict[str, Any]]:
                 seconds[name].append(statistics.median(clock.steps))
                 if name == OWN:
                     spent.append(100 * clock.spent["kmeans"] / sum(clock.steps))
-    how = f"{options.backbone}, {options.side} pixels, batch {options.batch}, {len(data)} photos, median of {options.turns} turns"
+    how = f"{setting(options)}, {len(data)} photos, median of {options.turns} turns"
     step = statistics.median(cold.steps)
     measures = [
-        entry(f"a step, {COLD}", step, "s", f"one turn, median of {len(cold.steps)} steps"),
+        entry(f"a step, {COLD}", step, "s", f"{options.device}, one turn, median of {len(cold.steps)} steps"),
         entry("superpixels' share, none known", 100 * cold.spent["slic"] / sum(cold.steps), "% of the time", "the same turn"),
     ]
     for name, found in seconds.items():
@@ -173,15 +182,22 @@ def turns(options: argparse.Namespace) -> list[dict[str, Any]]:
     return measures
 
 
+def setting(options: argparse.Namespace) -> str:
+    return f"{options.device}, {options.backbone}, {options.side} pixels, batch {options.batch}"
+
+
 def memory(options: argparse.Namespace) -> list[dict[str, Any]]:
     """Peak memory of a training by one tool, in this process."""
     with tempfile.TemporaryDirectory() as folder, patch.dict(os.environ, FRUGALSEG_CACHE=str(Path(folder) / "cache")):
         TOOLS[options.memory](options, pictures(options, folder))
-    how = f"{options.backbone}, {options.side} pixels, batch {options.batch}, of the whole process"
+    how = f"{setting(options)}, of {'the device' if options.device == 'cuda' else 'the whole process'}"
     return [entry(f"training memory, {options.memory}", peak(), "MB", how)]
 
 
 def arguments(words: Sequence[str] | None) -> argparse.Namespace:
+    import torch
+
+    best = "cuda" if torch.cuda.is_available() else "cpu"
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("photos", nargs="?", help="a folder of pictures")
     parser.add_argument("--backbone", default="resnet18")
@@ -189,6 +205,7 @@ def arguments(words: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--steps", type=int, default=6, help="of a turn, that count")
     parser.add_argument("--turns", type=int, default=3)
+    parser.add_argument("--device", choices=("cpu", "cuda"), default=best, help="where all train")
     parser.add_argument("--quick", action="store_true", help="twelve drawn pictures of 64 pixels")
     parser.add_argument("--memory", choices=TOOLS, help="measure the memory of this one in this process and print it")
     options = parser.parse_args(words)

@@ -390,6 +390,11 @@ def objects(words: list[str], given: dict[str, Any]) -> int:
     from frugalseg.export import folder
 
     options = config.resolve([Objects], given)
+    written = [name for name in ("out", "overlays") if name in given]
+    if options["score"] and written:
+        raise UsageError(f"--{' and --'.join(written)}: --score writes no pictures; leave one of the two out")
+    if "split" in given and not options["score"]:
+        raise UsageError("--split: it chooses what is scored; add --score, or leave it out")
     out, overlays, quiet = options["out"], options["overlays"], options["quiet"]
     places = ("model", "out", "overlays", "score", "split", "quiet")
     settings = {name: value for name, value in (given if options["model"] else options).items() if name not in places}

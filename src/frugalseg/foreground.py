@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from frugalseg.data import Data, read
@@ -20,19 +20,24 @@ from frugalseg.progress import track
 from frugalseg.regions.foreground import inner
 from frugalseg.types import IGNORE, Sample
 
+PARTS = ("parts", "parts_level", "parts_side")  # the settings of the search itself; all others are of the network
+
 
 def finder(model: str | Path | None = None, device: str = "auto", **settings: Any) -> Predictor:
     """What finds the objects of pictures: the features of a trained R2O, or of any backbone.
 
     model: a run folder or weights file of R2O; None builds `backbone` from `weights`, random numbers where there are none.
     settings: of `frugalseg.recipes.r2o.Config`: parts, parts_level, parts_side, and without a model backbone, weights, normalize,
-    output_stride, levels. Raises UsageError for a model of another method.
+    output_stride, levels. Raises UsageError for a model of another method, and for settings that a model brings with it.
     """
     from frugalseg import config
     from frugalseg.recipes.r2o import Config
 
     method = METHODS["r2o"]
     if model is not None:
+        own = [f"--{name.replace('_', '-')}" for name in settings if name not in PARTS]
+        if own:
+            raise config.UsageError(f"{', '.join(own)}: {model} has its own; leave {'them' if own[1:] else 'it'} out, or --model")
         predictor = load(model, device)
         if predictor.method.name != method.name:
             raise config.UsageError(
@@ -44,6 +49,8 @@ def finder(model: str | Path | None = None, device: str = "auto", **settings: An
         device = "cuda" if torch.cuda.is_available() else "cpu"
     torch.manual_seed(0)
     network = method.code.Network(config.build(Config, config.resolve([Config], settings))).to(device).eval()
+    if network.encoder.transformer:  # nobody has taught its transposed convolutions: the transformer's own map is looked at
+        network.encoder.finer = network.encoder.coarser = nn.Identity()
     return Predictor(method, network, network.classes)
 
 

@@ -114,6 +114,8 @@ def fit(method: Method, data: str | Path | Data, settings: Mapping[str, Any], fo
     if not recipe.needs <= offers:
         has = _words(data.offers)
         raise UsageError(f"{method.name} needs {_words(recipe.needs)}, but {data.root} has {has}; `frugalseg check` says more")
+    if not settings["dry_run"]:
+        expect_a_batch(recipe, len(chosen), runtime.devices * runtime.nodes)
     described = {"method": method.name, "data": str(data.root), **settings}
     folder = folder or run_folder(method, data, described)
     run = Run(folder, runtime, dry=settings["dry_run"])
@@ -126,6 +128,14 @@ def fit(method: Method, data: str | Path | Data, settings: Mapping[str, Any], fo
     network = method.code.train(recipe, chosen.only(*recipe.needs), run)
     classes = network.classes if method.makes == FOREGROUND else data.classes
     return Predictor(method, network, classes, folder, run.main)
+
+
+def expect_a_batch(recipe: Any, pictures: int, processes: int) -> None:
+    """Raises UsageError for fewer pictures than a step shows, where none may be shown twice."""
+    if not getattr(recipe, "repeats", True) and pictures < recipe.batch:
+        most = pictures - pictures % processes
+        advice = f"type --batch {most} or less" if most else "add pictures, or take fewer --devices"
+        raise UsageError(f"--batch: got {recipe.batch}, but there are only {pictures} pictures to learn from; {advice}")
 
 
 def tell_what_is_missing(data: Data, needs: frozenset[str]) -> None:

@@ -7,11 +7,14 @@ their pictures cannot be reached without unpacking all before them.
 
 from __future__ import annotations
 
-import functools
+import difflib
 import hashlib
 import os
+import re
+import struct
 import tarfile
 import zipfile
+import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
@@ -25,19 +28,23 @@ from frugalseg.data.problems import DataError, Problem, Problems
 from frugalseg.data.verify import Looked
 
 SUFFIXES = frozenset({".zip", ".tar"})
+SPLITS = ("train", "val", "test")  # what names of archives may begin with
+LOCAL_HEADER = struct.Struct("<4s2xHH16xHH")  # of a picture in a zip: signature, flags, method; lengths of its name and extras
 
 
 class Place(NamedTuple):
-    """Where the bytes of a picture lie: in a tar from `start`, in a zip under `member`."""
+    """Where the `size` bytes of a picture lie: in a tar from `start`; in a zip from its header at `start`, in `packed` bytes."""
 
     shard: Path
     member: str
     start: int
     size: int
+    packed: int = 0
+    checksum: int = 0
 
 
 class Archive(Data):
-    """A data set whose pictures lie in archives. A worker process opens each archive for itself."""
+    """A data set whose pictures lie in archives. No archive stays open and no list of one is read twice, in any process."""
 
     def __init__(self, root: Path, places: Iterable[Place], problems: Iterable[Problem], max_pixels: int) -> None:
         self.places = {place.shard / place.member: place for place in places}
@@ -70,24 +77,24 @@ def is_archive(path: Path) -> bool:
     """Whether a path is an archive or a folder with nothing but archives in it."""
     if path.is_file():
         return path.suffix.lower() in SUFFIXES
-    return path.is_dir() and bool(_shards(path)) and all(item in _shards(path) for item in path.iterdir() if item.is_file())
+    inner = [item.suffix.lower() for item in path.iterdir() if item.is_file()] if path.is_dir() else []
+    return bool(inner) and SUFFIXES.issuperset(inner)
 
 
 def read(root: Path, split: str | None, options: files.Options, problems: Problems) -> Archive:
     """The pictures in an archive or in the archives of a folder; what cannot be read of them is named in `problems`.
 
-    split: the archives whose names begin so, of a folder ("train" for train-00001.tar), or every one where none does.
-    Raises DataError where not one picture can be read.
+    split: the archives whose names begin so, of a folder ("train" for train-00001.tar); "train" is all of those whose names
+    tell no split. Raises DataError for another split, and where not one picture can be read.
     """
-    shards = [root] if root.is_file() else _shards(root)
-    chosen = [shard for shard in shards if split and shard.name.startswith(split)] or shards
+    chosen = _chosen(root, split)
     places: list[Place] = []
     for shard in chosen:
         try:
             for place in _zip(shard) if shard.suffix.lower() == ".zip" else _tar(shard):
                 places.append(place)  # one by one: of a tar that is cut short, those before the cut are kept
-        except (OSError, EOFError, zipfile.BadZipFile, tarfile.TarError, RuntimeError) as error:
-            problems.add("archive-broken", f"{shard.name} ({error})")
+        except Exception as error:  # hostile bytes raise all kinds in these two readers; there is no closed list
+            problems.add("archive-broken", f"{shard.name} ({error or type(error).__name__})")
     if not places:
         faults = "\n".join(f"  - {problem}" for problem in problems.list())
         raise DataError(f"{root}: no picture found in {len(chosen)} archives\n{faults}".rstrip())
@@ -110,22 +117,53 @@ def examine(data: Archive, options: files.Options, problems: Problems) -> dict[s
 def split_lists(data: Archive) -> dict[str, list[str]]:
     """The pictures of the archives whose names begin with train, val or test; "all" where no name does."""
     shards = {record.name: data.places[record.image].shard.name for record in data.records}
-    lists = {word: [name for name, shard in shards.items() if shard.startswith(word)] for word in ("train", "val", "test")}
+    lists = {word: [name for name, shard in shards.items() if shard.startswith(word)] for word in SPLITS}
     return {word: names for word, names in lists.items() if names} or {"all": list(shards)}
 
 
 def content(place: Place) -> bytes:
     """The bytes of a picture. Raises BadImage where the archive ends too early or is damaged there."""
+    packed = place.shard.suffix.lower() == ".zip"
     try:
-        if place.shard.suffix.lower() == ".tar":
-            found = os.pread(_descriptor(place.shard, os.getpid()), place.size, place.start)
-        else:
-            found = _opened(place.shard, os.getpid()).read(place.member)
-    except (OSError, EOFError, KeyError, zipfile.BadZipFile, ValueError) as error:
+        with place.shard.open("rb", buffering=0) as file:
+            found = _packed(file.fileno(), place) if packed else _part(file.fileno(), place.start, place.size)
+    except (OSError, ValueError, OverflowError, struct.error, zlib.error) as error:
         raise images.BadImage(place.shard / place.member, f"its archive is damaged ({error})") from error
-    if len(found) < place.size:
+    if len(found) != place.size:
         raise images.BadImage(place.shard / place.member, f"got {len(found)} of {place.size} bytes: the archive is cut short")
     return found
+
+
+def _part(file: int, start: int, size: int) -> bytes:
+    """Bytes of an open file, fewer where it ends before: a damaged size does not ask for more memory than there are bytes."""
+    return os.pread(file, min(size, max(os.fstat(file).st_size - start, 0)), start)
+
+
+def _packed(file: int, place: Place) -> bytes:
+    """The bytes of a picture in an open zip, by its own header: `zipfile` would read the list of all of them first."""
+    signature, flags, method, name, extra = LOCAL_HEADER.unpack(_part(file, place.start, LOCAL_HEADER.size))
+    if signature != b"PK\3\4" or flags & 1 or method not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise ValueError("no header, encrypted, or packed in another way than deflate")
+    found = _part(file, place.start + LOCAL_HEADER.size + name + extra, place.packed)
+    if method == zipfile.ZIP_DEFLATED:
+        found = zlib.decompressobj(-zlib.MAX_WBITS).decompress(found, place.size + 1)
+    if len(found) == place.size and zlib.crc32(found) != place.checksum:
+        raise ValueError("the checksum of the picture is another")
+    return found
+
+
+def _chosen(root: Path, split: str | None) -> list[Path]:
+    """The archives of a split."""
+    shards = [root] if root.is_file() else _shards(root)
+    own = [shard for shard in shards if split and shard.name.startswith(split)]
+    if own or split is None:
+        return own or shards
+    if split == "train" and (root.is_file() or not any(shard.name.startswith(SPLITS) for shard in shards)):
+        return shards
+    known = sorted({re.split(r"[-_.]*\d", shard.stem)[0] or shard.stem for shard in shards})
+    near = difflib.get_close_matches(split, known, n=10, cutoff=0.4) or known[:10]
+    expected = "train, as one archive is one list" if root.is_file() else f"the beginning of an archive's name: {', '.join(near)}"
+    raise DataError(f"split: got {split!r}, but no archive in {root} is called so; expected {expected}.")
 
 
 def _shards(folder: Path) -> list[Path]:
@@ -141,22 +179,15 @@ def _zip(shard: Path) -> Iterator[Place]:
     with zipfile.ZipFile(shard) as file:
         for entry in file.infolist():
             if not entry.is_dir() and _is_picture(entry.filename):
-                yield Place(shard, entry.filename, 0, entry.file_size)
+                yield Place(shard, entry.filename, entry.header_offset, entry.file_size, entry.compress_size, entry.CRC)
 
 
 def _tar(shard: Path) -> Iterator[Place]:
     with tarfile.open(shard, "r:") as file:
+        before = -1
         for entry in file:
+            if entry.size < 0 or entry.offset <= before:  # a size below 0 leads back: tarfile would go round for ever
+                raise tarfile.ReadError("damaged size")
+            before = entry.offset
             if entry.isreg() and _is_picture(entry.name):
                 yield Place(shard, entry.name, entry.offset_data, entry.size)
-
-
-@functools.lru_cache(maxsize=256)
-def _opened(shard: Path, process: int) -> zipfile.ZipFile:
-    """An open zip. Its position in the file is not shared between processes, hence the second key."""
-    return zipfile.ZipFile(shard)
-
-
-@functools.lru_cache(maxsize=1024)
-def _descriptor(shard: Path, process: int) -> int:
-    return os.open(shard, os.O_RDONLY)

@@ -17,6 +17,7 @@ from dataclasses import asdict
 from itertools import islice
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -55,7 +56,7 @@ class Views(Dataset[dict[str, Tensor]]):
     """Each picture as two random views whose geometry is known, whole, and parted into regions (app. A.1).
 
     An item holds views (2, 3, S, S) uint8, boxes (2, 4) float32 – left, top, right, bottom of each view as shares of the
-    picture –, flips (2,) bool, whole (3, S, S) uint8, the picture squashed, and regions (S, S) int16 of it.
+    picture –, flips (2,) bool, whole (3, S, S) uint8, the picture squashed, and regions (S, S) int32 of it.
     """
 
     def __init__(self, data: Any, config: Config) -> None:
@@ -104,7 +105,7 @@ class Views(Dataset[dict[str, Tensor]]):
 def whole_and_regions(image: Tensor, config: Config, cache: Cache) -> dict[str, Tensor]:
     """The picture squashed to a square, without anything random, and the regions of the prior in it."""
     whole = squashed(image, config.side)
-    return {"whole": whole, "regions": prior(whole, config, cache).to(torch.int16)}
+    return {"whole": whole, "regions": prior(whole, config, cache).to(torch.int32)}
 
 
 def prior(whole: Tensor, config: Config, cache: Cache) -> Tensor:
@@ -113,7 +114,7 @@ def prior(whole: Tensor, config: Config, cache: Cache) -> Tensor:
         return cache(superpixels.slic, whole, segments=config.segments)
     if config.prior == "whole":
         return torch.zeros(whole.shape[1:], dtype=torch.int64)
-    cells = config.segments if config.prior == "grid" else config.mask_side
+    cells = round(math.sqrt(config.segments)) if config.prior == "grid" else config.mask_side
     line = torch.arange(config.side) * cells // config.side
     return line[:, None] * cells + line
 
@@ -329,11 +330,9 @@ class Network(nn.Module):
         labels, count = self.labels(batch, clusters, seeds)
         masks = view_masks(labels, count, batch["boxes"], batch["flips"], self.encoder.cells(self.config.side))
         chosen = pairs(masks, self.config.least_area, self.config.masks)
-        prepared = {"views": batch["views"], "masks": masks, "chosen": chosen}
-        if self.config.objective == "byol":
-            seen = [self.project(batch["views"][:, view], masks[:, view], chosen) for view in (0, 1)]
-            prepared["targets"] = torch.stack(seen)
-        return prepared
+        # NT-Xent has no use for them, but only by seeing the views do the batch norms learn what they cluster by.
+        targets = torch.stack([self.project(batch["views"][:, view], masks[:, view], chosen) for view in (0, 1)])
+        return {"views": batch["views"], "masks": masks, "chosen": chosen, "targets": targets}
 
     def predict(self, samples: Iterable[Sample], tags: str = "predicted") -> list[Prediction]:
         """The object of each picture as class 1: of its parts, the largest that least touches the border. tags: has no effect."""
@@ -429,14 +428,20 @@ def rate(config: Config, step: int, steps: int) -> float:
 
 
 class Watch:
-    """Stops a training whose projections all point one way."""
+    """Stops a training whose projections all point one way, and warns at its end if no step could tell."""
 
     def __init__(self, config: Config, steps: int) -> None:
-        self.least, self.patience, self.steps, self.low = config.collapse / math.sqrt(config.width), config.patience, steps, 0
+        self.least, self.patience, self.steps = config.collapse / math.sqrt(config.width), config.patience, steps
+        self.low, self.told = 0, not config.collapse
 
     def see(self, step: int, value: float) -> None:
-        """value: of `spread` at this step. Raises Collapsed; NaN, which a single row gives, tells nothing."""
-        self.low = self.low + 1 if value < self.least else 0
+        """value: of `spread` at this step. Raises Collapsed; NaN, which a single row gives, changes nothing."""
+        if not math.isnan(value):
+            self.low, self.told = self.low + 1 if value < self.least else 0, True
+        if not self.told and step + 1 == self.steps:
+            warnings.warn(
+                "whether it has collapsed could not be told: no step had two masks to compare; raise batch", stacklevel=2
+            )
         if self.low >= self.patience or (self.low and step + 1 == self.steps):
             raise Collapsed(
                 f"the projections have collapsed at step {step + 1}: their spread is {value:.2g}, expected more than "
@@ -466,8 +471,8 @@ class Probe:
             batch = stack([whole_and_regions(self.data.image(index), self.config, self.cache) for index, _ in part])
             labels, _ = network.labels({name: value.to(device) for name, value in batch.items()}, clusters, [start])
             for (_, masks), refined, regions in zip(part, labels.cpu(), batch["regions"], strict=True):
-                scores["abo"] += overlap(refined, masks) / len(self.truth)
-                scores["abo_prior"] += overlap(regions, masks) / len(self.truth)
+                scores["abo"] += float(overlaps(refined, masks).mean()) / len(self.truth)
+                scores["abo_prior"] += float(overlaps(regions, masks).mean()) / len(self.truth)
         network.train(training)
         return {name: round(value, 4) for name, value in scores.items()}
 
@@ -481,11 +486,11 @@ def objects(data: Data, index: int) -> list[rle.RLE]:
     return [] if semantic is None else rle.from_ids(semantic.where(semantic != IGNORE, 0).numpy())[1]
 
 
-def overlap(ids: Tensor, masks: list[rle.RLE]) -> float:
-    """Mean over objects of the best overlap with a region of a label map (h, w), stretched over the picture."""
+def overlaps(ids: Tensor, masks: list[rle.RLE]) -> np.ndarray:
+    """(G,) the best overlap of each object with a region of a label map (h, w), stretched over the picture."""
     size = masks[0]["size"]
     stretched = F.interpolate((ids.float() + 1)[None, None], tuple(size), mode="nearest-exact")[0, 0]
-    return float(best_overlap(rle.from_ids(stretched.int().numpy())[1], masks).mean())
+    return best_overlap(rle.from_ids(stretched.int().numpy())[1], masks)
 
 
 def load(state: dict[str, Tensor], metadata: dict[str, Any]) -> Network:

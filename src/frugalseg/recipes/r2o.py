@@ -30,7 +30,7 @@ class Config:
         solarize: chance of inverting the bright pixels in each view (0 and 0.2).
         prior: regions that are refined: "slic" superpixels (sec. 3.1), a "grid" of squares (app. A.7), the "cells" of the map (no
             prior), or the "whole" picture.
-        segments: superpixels of a picture (100), or squares a side of the grid (app. A.7: 10 or 2).
+        segments: superpixels of a picture, or squares of the grid, about (100: 10 x 10; app. A.7 also has 4: 2 x 2).
         refine: merge regions by K-means on the teacher's "features" (sec. 3.1), on "colours" and places picture by picture, or
             "none".
         clusters: K at the start and at the end (128 and 4); 4 and 128 is the opposite curriculum of table 4.
@@ -115,6 +115,7 @@ class Config:
     parts_side: int = 448
 
     needs = frozenset({"image"})
+    repeats = False  # a step must not show a picture twice: each counts as another one
 
     @property
     def extra_supervision(self) -> tuple[str, ...]:
@@ -130,6 +131,9 @@ class Config:
         faults += [f"{name}={share}: expected a number from 0 to 1" for name, share in pairs if not 0 <= share <= 1]
         if min(self.clusters) < 1 or min(self.levels) < 1:
             faults.append(f"clusters={self.clusters}, levels={self.levels}: expected numbers from 1")
+        high = {"segments": self.side**2, "mask_side": self.side}
+        over = ((name, getattr(self, name), top) for name, top in high.items() if getattr(self, name) > top)
+        faults += [f"{name}={value}: expected at most {top}, side={self.side}" for name, value, top in over]
         if self.crop[0] > self.crop[1] or self.crop[0] == 0:
             faults.append(f"crop={self.crop}: expected the smaller share first, above 0")
         if self.prior == "whole" and self.refine != "none":
