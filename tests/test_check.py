@@ -8,6 +8,7 @@ import re
 import shutil
 import zipfile
 from collections.abc import Callable
+from contextlib import nullcontext
 from itertools import zip_longest
 from pathlib import Path
 
@@ -16,7 +17,7 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from frugalseg.data import images, shapes
+from frugalseg.data import DataError, images, read, shapes
 from frugalseg.data.check import check, scored_pairs
 from frugalseg.data.problems import CODES, Problem, markdown
 from frugalseg.methods import METHODS, Method
@@ -199,7 +200,7 @@ def coco_image_twice(root: Path) -> None:
 # code -> (which set is spoilt, how, one example that must be listed)
 SPOILT: dict[str, tuple[str, Callable[[Path], object], str]] = {
     "unreadable": ("sound", lambda root: (root / "classes.txt").write_text("dog\ndog\n"), "names twice: dog"),
-    "too-many-left-out": ("sound", broken, "picture left out: 3 of 24"),
+    "too-many-left-out": ("sound", broken, "picture left out: 3 of 12 in train"),
     "nothing-to-train": ("sound", bare, "aepsl needs tags"),
     "archive-broken": ("packed", lambda root: (root / "train-1.tar").write_bytes(b"no"), "train-1.tar (truncated header)"),
     "image-broken": ("sound", lambda root: (root / THIRD).write_bytes(b"no"), f"{THIRD} (cannot be decoded"),
@@ -304,9 +305,13 @@ def test_a_class_whose_pictures_are_all_broken_stays_and_is_said(tmp_path: Path)
 
 
 def test_half_broken_set_is_ok_only_if_allowed(sound: Path) -> None:
+    """By the share of the list that is trained on: 3 of its 12 pictures, though there are 24 in all."""
     broken(sound)
     assert not check(sound).ok
-    assert check(sound, skip_limit=0.2).ok
+    for limit, fine in ((0.2, False), (0.25, True)):
+        assert check(sound, skip_limit=limit).ok == fine
+        with nullcontext() if fine else pytest.raises(DataError, match="3 of 12"):
+            read(sound, "train", skip_limit=limit)
 
 
 def test_partial_labels_are_counted_apart(sound: Path) -> None:
@@ -346,7 +351,7 @@ def test_lists_are_compared_only_where_one_is_scored_on_the_other() -> None:
 
 def test_the_report_prints_and_dumps_what_it_found(sound: Path) -> None:
     (sound / "train" / "images" / "[red]03.png").write_bytes(b"")
-    report = check(sound)
+    report = check(sound, skip_limit=0.1)
     for text in (
         "layout masks, 2 classes",
         "train",

@@ -110,6 +110,15 @@ def test_interrupt_is_status_130(work: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert run("methods") == 130
 
 
+def test_only_what_goes_on_is_said_to_go_on(
+    work: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(cli, "dispatch", lambda _: (_ for _ in ()).throw(KeyboardInterrupt))
+    for command, said in (("train", "goes on where it was"), ("predict", "begins anew")):
+        run(command, "x")
+        assert said in capsys.readouterr().err
+
+
 def test_control_characters_do_not_reach_the_terminal(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run("train", "threshold", "\x1b[31mred")
     assert "\x1b" not in capsys.readouterr().err
@@ -246,6 +255,20 @@ def test_prediction_writes_masks_overlays_tags_and_skips_broken_files(work: Path
     assert "broken.png" in (work / "predictions" / "skipped.csv").read_text()
     assert run("predict", str(folder), "data/images/train1.png", "--quiet", "--no-overlays", "--out", "p2") == 0
     assert [path.name for path in sorted((work / "p2").iterdir())] == ["masks", "tags.csv"]
+
+
+def test_broken_pictures_can_be_accepted_in_scoring_and_are_listed_in_prediction(
+    work: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = str(trained(work))
+    next(iter(sorted((work / "data" / "images").glob("val*")))).write_bytes(b"no picture")
+    assert run("evaluate", folder, "data", "--quiet") == 1
+    assert "accept it with --skip-limit 1.0" in capsys.readouterr().err
+    assert run("evaluate", folder, "data", "--quiet", "--skip-limit", "1.0") == 0
+    assert run("predict", folder, "data", "--split", "val", "--quiet") == 0
+    assert "1 skipped" in capsys.readouterr().out
+    assert run("regions", "slic", "data") == 0
+    assert "image-broken: 1" in capsys.readouterr().err
 
 
 def test_prediction_of_nothing_but_broken_files_is_status_1(work: Path) -> None:

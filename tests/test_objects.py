@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import shutil
 import sys
 import tracemalloc
 from collections.abc import Iterable
@@ -210,6 +211,9 @@ def test_predictions_into_a_folder_are_a_data_set_again(predictor: Predictor, pi
     assert (done, skipped) == (8, [])
     results = json.loads((out / "results.json").read_text())
     assert len(results) == sum(len(data.compact(index)) for index in range(8))
+    sure = [entry["score"] for entry in results if entry["score"] >= 0.5]
+    assert 0 < len(sure) < len(results)
+    assert sorted(entry["score"] for entry in json.loads((out / "instances.json").read_text())["annotations"]) == sorted(sure)
     assert results[0].keys() == {"image_id", "category_id", "segmentation", "score"}
     first = predictor.predict(data.select([0]))[0]
     objects = np.asarray(Image.open(out / "objects" / f"{first.name}.png"))
@@ -223,7 +227,19 @@ def test_predictions_into_a_folder_are_a_data_set_again(predictor: Predictor, pi
     again = read(tmp_path / "again")
     assert (again.layout, again.classes) == ("coco", data.classes)
     place = again.names.index(first.name)
-    assert again.compact(place).rles == first.instances.rles
+    assert again.compact(place).rles == draw.sure(first.instances, 0.5).rles
+
+
+def test_pictures_that_the_reader_passes_over_are_listed(predictor: Predictor, pictures: Path, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    for source in sorted((pictures / "JPEGImages").glob("val*"))[:7]:
+        shutil.copy(source, tmp_path / "in")
+        Image.open(source).save(tmp_path / "in" / f"{source.stem}.png")
+    done, skipped = folder.write(predictor, [tmp_path / "in"], tmp_path / "out", quiet=True)
+    assert (done, len(skipped)) == (7, 7)
+    lines = (tmp_path / "out" / "skipped.csv").read_text().splitlines()
+    assert len(lines) == 8
+    assert all("same name apart from the ending" in line for line in lines[1:])
 
 
 def test_what_was_predicted_before_a_failure_is_kept(
@@ -238,7 +254,7 @@ def test_what_was_predicted_before_a_failure_is_kept(
 
     monkeypatch.setattr(draw, "save", full)
     with pytest.raises(MemoryError):
-        folder.write(predictor, [data], tmp_path, quiet=True)
+        folder.write(predictor, [data], tmp_path, min_score=0.0, quiet=True)
     results = json.loads((tmp_path / "results.json").read_text())
     assert {entry["image_id"] for entry in results} == {1, 2, 3}
     assert len(json.loads((tmp_path / "instances.json").read_text())["annotations"]) == len(results)

@@ -96,6 +96,7 @@ class Evaluate:
         episodes: number of episodes of a list, for few-shot models.
         seeds: number of lists of episodes, for few-shot models.
         proposals: other boxes than in training, for models that take some: selective_search, grid, random, a file or folder.
+        skip_limit: share of pictures, labels or objects that may be left out as broken before that is an error.
         quiet: say nothing of the progress.
     """
 
@@ -105,6 +106,7 @@ class Evaluate:
     episodes: int = 1000
     seeds: int = 1
     proposals: str = ""
+    skip_limit: float = 0.05
     quiet: bool = False
 
 
@@ -115,7 +117,7 @@ class Predict:
     Args:
         out: the folder for masks/ or objects/ (indexed PNG), overlays/ (JPEG), COCO's JSON of objects, tags.csv, skipped.csv.
         overlays: draw the masks over the pictures too.
-        min_score: objects below it are not drawn; results.json has all.
+        min_score: objects below it are neither drawn nor in instances.json; results.json has all.
         tags: "given" tells the model which classes are in each picture; IMAGES are data sets with tags then.
         split: the list of pictures of such data sets; empty takes all.
         tile: side of the squares, in pixels, in which larger pictures are searched for objects; 0 takes them whole.
@@ -309,10 +311,10 @@ def train(words: list[str], given: dict[str, Any]) -> int:
         say(f"{place} has {', '.join(sorted(data.offers - {'image'}))}: training {method.name}, {method.summary}")
     settings = config.resolve(kinds(method), *written, given)
     predictor = fit(method, data, settings, folder)
-    return finish(predictor, place, settings["val"], settings["quiet"])
+    return finish(predictor, place, settings["val"], settings["quiet"], settings["skip_limit"])
 
 
-def finish(predictor: Predictor, data: str | Path, split: str, quiet: bool) -> int:
+def finish(predictor: Predictor, data: str | Path, split: str, quiet: bool, skip_limit: float = 0.05) -> int:
     """After a training: score it if the data can, write the report, say where everything is."""
     from frugalseg import report
     from frugalseg.data.problems import DataError
@@ -324,7 +326,7 @@ def finish(predictor: Predictor, data: str | Path, split: str, quiet: bool) -> i
     remember(predictor.folder, commands=[typed()])
     if split:
         try:
-            show(evaluate(predictor, data, split, quiet=quiet).table())
+            show(evaluate(predictor, data, split, quiet=quiet, skip_limit=skip_limit).table())
         except DataError as error:
             say(f"not scored: {error}")
     say(f"run     {predictor.folder}\nreport  {report.write(predictor.folder)}")
@@ -355,7 +357,8 @@ def predict(words: list[str], given: dict[str, Any]) -> int:
     split, predictor = options.pop("split"), load(words[0], proposals=options.pop("proposals"))
     pictures: list[Any] = words[1:]
     if options["tags"] == "given" or split:
-        pictures = [read(place, split=split or None, max_pixels=options["max_pixels"]) for place in pictures]
+        # Labels are not what is asked for, and every picture that is left out stands in skipped.csv: no share is too much.
+        pictures = [read(place, split=split or None, skip_limit=1.0, max_pixels=options["max_pixels"]) for place in pictures]
     return tell(*folder.write(predictor, pictures, **options), options["out"], "predicted")
 
 
@@ -429,7 +432,10 @@ def regions(words: list[str], given: dict[str, Any]) -> int:
     if strange:
         raise UsageError("\n".join(strange))
     cache = Cache(options["cache"] or None)
-    data = read(place, split=options["split"] or None, classes=options["classes"] or None)
+    data = read(place, split=options["split"] or None, skip_limit=1.0, classes=options["classes"] or None)
+    for problem in data.problems:
+        if problem.effect:
+            complain(str(problem))
     filled = fill(data, name, cache, options["jobs"] or None, options["square"], **arguments)
     counts = f"{filled.made} made, {filled.found} there before, {filled.unkept} not kept, {len(filled.failed)} failed"
     failures = [f"  {picture}: {why}" for picture, why in filled.failed.items()]
@@ -496,7 +502,12 @@ COMMANDS = {
 # -- from words to a command -----------------------------------------------------------------------------------------------------
 
 
-STOPPED, TERMINATED = "stopped; the same command goes on where it was", 128 + signal.SIGTERM
+RESUMED, TERMINATED = ("demo", "train", "regions"), 128 + signal.SIGTERM  # commands that go on where they were
+
+
+def stopped(words: Sequence[str]) -> str:
+    """What a command that was stopped says."""
+    return f"stopped; the same command {'goes on where it was' if words and words[0] in RESUMED else 'begins anew'}"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -508,11 +519,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             warnings.showwarning = warn
             return dispatch([word for word in words if word != "--debug"])
     except KeyboardInterrupt:
-        complain(STOPPED)
+        complain(stopped(words))
         return INTERRUPTED
     except SystemExit as end:
         if end.code == TERMINATED:
-            complain(STOPPED)
+            complain(stopped(words))
         raise
     except BrokenPipeError:  # the reader of our output, such as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

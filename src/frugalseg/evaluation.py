@@ -37,6 +37,7 @@ def evaluate(
     shots: int = 0,
     episodes: int = 1000,
     seeds: int = 1,
+    skip_limit: float = 0.05,
 ) -> SemanticScores | FewShotResult | InstanceScores | CorLoc | ForegroundScores:
     """Mean IoU of the model's class masks on pictures with masks; the run folder keeps metrics, masks and overlays.
 
@@ -44,12 +45,13 @@ def evaluate(
     is scored by their average precision, see `frugalseg.objects`. A few-shot model is scored on classes it has not learned, by
     `frugalseg.fewshot`: `shots` (0: as in training) references for each of `episodes` tasks, for each of `seeds` lists of them.
 
-    data: a folder, of which the list `split` is read, or what `frugalseg.read` returned. tags: "ground-truth" tells the model
-    which classes are in the picture, an upper bound that has its own protocol id. Raises DataError for data that cannot score it.
+    data: a folder, of which the list `split` is read within `skip_limit`, or what `frugalseg.read` returned. tags: "ground-truth"
+    tells the model which classes are in the picture, an upper bound that has its own protocol id. Raises DataError for data that
+    cannot score it.
     """
     if isinstance(data, (str, Path)):
         try:
-            data = read(data, split=split or None)
+            data = read(data, split=split or None, skip_limit=skip_limit)
         except DataError as error:
             raise DataError(
                 f"{error}\nScoring needs pictures with masks that were kept aside: name their list with --split."

@@ -88,9 +88,8 @@ class Report:
 
     def to_json(self) -> str:
         """Everything, with each problem's severity, message and fix."""
-        described = [
-            {**asdict(item), **{key: getattr(item, key) for key in ("severity", "message", "fix")}} for item in self.problems
-        ]
+        further = ("count", "severity", "message", "fix")
+        described = [{**asdict(item), **{key: getattr(item, key) for key in further}} for item in self.problems]
         return json.dumps(asdict(self) | {"path": str(self.path), "ok": self.ok, "problems": described}, indent=2)
 
     def __str__(self) -> str:
@@ -143,7 +142,8 @@ def check(
     for split in lists:
         if not present[split]:
             problems.add("split-empty", split)
-    for effect in excess(data, problems, skip_limit).values():
+    over = _excess(root, training_list(lists), layout, options, skip_limit, classes)
+    for effect in over or excess(data, problems, skip_limit).values():
         problems.add("too-many-left-out", effect)
     _look_at_tags(data, problems)
     _look_at_classes(data.classes, counts, count(data.records, data.classes, looked), problems)
@@ -151,6 +151,17 @@ def check(
     if not any(item.pictures for item in trainable):
         problems.add("nothing-to-train", "; ".join(f"{item.method} needs {', '.join(item.missing)}" for item in trainable))
     return Report(root, data.layout, data.classes, counts, trainable, problems.list())
+
+
+def _excess(
+    root: Path, split: str, layout: str | None, options: files.Options, skip_limit: float, classes: Path | str | None
+) -> list[str]:
+    """What a training on its usual list would refuse, as `read` does: a share of that list and not of all pictures."""
+    if split == "all":
+        return []
+    problems = Problems()
+    data, _ = gather(root, split, layout, options, problems, listed=classes)
+    return [f"{effect} in {split}" for effect in excess(data, problems, skip_limit).values()]
 
 
 def split_lists(path: Path, data: Data, options: files.Options, problems: Problems) -> Lists:
@@ -337,6 +348,5 @@ def _problem_lines(report: Report) -> Iterator[str | Padding]:
     for problem in sorted(report.problems, key=lambda problem: list(COLOURS).index(problem.severity)):
         effect, colour = f", {problem.effect}" if problem.effect else "", COLOURS[problem.severity]
         yield f"[{colour}]{problem.severity} {problem.code}[/]: {problem.count}{effect}. {escape(problem.message)}"
-        more = ", …" if problem.count > len(problem.items) else ""
-        yield Padding(f"{escape(', '.join(problem.items))}{more}", INDENT)
+        yield Padding(escape(problem.examples), INDENT)
         yield Padding(f"→ {escape(problem.fix)}", INDENT)

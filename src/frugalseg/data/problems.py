@@ -261,11 +261,19 @@ class DataError(ValueError):
 
 @dataclass(frozen=True)
 class Problem:
-    """One kind of fault and how often it was met. items: the first few examples. count: all of them."""
+    """One kind of fault and what it was met in."""
 
     code: str
-    count: int
     items: list[str] = field(default_factory=list)
+
+    @property
+    def count(self) -> int:
+        return len(self.items)
+
+    @property
+    def examples(self) -> str:
+        """The first few items, in words."""
+        return ", ".join(self.items[:EXAMPLES]) + (", …" if self.count > EXAMPLES else "")
 
     @property
     def severity(self) -> str:
@@ -285,8 +293,7 @@ class Problem:
 
     def __str__(self) -> str:
         effect = f" ({self.effect})" if self.effect else ""
-        more = ", …" if self.count > len(self.items) else ""
-        return f"{self.severity} {self.code}: {self.count}{effect}. {self.message} E.g. {', '.join(self.items)}{more}. {self.fix}"
+        return f"{self.severity} {self.code}: {self.count}{effect}. {self.message} E.g. {self.examples}. {self.fix}"
 
 
 class Problems:
@@ -311,7 +318,7 @@ class Problems:
 
     def list(self) -> list[Problem]:
         """All problems met, in the order of the table of codes."""
-        return [Problem(code, len(items), [*items][:EXAMPLES]) for code, items in self._items.items() if items]
+        return [Problem(code, [*items]) for code, items in self._items.items() if items]
 
 
 def markdown() -> str:

@@ -78,11 +78,18 @@ class Collector:
         self.annotations: list[dict[str, Any]] = []
         self.results: list[dict[str, Any]] = []
 
-    def add(self, name: str, file: str, size: tuple[int, int], objects: CompactInstances | None) -> None:
-        """One image of (H, W) by its name and that of its file."""
+    def add(
+        self,
+        name: str,
+        file: str,
+        size: tuple[int, int],
+        objects: CompactInstances | None,
+        sure: CompactInstances | None = None,
+    ) -> None:
+        """One image of (H, W) by its name and that of its file. sure: the objects that the data set holds; None: all of them."""
         number = self.numbers[name]
         self.images.append({"id": number, "file_name": file, "height": size[0], "width": size[1]})
-        self.annotations += annotated(objects, number, self.labels, len(self.annotations) + 1)
+        self.annotations += annotated(objects if sure is None else sure, number, self.labels, len(self.annotations) + 1)
         self.results += detected(objects, number, self.labels)
 
     def dataset(self) -> dict[str, Any]:

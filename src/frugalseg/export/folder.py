@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Literal
 from frugalseg import draw, files
 from frugalseg.config import UsageError
 from frugalseg.data.images import MAX_PIXELS, BadImage
+from frugalseg.data.problems import PICTURE
 from frugalseg.export import coco, png
 from frugalseg.progress import track
 
@@ -41,14 +42,14 @@ def write(
 
     masks/NAME.png holds class ids, overlays/NAME.jpg the picture with them (.png if it is too long for JPEG), tags.csv a row of
     confidences for each picture, skipped.csv what is `left_out` already and the files that could not be read. A model of objects
-    writes objects/NAME.png with the numbers of those of at least `min_score` (.tif for more than 65535), results.json (COCO's
-    results) and instances.json (the same as a data set, to be looked at, corrected or learned from) with all of them, under the
+    writes objects/NAME.png with the numbers of those of at least `min_score` (.tif for more than 65535), instances.json (the same
+    as a data set, to be looked at, corrected or learned from) and results.json (COCO's results) with all of them, under the
     ids of the COCO file that the pictures were read from, if there is one. What is stopped or fails leaves these files with the
     pictures done before. One picture is in memory at a time; tags, tile, overlap: see `Predictor.stream`. max_pixels: larger
     files are skipped; a `Data` has a limit of its own. Raises UsageError for two equal names.
     """
     found, folder, done = listed(pictures, max_pixels), Path(out), 0
-    skipped = [*left_out]
+    skipped = [*left_out, *passed_over(found)]
     folder.mkdir(parents=True, exist_ok=True)
     gathered = coco.Collector(predictor.classes, found)
     endings = {record.name: record.image.suffix for data in found for record in data.records}
@@ -59,7 +60,8 @@ def write(
             table.writerow(["image", *predictor.classes])
             for sample, prediction in track(predictions, "predict", sum(map(len, found)), quiet=quiet):
                 if prediction.instances is not None:
-                    gathered.add(sample.name, sample.name + endings[sample.name], prediction.size, prediction.instances)
+                    every, name = prediction.instances, sample.name
+                    gathered.add(name, name + endings[name], prediction.size, every, draw.sure(every, min_score))
                 if prediction.tags is not None:
                     table.writerow([sample.name, *(f"{value:.4f}" for value in prediction.tags.tolist())])
                 _draw(folder, sample, prediction, overlays, min_score)
@@ -94,6 +96,12 @@ def listed(pictures: Sequence[str | Path | Data], max_pixels: int = MAX_PIXELS) 
         if count > 1:
             raise UsageError(f"two pictures are called {name!r}; predict their folders one by one, each with an --out of its own")
     return found
+
+
+def passed_over(found: Sequence[Data]) -> list[BadImage]:
+    """The pictures that the reader itself left out, such as the second of two that differ in their ending alone."""
+    problems = [(data.root, problem) for data in found for problem in data.problems if problem.effect == PICTURE]
+    return [BadImage(root / item, problem.message, problem.code) for root, problem in problems for item in problem.items]
 
 
 def _list_skipped(path: Path, skipped: Sequence[BadImage]) -> None:

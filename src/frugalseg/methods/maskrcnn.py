@@ -10,10 +10,12 @@ import math
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torchvision.models.detection import MaskRCNN
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
@@ -97,9 +99,11 @@ class Detector(nn.Module):
         return [self._predict(sample, tags) for sample in samples]
 
     def _predict(self, sample: Sample, tags: str) -> Prediction:
-        own = (int(sample.image.shape[-2]), int(sample.image.shape[-1]))
+        size = (int(sample.image.shape[-2]), int(sample.image.shape[-1]))
         device = next(self.parameters()).device
-        images, _ = self.net.transform([sample.image.as_subclass(Tensor).to(device).float()])
+        image = thick(sample.image.as_subclass(Tensor).to(device).float(), self.config.longest)
+        own = (int(image.shape[-2]), int(image.shape[-1]))
+        images, _ = self.net.transform([image])
         features = self.net.backbone(images.tensors)
         proposals, _ = self.net.rpn(images, features)
         # torchvision would paste all masks into dense pictures at once; ours go straight into run lengths.
@@ -107,7 +111,7 @@ class Detector(nn.Module):
         if tags == "given":
             found = {name: values[objects.allowed(sample)[found["labels"] - 1]] for name, values in found.items()}
         boxes = found["boxes"] / objects.ratio(own, images.image_sizes[0]).to(device)
-        codes = paste(found["masks"][:, 0], boxes, own, self.config.threshold)
+        codes = paste(found["masks"][:, 0], boxes, size, self.config.threshold)
         return objects.predicted(sample, self.classes, boxes, found["labels"], found["scores"], codes)
 
 
@@ -121,24 +125,30 @@ def train(config: Config, data: Any, run: Run) -> Detector:
     run.seed("maskrcnn")
     model = Detector(config, data.classes).to(memory_format=torch.channels_last)
     wrapped, optimizer = run.setup(model, optimizer_of(config, model))
-    views = objects.Objects(data, flip=config.flip)
-    steps = run.steps("detector", views, config.steps, config.batch, model=wrapped, optimizer=optimizer, collate=stack)
+    views, collate = objects.Objects(data, flip=config.flip), partial(stack, longest=config.longest)
+    steps = run.steps("detector", views, config.steps, config.batch, model=wrapped, optimizer=optimizer, collate=collate)
     for step, batch in steps:
         run.update(wrapped(batch), optimizer, rate(config, step))
     run.save_model(model, {"method": "maskrcnn", "config": asdict(config), "classes": list(model.classes)})
     return model
 
 
-def stack(items: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def thick(image: Tensor, longest: int) -> Tensor:
+    """The picture (3, H, W), if it is so thin that torchvision would shrink a side to nothing with rows or columns of 0 added."""
+    least = math.ceil(max(image.shape[1:]) / longest)
+    return F.pad(image, (0, max(0, least - image.shape[2]), 0, max(0, least - image.shape[1])))
+
+
+def stack(items: Sequence[dict[str, Any]], longest: int) -> dict[str, Any]:
     """A batch for torchvision: pictures as they are, boxes, labels and dense masks (N, H, W)."""
-    images = [item["image"].float() for item in items]
+    images = [thick(item["image"].float(), longest) for item in items]
     targets = [
         {
             "boxes": item["boxes"],
             "labels": item["labels"],
-            "masks": objects.dense(item["cuts"], item["corners"], (item["image"].shape[1], item["image"].shape[2])),
+            "masks": objects.dense(item["cuts"], item["corners"], (image.shape[1], image.shape[2])),
         }
-        for item in items
+        for item, image in zip(items, images, strict=True)
     ]
     return {"images": images, "targets": targets}
 
