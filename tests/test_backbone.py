@@ -243,7 +243,7 @@ def test_failed_download_says_what_to_type(name: str, downloader: str, monkeypat
 
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.setattr(downloader, offline)
-    with pytest.raises(OSError, match=r"no route to host.*weights=FILE"):
+    with pytest.raises(OSError, match=r"no route to host.*--weights FILE"):
         build(name, weights="imagenet")
 
 

@@ -14,6 +14,7 @@ from scipy import io
 
 from frugalseg import rle
 from frugalseg.data import DataError, folder, matlab, read
+from frugalseg.data.check import check
 
 CELLS = np.array([[0, 1, 1, 300], [2, 2, 255, 300], [2, 2, 255, 0]], np.uint16)
 
@@ -37,6 +38,13 @@ def test_maps_of_16_bits_are_objects_of_one_class(cells: Path) -> None:
     assert found.boxes.tolist() == known.boxes.tolist() == [[1, 0, 3, 1], [0, 1, 2, 3], [2, 1, 3, 3], [3, 0, 4, 2]]
     (cells / "classes.txt").write_text("nucleus\n")
     assert read(cells).classes == ("nucleus",)
+    Image.fromarray(np.zeros_like(CELLS)).save(cells / "labels" / "b.png")
+    assert check(cells).splits["train"].shown == {"nucleus": 1}
+
+
+def test_pictures_that_no_list_names_are_checked(cells: Path) -> None:
+    (cells / "splits.csv").write_text("image,split\nimages/a.png,val\n")
+    assert check(cells).splits.keys() >= {"val"}
 
 
 def test_the_folders_name_says_it_too(cells: Path) -> None:

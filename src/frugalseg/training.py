@@ -142,7 +142,7 @@ def tell_what_is_missing(data: Data, needs: frozenset[str]) -> None:
     """Warn of what the training has to do without: files left out, and classes that not one picture is tagged with."""
     for problem in data.problems:
         if problem.effect:
-            warnings.warn(str(problem), stacklevel=3)
+            warnings.warn(str(problem).removeprefix("warning "), stacklevel=3)
     if "tags" in needs:
         seen = (data.tags == 1).any(0).tolist()
         unseen = [name for name, there in zip(data.classes, seen, strict=True) if not there]

@@ -157,7 +157,7 @@ def _excess(
     root: Path, split: str, layout: str | None, options: files.Options, skip_limit: float, classes: Path | str | None
 ) -> list[str]:
     """What a training on its usual list would refuse, as `read` does: a share of that list and not of all pictures."""
-    if split == "all":
+    if split in ("all", ""):  # no list at all, or that of pictures that no list names
         return []
     problems = Problems()
     data, _ = gather(root, split, layout, options, problems, listed=classes)
@@ -200,8 +200,9 @@ def count(records: Sequence[Record], classes: tuple[str, ...], looked: Mapping[s
     tags, shown = Counter[str](), Counter[str]()
     for record in records:
         tags.update(name for name, tag in zip(classes, record.tags or (), strict=False) if tag == 1)
-        mask = looked[record.name].mask or {}
-        shown.update(classes[number - 1] for number in mask.get("ids", ()) if number not in (0, IGNORE))
+        ids = set((looked[record.name].mask or {}).get("ids", ())) - {0}
+        numbers = ids - {IGNORE} if record.semantic else {1} if ids else set()  # a map of objects has them all of class 1
+        shown.update(classes[number - 1] for number in numbers)
         shown.update({classes[item.label - 1] for item in record.outlines or ()})
     return Counts(
         pictures=len(records),

@@ -19,7 +19,7 @@ Content = Callable[[Path], bytes]
 
 
 class Looked(NamedTuple):
-    """The facts of a usable picture, and of its class mask if it has one."""
+    """The facts of a usable picture, and of its class mask if it has one; of objects that are all of class 1, of their map."""
 
     picture: facts.Facts
     mask: facts.Facts | None
@@ -40,9 +40,10 @@ def usable(
     binary = _is_binary(masks[record.semantic] for record in kept if record.semantic is not None)
     drawn = [_with_fitting_outlines(root, record, pictures[record.image], problems) for record in kept]
     sound = [_with_sound_masks(root, record, pictures[record.image], masks, classes, binary, problems) for record in drawn]
-    looked = {
-        record.name: Looked(pictures[record.image], masks[record.semantic] if record.semantic else None) for record in sound
-    }
+    looked = {}
+    for record in sound:
+        path = record.semantic or (record.objects if record.object_classes is None else None)
+        looked[record.name] = Looked(pictures[record.image], masks[path] if path else None)
     return sound, looked
 
 

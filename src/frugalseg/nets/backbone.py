@@ -33,7 +33,7 @@ NORMALIZE = {  # mean and deviation of red, green, blue in 0..255
 }
 STRIDES = (8, 16, 32)
 STAGES = 0.85  # share of a ResNet-WS's tensors that are in its stages, where torchvision's weights fit
-_OFFLINE = "Without a network: fetch the file elsewhere and type weights=FILE, or leave weights out to start from random numbers"
+_OFFLINE = "Without a network: fetch the file elsewhere and type --weights FILE, or --weights null to start from random numbers"
 
 
 class Backbone(nn.Module):
