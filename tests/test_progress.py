@@ -94,6 +94,21 @@ def test_a_terminal_shows_a_bar_and_no_lines(
     assert capsys.readouterr().err == ""
 
 
+def test_work_on_one_item_is_told_behind_the_bar(watch: Watch, monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = io.StringIO()
+    monkeypatch.setattr(
+        progress, "Console", lambda stderr: Console(file=screen, force_terminal=True, force_interactive=True, width=100)
+    )
+    for _ in progress.track(range(2), "predict"):
+        for _ in progress.track(range(7), "slide", unit="squares"):
+            bar = progress._Bar.shown
+            assert bar is not None
+            bar.bar.refresh()
+    assert "slide: 6 of 7 squares" in screen.getvalue()
+    assert "2/2" in screen.getvalue()
+    assert progress._Bar.shown is None
+
+
 def test_every_long_loop_says_how_far_it_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

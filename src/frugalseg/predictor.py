@@ -62,12 +62,14 @@ class Predictor:
         tags: Literal["predicted", "given"] = "predicted",
         tile: int = 0,
         overlap: int = 0,
+        quiet: bool = True,
     ) -> Iterator[tuple[Sample, Prediction]]:
         """`predict` picture by picture, so that memory does not grow with their number.
 
         skipped: where broken files are listed; without it the first one raises BadImage. tags: "given" tells the model which
         classes are in each picture, for pictures that have tags. tile: side in pixels of the squares in which large pictures are
-        predicted, which share `overlap` pixels, 0: a quarter of the side; for models of objects. 0 takes pictures whole.
+        predicted, which share `overlap` pixels, 0: a quarter of the side; for models of objects. 0 takes pictures whole. quiet:
+        say nothing of the squares that are done.
         Raises UsageError for tiles and proposals from files, which are of whole pictures.
         """
         if tile and self.proposals not in (None, "rpn", *TOOLS):
@@ -77,7 +79,7 @@ class Predictor:
         for sample in samples(pictures, skipped, labels):
             with torch.inference_mode():
                 if tile and max(sample.image.shape[1:]) > tile:
-                    yield sample, tiling.predict(partial(self._one, tags=tags), sample, tile, overlap or tile // 4)
+                    yield sample, tiling.predict(partial(self._one, tags=tags), sample, tile, overlap or tile // 4, quiet)
                 else:
                     yield sample, self._one(sample, tags)
 

@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Iterable, Iterator, Sized
 from contextlib import contextmanager
-from typing import Protocol, TypeVar
+from typing import ClassVar, Protocol, TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -30,7 +30,7 @@ def progress(
     """Shows how far `label` has got from `done` to `total`.
 
     unit: what is counted, in the plural. quiet: shows nothing. brief: usually over at once, so its bar waits for PATIENCE seconds
-    and leaves no trace.
+    and leaves no trace. A terminal has one bar: what is shown while there is one stands behind its numbers.
     """
     console = Console(stderr=True)
     if quiet or total <= done:
@@ -39,11 +39,14 @@ def progress(
         lines = _Lines(label, total, done, unit)
         yield lines
         lines.end()
+    elif _Bar.shown:
+        yield _Inner(_Bar.shown, label, total, done, unit)
     else:
-        bar = _Bar(console, label, total, done, brief)
+        bar = _Bar.shown = _Bar(console, label, total, done, brief)
         try:
             yield bar
         finally:
+            _Bar.shown = None
             bar.bar.stop()
 
 
@@ -57,7 +60,9 @@ def track(items: Iterable[Item], label: str, total: int | None = None, **options
 
 
 class _Bar:
-    """A bar that moves."""
+    """A bar that moves. shown: the one on the terminal."""
+
+    shown: ClassVar[_Bar | None] = None
 
     def __init__(self, console: Console, label: str, total: int, done: int, brief: bool) -> None:
         columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn()
@@ -74,6 +79,17 @@ class _Bar:
         self.note = note or self.note
         self.bar.update(self.task, advance=1, note=self.note)
         self._appear()
+
+
+class _Inner:
+    """Work on one item of what the bar counts."""
+
+    def __init__(self, bar: _Bar, label: str, total: int, done: int, unit: str) -> None:
+        self.bar, self.label, self.total, self.done, self.unit = bar, label, total, done, unit
+
+    def __call__(self, note: str = "") -> None:
+        self.done += 1
+        self.bar.bar.update(self.bar.task, note=f"{self.label}: {self.done:,} of {self.total:,} {self.unit}")
 
 
 class _Lines:

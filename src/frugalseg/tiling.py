@@ -18,6 +18,7 @@ from torch import Tensor
 
 from frugalseg import rle
 from frugalseg.config import UsageError
+from frugalseg.progress import track
 from frugalseg.types import CompactInstances, Prediction, Sample
 
 AGREE = 0.5  # overlap, in the strip that two tiles share, from which two objects of like scores are one
@@ -54,17 +55,19 @@ def _starts(extent: int, side: int, overlap: int) -> list[int]:
     return [round(step * (extent - side) / (count - 1)) for step in range(count)]
 
 
-def predict(network: Callable[[Sample], Prediction], sample: Sample, side: int, overlap: int) -> Prediction:
+def predict(
+    network: Callable[[Sample], Prediction], sample: Sample, side: int, overlap: int, quiet: bool = True
+) -> Prediction:
     """The objects of a picture (3, H, W) of any size. network: predicts one tile. Memory: one tile and run lengths.
 
-    Raises UsageError for a network that makes no objects.
+    quiet: say nothing of how many tiles are done. Raises UsageError for a network that makes no objects.
     """
     size = (int(sample.image.shape[1]), int(sample.image.shape[2]))
     cut = tiles(size, side, overlap)
     parts: list[CompactInstances] = []
     tags: list[Tensor] = []
     classes: tuple[str, ...] = ()
-    for tile in cut:
+    for tile in track(cut, sample.name, unit="squares", quiet=quiet):
         image = sample.image.as_subclass(Tensor)[:, tile.top : tile.bottom, tile.left : tile.right]
         prediction = network(Sample(sample.name, image, sample.tags))
         if prediction.instances is None:

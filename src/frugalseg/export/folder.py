@@ -53,7 +53,7 @@ def write(
     folder.mkdir(parents=True, exist_ok=True)
     gathered = coco.Collector(predictor.classes, found)
     endings = {record.name: record.image.suffix for data in found for record in data.records}
-    predictions = predictor.stream(found, skipped, tags, tile, overlap)
+    predictions = predictor.stream(found, skipped, tags, tile, overlap, quiet)
     try:
         with (folder / "tags.csv").open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
             table = csv.writer(file)
