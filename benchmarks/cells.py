@@ -105,7 +105,7 @@ def measure(cell: Cell, quiet: bool = False) -> None:
     for line in done:
         seconds[line["stage"]] = round(seconds.get(line["stage"], 0) + line["seconds"], 1)
     record = {
-        "cell": {"method": cell.plan.method, "data": cell.bench.data, "variant": cell.variant.name, "seed": cell.seed},
+        "cell": head(cell),
         **origin(folder, settings, f"{cell.source}|{settings['split']}", rows[0]["protocol"]),
         "seconds": {"total": round(sum(seconds.values()) + scoring, 1), "scoring": round(scoring, 1), **seconds},
         "peak_memory_mb": max([peak_memory(), *(line.get("peak_memory", 0) for line in done)]),
@@ -117,15 +117,19 @@ def measure(cell: Cell, quiet: bool = False) -> None:
     results.save(cell.file(RESULTS), record)
 
 
+def head(cell: Cell) -> dict[str, Any]:
+    """What a file says of whose it is."""
+    return {"method": cell.plan.method, "data": cell.bench.data, "variant": cell.variant.name, "seed": cell.seed}
+
+
 def twin(cell: Cell) -> dict[str, Any] | None:
     """What another cell's file says of the same training and scores under other names, as this cell's; None if there is none."""
     for other in (other for plan in PLANS for other in plan.cells()):
         alike = identity(other) == identity(cell) and other.name != cell.name and other.file(RESULTS).exists()
         if alike and not outdated(cell, other):
             record = json.loads(other.file(RESULTS).read_text("utf-8"))
-            head = {"method": cell.plan.method, "data": cell.bench.data, "variant": cell.variant.name, "seed": cell.seed}
             rows = [{**row, "name": own.name} for row, own in zip(record["rows"], cell.variant.rows, strict=True)]
-            return {**record, "cell": head, "rows": rows}
+            return {**record, "cell": head(cell), "rows": rows}
     return None
 
 
@@ -175,8 +179,8 @@ def score(cell: Cell, folder: Path, val: Any, quiet: bool) -> tuple[list[dict[st
         started = time.perf_counter()
         scores = evaluate(predictor, val, tags="ground-truth" if row.tags == "given" else "predicted", quiet=quiet)
         scores.data = cell.bench.data  # the folder's name may be anything, such as VOC2012
-        head = {"name": row.name, "weights": row.weights, "tags": row.tags, "options": dict(row.options)}
-        rows.append(head | {"seconds": round(time.perf_counter() - started, 1)} | results.scored(scores))
+        about = {"name": row.name, "weights": row.weights, "tags": row.tags, "options": dict(row.options)}
+        rows.append(about | {"seconds": round(time.perf_counter() - started, 1)} | results.scored(scores))
         shared = results.truth(scores)
     return rows, shared, time.perf_counter() - begin
 
