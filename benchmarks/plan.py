@@ -59,7 +59,8 @@ class Bench:
     pictures: to learn from, to learn from with masks, to score on. settings: over the recipe's, "$FRUGALSEG_DATA" standing for
     the folder of real photos and "$RUNS" for that of all runs. adjust: by variant, settings over the variant's. recipes: files
     for other methods than the plan's. source: the data that the plan's own method learns from, if another.
-    tried: what was tried where a claim did not reproduce, for the page. after: as a variant's, for all variants but those named.
+    tried: what was tried where a claim did not reproduce, for the page. after: as a variant's, for all variants but those named
+    and those that set it otherwise, where their method has the setting.
     """
 
     data: str
@@ -165,7 +166,8 @@ class Cell:
     def after(self) -> dict[str, str]:
         """Its settings whose value is the run of another variant."""
         common = self.bench.after if self.variant.name not in self.bench.after.values() else {}
-        return {**common, **self.variant.after}
+        known, own = config.options(*kinds(METHODS[self.method])).keys(), self.variant.settings.keys()
+        return {**{name: other for name, other in common.items() if name in known - own}, **self.variant.after}
 
     @property
     def before(self) -> list[Cell]:

@@ -443,6 +443,33 @@ def test_stored_features_are_those_of_the_picture(tmp_path: Path) -> None:
         fitted(data, tmp_path / "c", cache_features=True)
 
 
+def test_objects_of_another_model_stand_in_for_those_of_their_labels() -> None:
+    own = Pseudo(torch.tensor([4, 1]), torch.tensor([1, 3]), BOXES[[4, 1]] + 0.5)
+    found = pdsl.begun(own, BOXES, torch.tensor([[2, 3], [3, 3], [0, 2]]))
+    assert found.rows.tolist() == [2, 3, 0, 4]
+    assert found.labels.tolist() == [3, 3, 2, 1]
+    assert found.boxes.tolist() == [*BOXES[[2, 3, 0]].tolist(), (BOXES[4] + 0.5).tolist()]
+    nothing = pdsl.begun(own, BOXES, torch.zeros(0, 2, dtype=torch.int64))
+    assert nothing.rows.tolist() == own.rows.tolist()
+
+
+def test_the_first_head_alone_learns_from_objects_of_another_model() -> None:
+    model, given = network(dropout=0.0, n_refine=2), item((1.0, 0.0, 0.0))
+    starts = torch.tensor([[2, 1]])
+    found = model.detect(model.narrow(model.encode(given["image"])), BOXES)
+    y = pdsl.image_scores(found.wsddn)
+    first = pdsl.assign(BOXES, Pseudo(torch.tensor([2]), torch.tensor([1]), BOXES[2:3]), y)
+    scores = found.scores[0].softmax(1)[:, 1:]
+    second = pdsl.assign(BOXES, pdsl.pseudo_objects(scores, given["tags"], BOXES, found.offsets[0], (40, 40)), y)
+    expected = pdsl.class_loss(found.scores[0], first) + pdsl.class_loss(found.scores[1], second)
+    begun, alone = model([given | {"starts": starts}]), model([given])
+    torch.testing.assert_close(begun["class"], expected)
+    assert torch.equal(begun["tags"], alone["tags"])
+    best = int(found.wsddn[:, 0].argmax())
+    same = model([given | {"starts": torch.tensor([[best, 1]])}])
+    torch.testing.assert_close(same["class"], alone["class"])
+
+
 def test_one_class_and_pictures_of_one_colour_can_be_learned_from(tmp_path: Path) -> None:
     data = toys.write(tmp_path / "pictures", ((1,), (0,), (1,), (1,), (0,), (1,)), ("apple",))
     Image.new("RGB", (33, 40), (9, 9, 9)).save(data.records[0].image)

@@ -9,13 +9,17 @@ import numpy as np
 import pytest
 import torch
 import toys
+from torchvision.ops import box_iou
 
 from frugalseg import config, retrain, rle
 from frugalseg.config import UsageError
 from frugalseg.data import Data
 from frugalseg.data.dataset import Outline
+from frugalseg.methods.pdsl import Views
 from frugalseg.predictor import Predictor
+from frugalseg.recipes.pdsl import Config
 from frugalseg.recipes.runtime import Runtime
+from frugalseg.regions import proposals
 from frugalseg.run import Run
 from frugalseg.training import recall, train
 from frugalseg.types import CompactInstances, Prediction, Sample
@@ -94,6 +98,41 @@ def test_a_network_learns_from_the_masks_of_a_run_and_the_truth_stays_out(
     (note,) = recall(one.folder)["extra_supervision"]
     assert teacher in note
     assert "learned from tags" in note
+
+
+@pytest.mark.parametrize("teacher", ["cam", "aepsl"])
+def test_pdsl_begins_with_the_objects_of_a_run(teacher: str, teachers: tuple[Data, dict[str, Path]], tmp_path: Path) -> None:
+    """They are of its pictures and proposals, mirrored with them, and the truth stays out."""
+    data, runs = teachers
+    settings = {**TEACHERS["pdsl"], **ENGINE, "start_from": str(runs[teacher])}
+    one = train("pdsl", data.only("image", "tags"), out=str(tmp_path / "a"), **settings)
+    other = train("pdsl", toys.shuffled(data), out=str(tmp_path / "b"), **settings)
+    alone = train("pdsl", data, out=str(tmp_path / "c"), **(settings | {"start_from": None}))
+    ours, theirs, without = (run.network.state_dict() for run in (one, other, alone))
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+    assert not all(torch.equal(ours[name], without[name]) for name in ours)
+    (note,) = recall(one.folder)["extra_supervision"]
+    assert teacher in note
+    assert "learned from tags" in note
+
+
+@pytest.mark.parametrize("crop", [1.0, 0.9])
+@pytest.mark.parametrize("flip", [False, True])
+def test_the_objects_of_a_run_become_the_nearest_proposals(
+    flip: bool, crop: float, teachers: tuple[Data, dict[str, Path]], tmp_path: Path
+) -> None:
+    data, _ = teachers
+    recipe = Config(**PDSL, crop=crop)
+    run = Run(tmp_path / "run", Runtime(quiet=True, workers=0, accelerator="cpu"))
+    boxes = proposals.shelved(data, recipe.proposals, recipe.count, run)
+    for index in range(len(data)):
+        torch.manual_seed(index)
+        item = Views(recipe, data, boxes, data).item(index, recipe.scales[0], flip)
+        truth = data.boxed(index)
+        assert item["starts"][:, 1].tolist() == truth.labels.tolist()
+        overlaps = box_iou(truth.boxes, item["sources"])
+        assert overlaps[range(len(truth)), item["starts"][:, 0]].tolist() == overlaps.amax(1).tolist()
+        assert bool((item["starts"][:, 0] < len(item["proposals"])).all())
 
 
 def test_masks_are_made_once_and_again_only_where_they_are_missing(

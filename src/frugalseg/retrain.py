@@ -22,29 +22,32 @@ SHARE = 0.5  # of the score of the class's best object in the picture, from whic
 SMALLEST = 16  # pixels of a connected part of a class mask, from which it is an object
 
 
-def teacher(run: str | Path, classes: Sequence[str]) -> Predictor:
-    """The model of a run whose masks are to be learned from. Raises UsageError for one of other classes or without masks."""
+def teacher(run: str | Path, classes: Sequence[str], option: str = "masks_from") -> Predictor:
+    """The model of a run whose masks are to be learned from. Raises UsageError for one of other classes or without masks.
+
+    option: what asked for it, in errors.
+    """
     found = load(run)
     if found.classes != tuple(classes):
-        raise UsageError(f"masks_from: {run} knows {', '.join(found.classes)}; the pictures have {', '.join(classes)}")
+        raise UsageError(f"{option}: {run} knows {', '.join(found.classes)}; the pictures have {', '.join(classes)}")
     return found
 
 
-def relabelled(data: Data, predictor: Predictor, run: Run) -> Data:
+def relabelled(data: Data, predictor: Predictor, run: Run, option: str = "masks_from", shelf: str = "labels") -> Data:
     """The pictures with the masks that a model makes of them, and no other label but their tags.
 
     Where tags are known the model is told them: they are what it learned from. The masks are made once in the life of the run
-    that learns from them. Raises UsageError where not one picture gets a mask.
+    that learns from them, and kept as its `shelf`. Raises UsageError where not one picture gets a mask.
     """
     own = data.only("image", "tags")
     predictor.network.to(run.device)
-    shelf = run.each("labels", own, lambda _, sample: packed(taught(sample, predictor)))
-    records = [replace(record, outlines=unpacked(shelf.read(index))) for index, record in enumerate(own.records)]
+    made = run.each(shelf, own, lambda _, sample: packed(taught(sample, predictor)))
+    records = [replace(record, outlines=unpacked(made.read(index))) for index, record in enumerate(own.records)]
     bare = sum(not record.outlines for record in records)
     if bare == len(records):
-        raise UsageError(f"masks_from: the model finds no object in any of {bare} pictures; train it longer")
+        raise UsageError(f"{option}: the model finds no object in any of {bare} pictures; train it longer")
     if bare:
-        warnings.warn(f"masks_from: the model finds no object in {bare} of {len(records)} pictures", stacklevel=2)
+        warnings.warn(f"{option}: the model finds no object in {bare} of {len(records)} pictures", stacklevel=2)
     return Data(data.root, data.layout, data.split, data.classes, records, data.problems, data.max_pixels)
 
 

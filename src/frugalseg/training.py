@@ -205,11 +205,12 @@ def _facts(data: Data, recipe: Any, masks_from: str) -> dict[str, Any]:
     import torch
 
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{len(os.sched_getaffinity(0))} CPU cores"
+    others = [note for option in ("weights", "start_from") for note in _before(getattr(recipe, option, None))]
     return {
         "images": len(data),
         "classes": list(data.classes),
         "labels": sorted(recipe.needs - {"image"}),
-        "extra_supervision": [*recipe.extra_supervision, *_before(getattr(recipe, "weights", None)), *_origin(masks_from)],
+        "extra_supervision": [*recipe.extra_supervision, *others, *_origin(masks_from)],
         "fingerprint": data.fingerprint,
         "problems": [str(problem) for problem in data.problems],
         "machine": f"{platform.system()} {platform.machine()}, {device}",

@@ -23,6 +23,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 from torchvision.ops import box_area, box_iou, roi_align
 
+from frugalseg import retrain
 from frugalseg.data import objects
 from frugalseg.nets import backbone, optim, roi, schedule
 from frugalseg.nets.paste import paste
@@ -92,6 +93,13 @@ def pseudo_objects(scores: Tensor, tags: Tensor, proposals: Tensor, offsets: Ten
     if offsets is not None:
         boxes = roi.decode(boxes, offsets[rows, classes], boxes.new_tensor([size]).expand(len(rows), 2))
     return Pseudo(rows, classes + 1, boxes)
+
+
+def begun(pseudo: Pseudo, proposals: Tensor, starts: Tensor) -> Pseudo:
+    """Objects that another model found, starts (S, 2) of proposal and label, in place of a head's own of the same labels."""
+    others = ~torch.isin(pseudo.labels, starts[:, 1])
+    rows, labels = torch.cat([starts[:, 0], pseudo.rows[others]]), torch.cat([starts[:, 1], pseudo.labels[others]])
+    return Pseudo(rows, labels, torch.cat([proposals[starts[:, 0]], pseudo.boxes[others]]))
 
 
 @torch.no_grad()
@@ -319,8 +327,9 @@ class PDSL(nn.Module):
         y = image_scores(found.wsddn)
         losses = {"tags": tag_loss(y, tags), "class": y.new_zeros(()), "box": y.new_zeros(())}
         scores, before = found.wsddn.detach(), None
-        for head, offsets in zip(found.scores, found.offsets, strict=True):
+        for number, (head, offsets) in enumerate(zip(found.scores, found.offsets, strict=True)):
             pseudo = pseudo_objects(scores, tags, boxes, before, size)
+            pseudo = begun(pseudo, boxes, item["starts"]) if number == 0 and "starts" in item else pseudo
             assigned = assign(boxes, pseudo, y.detach(), self.config.foreground, self.config.ignore_iou)
             losses["class"] = losses["class"] + class_loss(head, assigned)
             losses["box"] = losses["box"] + box_loss(offsets, boxes, assigned)
@@ -493,12 +502,13 @@ class Views:
 
     An item has image (3, h, w); tags (K,); proposals (P, 4) in its pixels; size (h, w); name; and for the cue, which sees the
     picture as it is stored: its own size (H, W), picture (3, H', W') numpy reduced from that, flip, sources (P, 4) the proposals
-    in its own pixels, places (P, 4) the same within the crop. With `features`, a shelf, an item has these (1, D, h, w) in place
-    of the image.
+    in its own pixels, places (P, 4) the same within the crop. With `starts`, the pictures with the objects of another model, it
+    has starts (S, 2): the proposal nearest to each, and its label. With `features`, a shelf, an item has these (1, D, h, w) in
+    place of the image.
     """
 
-    def __init__(self, config: Config, data: Any, boxes: Shelf, features: Shelf | None = None) -> None:
-        self.config, self.data, self.boxes, self.features = config, data, boxes, features
+    def __init__(self, config: Config, data: Any, boxes: Shelf, starts: Any = None, features: Shelf | None = None) -> None:
+        self.config, self.data, self.boxes, self.starts, self.features = config, data, boxes, starts, features
 
     def __len__(self) -> int:
         return len(self.data)
@@ -524,7 +534,7 @@ class Views:
         size = objects.scaled(extent, scale, self.config.longest)
         shifted = places - places.new_tensor([left, top, left, top])
         view = objects.resized(coloured(image[:, top:bottom, left:right], self.config.jitter), size)
-        return {
+        return self._begun(index, sources[kept]) | {
             "image": view.flip(-1) if flip else view,
             "tags": sample.tags,
             "proposals": (mirrored(shifted, extent[1]) if flip else shifted) * objects.ratio(extent, size),
@@ -536,6 +546,13 @@ class Views:
             "sources": sources[kept],
             "places": places,
         }
+
+    def _begun(self, index: int, sources: Tensor) -> Item:
+        """The objects of the other model, as rows of the picture's proposals (P, 4) and labels."""
+        if self.starts is None:
+            return {}
+        found = self.starts.boxed(index)
+        return {"starts": torch.stack([box_iou(found.boxes, sources).argmax(1), found.labels], 1)}
 
 
 class Stored:
@@ -598,15 +615,22 @@ def train(config: Config, data: Any, run: Run) -> PDSL:
     data = proposals.covered(data, config.proposals)
     run.expect("data", data.fingerprint)
     boxes = proposals.shelved(data, config.proposals, config.count, run)
+    starts = started(config, data, run) if config.start_from else None
     run.seed("pdsl")
     model = PDSL(config, data.classes).to(memory_format=torch.channels_last)
     features = remembered(config, model, Views(config, data, boxes), run) if config.cache_features else None
     wrapped, optimizer = run.setup(model, optimizer_of(config, model))
-    views = Views(config, data, boxes, features)
+    views = Views(config, data, boxes, starts, features)
     for step, batch in run.steps("pdsl", views, config.steps, config.batch, model=wrapped, optimizer=optimizer):
         run.update(wrapped(batch), optimizer, rate(config, step))
     run.save_model(model, {"method": "pdsl", "config": asdict(config), "classes": list(model.classes)})
     return model
+
+
+def started(config: Config, data: Any, run: Run) -> Any:
+    """The pictures with the objects that the run `start_from` finds in them, told their tags."""
+    model = retrain.teacher(config.start_from or "", data.classes, "start_from")
+    return retrain.relabelled(data, model, run, "start_from", "starts")
 
 
 def remembered(config: Config, model: PDSL, views: Views, run: Run) -> Shelf:

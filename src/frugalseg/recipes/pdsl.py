@@ -30,6 +30,8 @@ class Config:
         n_refine: heads that refine the detections, n^r (sec. 4.3: 4).
         n_mask: mask heads that know classes, n^m (sec. 4.3: 4).
         n_seed: proposals of a tag for which the cue is asked, n^seed (sec. 4.3: 10).
+        start_from: a finished run, such as one of cam, whose objects teach the first refinement head in WSDDN's place; null:
+            WSDDN, the paper's. On frozen features and few photos WSDDN finds parts, and the heads after it what it found.
         foreground: overlap with a pseudo object from which a proposal is one too (released code: 0.5).
         ignore_iou: overlap below which a proposal counts nothing in refinement (released code: 0; OICR has 0.1).
         correlation: make masks and detections agree (sec. 3.4).
@@ -86,6 +88,7 @@ class Config:
     n_refine: int = 4
     n_mask: int = 4
     n_seed: int = 10
+    start_from: str | None = None
     foreground: float = 0.5
     ignore_iou: float = 0.0
     correlation: bool = True
