@@ -271,6 +271,15 @@ def test_broken_pictures_can_be_accepted_in_scoring_and_are_listed_in_prediction
     assert "image-broken: 1" in capsys.readouterr().err
 
 
+def test_prediction_refuses_numbers_that_cannot_be_before_it_writes(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = str(trained(work))
+    assert run("predict", model, "data", "--min-score", "7", "--tile", "-3") == 2
+    told = capsys.readouterr().err
+    assert "min_score=7.0: expected a number from 0 to 1" in told
+    assert "tile=-3: expected at least 0" in told
+    assert not (work / "predictions").exists()
+
+
 def test_prediction_of_nothing_but_broken_files_is_status_1(work: Path) -> None:
     (work / "broken.png").write_bytes(b"no picture")
     assert run("predict", str(trained(work)), "broken.png", "--quiet") == 1

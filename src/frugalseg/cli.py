@@ -19,6 +19,7 @@ from frugalseg import config
 from frugalseg.config import UsageError
 from frugalseg.files import MAX_PIXELS
 from frugalseg.methods import METHODS, Method
+from frugalseg.recipes import checks
 from frugalseg.recipes.biopt import Free
 from frugalseg.recipes.runtime import Runtime
 from frugalseg.training import Selection
@@ -137,6 +138,9 @@ class Predict:
     max_pixels: int = MAX_PIXELS
     proposals: str = ""
     quiet: bool = False
+
+    def __post_init__(self) -> None:
+        checks.refuse("predict", checks.faults(self, {"tile": 0, "overlap": 0}, ["min_score"]))
 
 
 @dataclass(frozen=True)
@@ -353,7 +357,7 @@ def predict(words: list[str], given: dict[str, Any]) -> int:
     from frugalseg.export import folder
     from frugalseg.predictor import load
 
-    options = config.resolve([Predict], given)
+    options = vars(config.build(Predict, config.resolve([Predict], given)))
     split, predictor = options.pop("split"), load(words[0], proposals=options.pop("proposals"))
     pictures: list[Any] = words[1:]
     if options["tags"] == "given" or split:
