@@ -15,6 +15,7 @@ from skimage.color import hsv2rgb, rgb2hsv
 from torch.nn import functional as F
 from torchvision.ops import roi_align
 
+from frugalseg import rle
 from frugalseg.data import Data
 from frugalseg.methods import pdsl
 from frugalseg.methods.pdsl import Assigned, Pseudo
@@ -387,6 +388,20 @@ def test_given_tags_leave_only_their_classes() -> None:
     (free,), (told,) = network().predict([sample]), network().predict([sample], tags="given")
     assert set(free.instances.labels.tolist()) > {2}
     assert set(told.instances.labels.tolist()) == {2}
+
+
+def test_masks_by_grabcut_are_those_of_the_boxes_found() -> None:
+    y, x = torch.meshgrid(torch.arange(40.0), torch.arange(40.0), indexing="ij")
+    disc = (y - 20) ** 2 + (x - 20) ** 2 <= 10**2
+    image = torch.where(disc, torch.tensor([220.0, 30, 40])[:, None, None], torch.tensor([30.0, 120, 60])[:, None, None])
+    sample = Sample("it", (image + torch.rand(image.shape) * 9).to(torch.uint8))
+    (plain,), (cut,) = network().predict([sample]), network(masks="grabcut").predict([sample])
+    assert torch.equal(plain.instances.boxes, cut.instances.boxes)
+    assert torch.equal(plain.instances.scores, cut.instances.scores)
+    small = grabcut.reduced(sample.image, 400)
+    for box, code in zip(cut.instances.boxes.tolist(), cut.instances.rles, strict=True):
+        own = grabcut.grabcut(small, tuple(box))
+        assert torch.equal(torch.from_numpy(rle.decode([code], (40, 40))[0]).bool(), own)
 
 
 # -- training

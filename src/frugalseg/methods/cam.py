@@ -107,10 +107,9 @@ class CAM(cam.Classifier):
             best.setdefault((row, thing.label), thing)
         chosen = boxes[[row for row, _ in best]]
         cue = grabcut.cue(config.cue, config.cue_side, config.cue_iterations, config.cue_cut)
-        masks = cue(sample.name, sample.image.as_subclass(Tensor).cpu(), chosen)
-        full = F.interpolate(masks[:, None].float(), size, mode="bilinear", align_corners=False)[:, 0] >= 0.5
-        found = zip(best.values(), chosen.tolist(), full.numpy(), strict=True)
-        return [thing._replace(box=box, code=rle.encode(mask)) for thing, box, mask in found]
+        codes = grabcut.codes(cue, sample.name, sample.image.as_subclass(Tensor).cpu(), chosen)
+        found = zip(best.values(), chosen.tolist(), codes, strict=True)
+        return [thing._replace(box=box, code=code) for thing, box, code in found]
 
 
 # -- training --------------------------------------------------------------------------------------------------------

@@ -31,6 +31,7 @@ from frugalseg.nets.weights import load_weights
 from frugalseg.recipes.checks import restored
 from frugalseg.recipes.pdsl import Config
 from frugalseg.regions import grabcut, proposals
+from frugalseg.regions.cache import uncached
 from frugalseg.run import Run
 from frugalseg.state import Shelf
 from frugalseg.types import Prediction, Sample
@@ -243,6 +244,11 @@ def chosen(head: nn.Module, features: Tensor, classes: Tensor) -> Tensor:
     return torch.einsum("rd,rdhw->rhw", weights, features) + bias[:, None, None]
 
 
+def looks(config: Config) -> tuple[int, int, int]:
+    """How GrabCut sees a picture."""
+    return config.cue_side, config.cue_iterations, config.cue_cut
+
+
 def initialise(layer: nn.Module, deviation: float) -> None:
     """Gaussian weights of that deviation, Kaiming's for 0, and biases of 0."""
     weight = layer.get_parameter("weight")
@@ -277,8 +283,7 @@ class PDSL(nn.Module):
         self.narrow, channels = narrowing(self.backbone.channels, config.channels)
         self.detection = DetectionBranch(config, channels, len(self.classes))
         self.segmentation = MaskBranch(config, channels, len(self.classes))
-        looks = config.cue_side, config.cue_iterations, config.cue_cut
-        self.cue = None if config.cue == "gradient" else grabcut.cue(config.cue, *looks)
+        self.cue = None if config.cue == "gradient" else grabcut.cue(config.cue, *looks(config))
         if self.backbone.report and config.backbone.startswith("vgg16") and config.width == 4096 and not config.channels:
             # VGG-16's own fully connected layers read the same 7 × 7 cells.
             names = {"classifier.0.": "fc6.", "classifier.3.": "fc7."}
@@ -418,7 +423,11 @@ class PDSL(nn.Module):
         kept = roi.nms(moved[row, label], scores[row, label], label, self.config.nms, self.config.detections)
         row, label = row[kept], label[kept]
         found = moved[row, label]
-        codes = paste(self.foreground(views, found, label + 1, own), found, own, self.config.threshold)
+        if self.config.masks == "grabcut":
+            tool = grabcut.GrabCut(*looks(self.config), cache=uncached)
+            codes = grabcut.codes(tool, sample.name, sample.image.as_subclass(Tensor).cpu(), found.cpu())
+        else:
+            codes = paste(self.foreground(views, found, label + 1, own), found, own, self.config.threshold)
         return objects.predicted(sample, self.classes, found, label + 1, scores[row, label], codes)
 
     def looks(self) -> list[tuple[int, bool]]:

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from skimage.filters import threshold_otsu
 from torch import Tensor
+from torch.nn import functional as F
 from torchvision.ops import box_iou
 from torchvision.transforms.v2 import functional as transforms
 
@@ -124,13 +125,14 @@ def _scaled(boxes: Tensor, size: tuple[int, int], small: Tensor) -> list[tuple[f
 class GrabCut:
     """GrabCut on the picture with its longer side at `side`, kept on disk by picture, box and settings.
 
-    cut: as for `grabcut`. Half the side is 4 to 7 times as fast, with an overlap of about 0.7 to the full result.
+    cut: as for `grabcut`. Half the side is 4 to 7 times as fast, with an overlap of about 0.7 to the full result. cache: calls
+    `grabcut` with an image and settings; `uncached` for boxes that nobody will ask for again.
     """
 
     side: int = 400
     iterations: int = 5
     cut: int = 0
-    cache: Cache = field(default_factory=Cache)
+    cache: Callable[..., Tensor] = field(default_factory=Cache)
 
     def __call__(self, name: str, image: Tensor, boxes: Tensor) -> Tensor:
         small = reduced(image, self.side)
@@ -227,6 +229,14 @@ def _nearest(masks: np.ndarray, owns: Tensor, box: tuple[float, float, float, fl
     if not mask.any():
         mask[top:bottom, left:right] = ellipse(bottom - top, right - left)
     return mask
+
+
+def codes(cue: Cue, name: str, image: Tensor, boxes: Tensor) -> list[rle.RLE]:
+    """What a cue finds in boxes (N, 4) of a picture (3, H, W), as run lengths of the picture's own pixels."""
+    size = int(image.shape[1]), int(image.shape[2])
+    # One at a time: a hundred masks of a large picture would be gigabytes.
+    full = (F.interpolate(mask[None, None].float(), size, mode="bilinear")[0, 0] >= 0.5 for mask in cue(name, image, boxes))
+    return [rle.encode(mask.numpy()) for mask in full]
 
 
 def cue(name: str, side: int = 400, iterations: int = 5, cut: int = 0) -> Cue:
