@@ -31,7 +31,6 @@ from frugalseg.nets.weights import load_weights
 from frugalseg.recipes.checks import restored
 from frugalseg.recipes.pdsl import Config
 from frugalseg.regions import grabcut, proposals
-from frugalseg.regions.cache import uncached
 from frugalseg.run import Run
 from frugalseg.state import Shelf
 from frugalseg.types import Prediction, Sample
@@ -424,7 +423,7 @@ class PDSL(nn.Module):
         row, label = row[kept], label[kept]
         found = moved[row, label]
         if self.config.masks == "grabcut":
-            tool = grabcut.GrabCut(*looks(self.config), cache=uncached)
+            tool = grabcut.GrabCut(*looks(self.config), keep=False)
             codes = grabcut.codes(tool, sample.name, sample.image.as_subclass(Tensor).cpu(), found.cpu())
         else:
             codes = paste(self.foreground(views, found, label + 1, own), found, own, self.config.threshold)

@@ -11,6 +11,7 @@ import warnings
 import zipfile
 import zlib
 from collections.abc import Callable
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -57,7 +58,14 @@ class Cache:
 
     def __call__(self, tool: Callable[..., Tensor], image: Tensor, **arguments: Any) -> Tensor:
         """The tool's result for the image, from disk if it is there. Raises ValueError for a tool that is not `cacheable`."""
-        path = self.path(tool, image, **arguments)
+        return self.of(image)(tool, **arguments)
+
+    def of(self, image: Tensor) -> Callable[..., Tensor]:
+        """The same for one image, given (tool, **arguments): its content is looked at once, for any number of results."""
+        return partial(self._result, image, _content(image))
+
+    def _result(self, image: Tensor, content: str, tool: Callable[..., Tensor], **arguments: Any) -> Tensor:
+        path = self._path(tool, image, content, arguments)
         rows, arguments = _longest(tool, arguments)
         kept = _read(path)
         if kept is not None:
@@ -72,14 +80,17 @@ class Cache:
 
     def path(self, tool: Callable[..., Tensor], image: Tensor, **arguments: Any) -> Path:
         """Where the result is, or will be."""
+        return self._path(tool, image, _content(image), arguments)
+
+    def _path(self, tool: Callable[..., Tensor], image: Tensor, content: str, arguments: dict[str, Any]) -> Path:
         if tool not in _LIBRARIES:
             raise ValueError(f'cache: {tool!r} declares no versions; put @cacheable("library", …) above its definition')
-        bound = inspect.signature(tool).bind(image, **_longest(tool, arguments)[1])
+        bound = _signature(tool).bind(image, **_longest(tool, arguments)[1])
         bound.apply_defaults()
         _, *others = bound.arguments.items()
         name = f"{tool.__module__.rpartition('.')[2]}.{tool.__name__}"
         identity = json.dumps([name, dict(others), _LIBRARIES[tool]], sort_keys=True, default=_content)
-        return self.folder / name / f"{_digest(identity.encode(), _content(image).encode())}.npz"
+        return self.folder / name / f"{_digest(identity.encode(), content.encode())}.npz"
 
     def _warn(self, error: OSError) -> None:
         if not self._warned:
@@ -88,10 +99,13 @@ class Cache:
             warnings.warn(f"the cache {self.folder} cannot be written ({error}); {advice}", stacklevel=3)
 
 
+_signature = lru_cache(inspect.signature)  # as slow as reading a small result
+
+
 def _longest(tool: Callable[..., Tensor], arguments: dict[str, Any]) -> tuple[int, dict[str, Any]]:
     """How many rows of the kept result are wanted, 0 for all as they are, and the arguments it is made with."""
     cut = _CUTS.get(tool)
-    rows, most = (arguments.get(cut, 0), inspect.signature(tool).parameters[cut].default) if cut else (0, 0)
+    rows, most = (arguments.get(cut, 0), _signature(tool).parameters[cut].default) if cut else (0, 0)
     return (rows, arguments | {cut: most}) if cut and 1 <= rows < most else (0, arguments)
 
 
@@ -120,8 +134,3 @@ def _read(path: Path) -> Tensor | None:
             return torch.from_numpy(entry["result"])
     except (OSError, EOFError, ValueError, TypeError, KeyError, AttributeError, zipfile.BadZipFile, zlib.error):
         return None  # not there or damaged: either way the tool runs
-
-
-def uncached(tool: Callable[..., Tensor], image: Tensor, **arguments: Any) -> Tensor:
-    """In the place of a Cache: the tool's result, which nobody keeps."""
-    return tool(image, **arguments)
