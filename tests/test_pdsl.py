@@ -241,6 +241,10 @@ def test_where_class_specific_masks_show_nothing_the_agnostic_one_stands_in(monk
         found = model.foreground(views, BOXES[:2], torch.tensor([1, 2]), (40, 40))
         means = [(own + (own.flip(-1) if len(views) == 2 else own)) / 2 for own in (logits[0], logits[1:].mean(0))]
         torch.testing.assert_close(found, torch.stack([means[0][0], means[1][1]]).sigmoid())
+    logits[:, 0] = logits[0, 0] - 9  # nowhere near the threshold, in no head
+    values = logits[0, 0].sigmoid()
+    found = model.foreground([view], BOXES[:2], torch.tensor([1, 2]), (40, 40))
+    torch.testing.assert_close(found[0], values / values.max())
     assert model.foreground([view], BOXES[:0], torch.zeros(0, dtype=torch.long), (40, 40)).shape == (0, *size[2:])
 
 

@@ -467,7 +467,8 @@ class PDSL(nn.Module):
     def foreground(self, views: Sequence[View], boxes: Tensor, labels: Tensor, own: tuple[int, int]) -> Tensor:
         """Probabilities (R, S, S) of the masks in boxes (R, 4): the mean logit over class-specific heads and views.
 
-        M⁰'s where these show nothing: correlation pulls the masks of a doubtful object below the threshold everywhere.
+        M⁰'s where these show nothing: correlation pulls the masks of a doubtful object below the threshold everywhere. Where M⁰
+        shows nothing either, its values as shares of their highest: what was found has a mask.
         """
         totals = boxes.new_zeros(2, len(boxes), MASK_SIZE, MASK_SIZE)
         for view in views if len(boxes) else ():
@@ -475,8 +476,9 @@ class PDSL(nn.Module):
             both = torch.stack([agnostic, torch.stack(specific or [agnostic]).mean(0)])
             totals += (both.flip(-1) if view.flip else both) / len(views)
         agnostic, mean = totals.sigmoid()
-        shown = (mean >= self.config.threshold).flatten(1).any(1)
-        return torch.where(shown[:, None, None], mean, agnostic)
+        peak = agnostic.amax((1, 2), keepdim=True)
+        agnostic = torch.where(peak >= self.config.threshold, agnostic, agnostic / peak.clamp(min=1e-30))
+        return torch.where(mean.amax((1, 2), keepdim=True) >= self.config.threshold, mean, agnostic)
 
 
 class View(NamedTuple):
