@@ -280,6 +280,14 @@ def test_prediction_refuses_numbers_that_cannot_be_before_it_writes(work: Path, 
     assert not (work / "predictions").exists()
 
 
+def test_a_run_that_is_not_there_is_told_with_those_that_are(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("predict", "runs/nope", "data") == 2
+    assert "Finished runs" not in capsys.readouterr().err
+    trained(work)
+    assert run("predict", "runs/nope", "data") == 2
+    assert "Finished runs here: runs/threshold/one" in capsys.readouterr().err
+
+
 def test_prediction_of_nothing_but_broken_files_is_status_1(work: Path) -> None:
     (work / "broken.png").write_bytes(b"no picture")
     assert run("predict", str(trained(work)), "broken.png", "--quiet") == 1

@@ -126,7 +126,7 @@ def load(path: str | Path, device: str | torch.device = "auto", proposals: str |
     if not weights.is_file():
         if (given / "config.yaml").is_file():
             raise UsageError(f"{given}: its training is not finished; frugalseg train --resume {given}")
-        raise UsageError(f"{given}: got no run folder and no weights file; expected {weights}")
+        raise UsageError(f"{given}: got no run folder and no weights file; expected {weights}{_finished()}")
     state, metadata = read_weights(weights)
     if "method" not in metadata:
         raise UsageError(f"{weights} holds weights that no training of frugalseg wrote; give them to a training as --weights")
@@ -138,6 +138,13 @@ def load(path: str | Path, device: str | torch.device = "auto", proposals: str |
     if str(proposals):
         propose(predictor, str(proposals))
     return predictor
+
+
+def _finished() -> str:
+    """The newest finished runs in the folder where trainings put them, for an error message; nothing where there is none."""
+    files = Path("runs").glob("*/*/weights/last.safetensors")
+    newest = sorted(files, key=lambda file: file.stat().st_mtime, reverse=True)[:5]
+    return f"\nFinished runs here: {', '.join(str(file.parent.parent) for file in newest)}" if newest else ""
 
 
 def propose(predictor: Predictor, source: str) -> None:
