@@ -72,6 +72,7 @@ class Start:
 
 
 STARTS = (
+    *(Start("random-tiny-8", {"backbone": "tiny", "output_stride": 8}, seed=seed) for seed in (0, 1, 2)),  # as r2o_cpu.yaml
     *(
         Start(f"random-{settings['backbone']}", settings, seed=seed)
         for settings in ({"backbone": "tiny", "output_stride": 16}, {"backbone": "resnet18"}, MOBILE)
