@@ -266,9 +266,10 @@ def differences(starts: Mapping[str, Sequence[Mapping[str, Any]]], kind: str) ->
     from benchmarks.tables import markdown
 
     rows = [["difference", *(f"{name} %" for name in next(iter(starts.values()))[0][kind]["values"])]]
+    means = {name: np.mean([record[kind]["rows"] for record in own], 0) for name, own in starts.items()}
     for (name, own), (other, beside) in combinations(starts.items(), 2):
         if all(own[0]["start"][part] == beside[0]["start"][part] for part in ("backbone", "output_stride", "levels")):
-            gained = np.mean([record[kind]["rows"] for record in own], 0) - np.mean([record[kind]["rows"] for record in beside], 0)
+            gained = (means[name] - means[other]).round(9) + 0.0  # without it what is equal may differ by -0
             found = [spread(column[:, None]) for column in gained.T]
             rows.append([f"{name} − {other}", *(str(Difference(cell["mean"], cell["low"], cell["high"])) for cell in found)])
     return [markdown(rows)] if len(rows) > 1 else []

@@ -4,10 +4,9 @@ The paper's tables 4 and 5, and its priors, are of the linear curriculum (62.3),
 what is compared with "linear" is linear too, and differs from it in what is named alone.
 
 Each pretraining sees pictures alone. A fully convolutional network then learns from its weights on all the masks, on a tenth and
-on a hundredth of them, drawn by the seed and the same for every pretraining, each in as many steps; a Mask R-CNN from three of the
-starts on a tenth. One core that computes in bfloat16 takes a minute for a pretraining on the built-in pictures and half a minute
-for a transfer, so about an hour for a seed of all; on photos a quarter of an hour and a minute, some five hours. What was run of it
-stands in docs/results.md, with what was not.
+on a hundredth of them, drawn by the seed and the same for every pretraining, each in as many steps; a Mask R-CNN from three
+of the starts on a tenth. One core that computes in bfloat16 takes a minute for a pretraining on the built-in pictures and half a
+minute for a transfer, about an hour for a seed of all; on photos a quarter of an hour and a minute, some five hours.
 """
 
 from __future__ import annotations
