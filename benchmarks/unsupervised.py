@@ -16,6 +16,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +24,7 @@ import numpy as np
 
 from benchmarks.cells import Absent, photos, voc20
 from benchmarks.plan import ROOT
-from frugalseg.metrics import bootstrap
+from frugalseg.metrics import Difference, bootstrap
 from frugalseg.metrics.foreground import PROTOCOLS
 from frugalseg.metrics.per_image import percent
 
@@ -72,6 +73,7 @@ class Start:
 
 
 STARTS = (
+    *(Start("random-tiny-8", {"backbone": "tiny", "output_stride": 8}, seed=seed) for seed in (0, 1, 2)),  # as r2o_cpu.yaml
     *(
         Start(f"random-{settings['backbone']}", settings, seed=seed)
         for settings in ({"backbone": "tiny", "output_stride": 16}, {"backbone": "resnet18"}, MOBILE)
@@ -226,7 +228,7 @@ def section(records: Mapping[str, Mapping[str, Any]]) -> list[str]:
     first = next(iter(starts.values()))[0]
     blocks = ["### Objects and regions before any label", about(starts)]
     for kind, text in (("foreground", FOREGROUNDS), ("regions", REGIONS)):
-        blocks += [f"{text} `{first[kind]['protocol']}`", table(starts, kind)]
+        blocks += [f"{text} `{first[kind]['protocol']}`", table(starts, kind), *differences(starts, kind)]
     return blocks
 
 
@@ -257,6 +259,20 @@ def table(starts: Mapping[str, Sequence[Mapping[str, Any]]], kind: str) -> str:
         shown = [f"{percent(cell['mean'])} [{percent(cell['low'])}, {percent(cell['high'])}]" for cell in cells]
         rows.append([name, own[0]["start"]["knowledge"], *shown, str(len(own))])
     return markdown(rows)
+
+
+def differences(starts: Mapping[str, Sequence[Mapping[str, Any]]], kind: str) -> list[str]:
+    """What two starts of the same network differ by, under the same draws of the pictures; nothing where no two are alike."""
+    from benchmarks.tables import markdown
+
+    rows = [["difference", *(f"{name} %" for name in next(iter(starts.values()))[0][kind]["values"])]]
+    means = {name: np.mean([record[kind]["rows"] for record in own], 0) for name, own in starts.items()}
+    for (name, own), (other, beside) in combinations(starts.items(), 2):
+        if all(own[0]["start"][part] == beside[0]["start"][part] for part in ("backbone", "output_stride", "levels")):
+            gained = (means[name] - means[other]).round(9) + 0.0  # without it what is equal may differ by -0
+            found = [spread(column[:, None]) for column in gained.T]
+            rows.append([f"{name} − {other}", *(str(Difference(cell["mean"], cell["low"], cell["high"])) for cell in found)])
+    return [markdown(rows)] if len(rows) > 1 else []
 
 
 # -- all starts ------------------------------------------------------------------------------------------------------

@@ -87,6 +87,9 @@ def test_starts_are_measured_once_and_printed(place: Path, capsys: pytest.Captur
     page = "\n\n".join(unsupervised.section(records))
     rows = [line for line in page.splitlines() if line.startswith(("| random-tiny | none |", "| r2o | no labels |"))]
     assert [row.split("|")[-2].strip() for row in rows] == ["1", "2", "1", "2"]
+    both = [np.mean([record["regions"]["rows"] for record in part], 0)[:, 1].mean() for part in ([learned], [first, second])]
+    apart = [line for line in page.splitlines() if line.startswith("| r2o − random-tiny |")]
+    assert f"| {100 * (both[0] - both[1]):+.2f} [" in apart[1]
     capsys.readouterr()
     assert unsupervised.main(["--quiet", "--only", "random"]) == 0
     assert capsys.readouterr().out.splitlines() == [f"random-tiny, seed {seed}: finished" for seed in (0, 1)]

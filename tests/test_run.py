@@ -7,6 +7,8 @@ import json
 import os
 import shutil
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +19,7 @@ from torch import nn
 from frugalseg import state as state_module
 from frugalseg.files import DiskError
 from frugalseg.recipes.runtime import Runtime
-from frugalseg.run import Diverged, Run, StepSampler, Stopped, read_log, seed_of
+from frugalseg.run import Diverged, Run, StepSampler, Stopped, peak_memory, read_log, seed_of
 from frugalseg.state import Shelf, Stage
 
 QUIET = Runtime(quiet=True, workers=0, save_every=3, log_every=1)
@@ -201,3 +203,11 @@ def test_dry_runs_two_steps(tmp_path: Path) -> None:
     model, optimizer = run.setup(*network())
     assert len(list(run.steps("fit", Noisy(), 10, 4, model=model, optimizer=optimizer))) == 2
     shutil.rmtree(tmp_path)
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="only Linux tells a process's own peak")
+def test_peak_memory_is_not_of_the_process_that_started_this_one() -> None:
+    held = np.ones(2**27)  # a GB
+    word = "from frugalseg.run import peak_memory; print(peak_memory())"
+    started = subprocess.run([sys.executable, "-c", word], stdout=subprocess.PIPE, text=True, check=True)
+    assert int(started.stdout) < peak_memory() - held.nbytes // 2**21

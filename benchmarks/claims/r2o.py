@@ -3,10 +3,10 @@
 The paper's tables 4 and 5, and its priors, are of the linear curriculum (62.3), its headlines of the cosine one (61.8 there):
 what is compared with "linear" is linear too, and differs from it in what is named alone.
 
-Each pretraining sees pictures alone. A fully convolutional network, and for three of the pretrainings a Mask R-CNN, then learn
-from its weights on all the masks, on a tenth and on a hundredth of them, drawn by the seed and the same for every pretraining;
-each in as many steps. Reckoned, not run: on the built-in pictures a pretraining sees 16,000 of them at some 25 a second of two
-cores, 11 minutes, and its three transfers take as long again: some 18 hours for three seeds of all. Photos want a GPU.
+Each pretraining sees pictures alone. A fully convolutional network then learns from its weights on all the masks, on a tenth and
+on a hundredth of them, drawn by the seed and the same for every pretraining, each in as many steps; a Mask R-CNN from three
+of the starts on a tenth. One core that computes in bfloat16 takes a minute for a pretraining on the built-in pictures and half a
+minute for a transfer, about an hour for a seed of all; on photos a quarter of an hour and a minute, some five hours.
 """
 
 from __future__ import annotations
@@ -54,9 +54,9 @@ def transfers(start: str) -> tuple[Variant, ...]:
     for name, share in SHARES.items():
         row, drawn = f"{start}, {name} of the masks", {"share": share}
         made.append(Variant(f"{start}-{name}", (Row(row),), drawn, after, masked=True, method="aepsl"))
-        if start in OBJECTS:
-            row = f"{start}, Mask R-CNN, {name} of the masks"
-            made.append(Variant(f"{start}-{name}-objects", (Row(row),), drawn, after, masked=True, method="maskrcnn"))
+        if start in OBJECTS and name == "tenth":
+            row, key = f"{start}, Mask R-CNN, {name} of the masks", f"{start}-{name}-objects"
+            made.append(Variant(key, (Row(row),), drawn, after, masked=True, data=("shapes",), method="maskrcnn"))
     return tuple(made)
 
 
@@ -84,9 +84,17 @@ def adjusted(recipe: str, transfer: str, probe: Mapping[str, Any]) -> dict[str, 
 
 
 DRAWN, FCN_DRAWN = "configs/r2o_shapes.yaml", "configs/aepsl_transfer_shapes.yaml"
-PHOTOS, FCN_PHOTOS = "configs/r2o_small.yaml", "configs/aepsl_transfer_small.yaml"
+PHOTOS, FCN_PHOTOS = "configs/r2o_cpu.yaml", "configs/aepsl_transfer_cpu.yaml"
 LISTS = {"masked": "Segmentation/train", "val": "Segmentation/val"}
 PROBE = {"probe_split": "Segmentation/val", "probe_images": 100}
+TRIED = (
+    "Intervals are over pictures, not over trainings: with all of the masks R2O gains much with two seeds and loses with "
+    "the third. Tried before, on 560 other pictures of the same program, with a tenth of the masks and twice the passes: "
+    "rates of 0.3, 10, 30 and 40, views without blur and of a fifth of the picture at least, views in the picture's own "
+    "colours, AdamW in the place of LARS, NT-Xent. None did better than random numbers by more than these differ by seed, "
+    "and under a backbone that is kept as it is all did worse. A guess why: here small badges tell the classes, while what "
+    "tells regions apart is the texture of their ground."
+)
 BENCHES = (
     Bench(
         data="shapes",
@@ -97,6 +105,7 @@ BENCHES = (
         seeds=(0, 1, 2),
         adjust=adjusted(DRAWN, FCN_DRAWN, {**PROBE, "probe": "$RUNS/data/shapes", "probe_every": 50}),
         recipes={"aepsl": FCN_DRAWN, "maskrcnn": "configs/maskrcnn_shapes.yaml"},
+        tried=TRIED,
         **LISTS,
     ),
     Bench(
@@ -105,20 +114,22 @@ BENCHES = (
         "VOC's classes, of a tenth or a hundredth of them; 84 to score on.",
         recipe=PHOTOS,
         train="train",
-        seeds=(0, 1, 2),
-        adjust=adjusted(PHOTOS, FCN_PHOTOS, {**PROBE, "probe": "$FRUGALSEG_DATA/voc20/VOC2012", "probe_every": 500}),
-        recipes={"aepsl": FCN_PHOTOS, "maskrcnn": "configs/maskrcnn_transfer_small.yaml"},
+        seeds=(0,),
+        adjust=adjusted(PHOTOS, FCN_PHOTOS, {**PROBE, "probe": "$FRUGALSEG_DATA/voc20/VOC2012", "probe_every": 250}),
+        recipes={"aepsl": FCN_PHOTOS},
         source="tiny_imagenet",
         **LISTS,
     ),
 )
 
 WITH, LINEAR = "r2o, tenth of the masks", "linear, tenth of the masks"
+MASKED = "Mask R-CNN, tenth of the masks"
 CLAIMS = (
     Claim("Pretraining on pictures alone beats random numbers", WITH, "random, tenth of the masks"),
     Claim("Also with all the masks", "r2o, all of the masks", "random, all of the masks"),
     Claim("Also with a hundredth", "r2o, hundredth of the masks", "random, hundredth of the masks"),
     Claim("Regions beat whole pictures (BYOL)", WITH, "byol, tenth of the masks", "76.7 > 75.0"),
+    Claim("So they do with all the masks", "r2o, all of the masks", "byol, all of the masks"),
     Claim("All components beat none", LINEAR, "cells, tenth of the masks", "62.3 > 61.2"),
     Claim("Refinement alone beats none", "refinement-only, tenth of the masks", "cells, tenth of the masks", "61.5 > 61.2"),
     Claim("The curriculum alone beats none", "schedule-only, tenth of the masks", "cells, tenth of the masks", "61.4 > 61.2"),
@@ -137,8 +148,7 @@ CLAIMS = (
     Claim("BYOL's objective beats NT-Xent", WITH, "ntxent, tenth of the masks", "67.5 > 63.0"),
     Claim("Its parts meet objects better than BYOL's", "r2o", "byol", "71.2 > 65.1 (oracle)"),
     *(
-        Claim(text, f"r2o, {cell}", f"{other}, {cell}", paper, measure="AP^r@0.5")
-        for cell in ("Mask R-CNN, all of the masks", "Mask R-CNN, tenth of the masks")
+        Claim(text, f"r2o, {MASKED}", f"{other}, {MASKED}", paper, data=("shapes",), measure="AP^r@0.5")
         for text, other, paper in (
             ("Objects: it beats random numbers", "random", ""),
             ("Objects: it beats BYOL", "byol", "38.3 > 37.5 AP"),

@@ -89,7 +89,7 @@ class _Seeded(Dataset[Any]):
 
     def __getitem__(self, item: tuple[int, int]) -> Any:
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed_of(self.seed, *item))
+            torch.default_generator.manual_seed(seed_of(self.seed, *item))  # the CPU's alone: 0.1 ms less than all devices'
             return self.data[item[1]]
 
 
@@ -433,7 +433,10 @@ def _as_list(items: list[Any]) -> list[Any]:
 
 def peak_memory() -> int:
     """Highest resident memory of this process so far, in MB (its reader processes, which share most of it, apart)."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+    try:  # Linux, whose getrusage counts the process that started this one, if that was larger
+        return int(Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0]) // 1024
+    except (OSError, IndexError):
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
 
 
 def read_log(folder: Path) -> list[dict[str, Any]]:
