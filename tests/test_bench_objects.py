@@ -267,7 +267,7 @@ def test_pdsl_cells_run_through(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     page = tables.page((plan,), found, {})
     assert all(f"\n| {name} | " in page for name in (*rows, "baseline: the whole picture as one object of each class"))
     assert "| CorLoc % | 95 % interval | seeds |" in page
-    assert len(claims) == 6
+    assert len(claims) == 10
     assert "not run" not in page.lower()
 
 
