@@ -624,8 +624,8 @@ def train(config: Config, data: Any, run: Run) -> PDSL:
     data = data.only("image", "tags").select([index for index, record in enumerate(data.records) if "tags" in record.fields])
     data = proposals.covered(data, config.proposals)
     run.expect("data", data.fingerprint)
+    starts = started(config, data, run) if config.start_from else None  # first: a wrong run is said before minutes of proposals
     boxes = proposals.shelved(data, config.proposals, config.count, run)
-    starts = started(config, data, run) if config.start_from else None
     run.seed("pdsl")
     model = PDSL(config, data.classes).to(memory_format=torch.channels_last)
     features = remembered(config, model, Views(config, data, boxes), run) if config.cache_features else None
