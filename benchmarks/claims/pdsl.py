@@ -7,18 +7,25 @@ from benchmarks.plan import Bench, Claim, Plan, Row, Variant
 
 DRAWN, ALL = ("shapes",), ("shapes", "voc20")  # ablations are trained on drawn pictures, where each takes minutes
 FULL, REAL, RETRAINED = "PDSL", "Mask R-CNN, real masks", "PDSL, then R2-IOS"
-WSDDN, CUT = "begun by WSDDN alone", "PDSL, masks by GrabCut in its boxes"
+WSDDN, CUT, TOLD = "begun by WSDDN alone", "PDSL, masks by GrabCut in its boxes", "PDSL + ground-truth tags"
 PARTS, PROPOSAL, CASCADE = "CAM, connected parts", "CAM, best-overlapping proposal", "cascade"
 REACHED = 0.75  # of the score from real masks that tags must reach; the paper's 49.7 of 67.9 is 0.73
+
+
+def heads(name: str) -> tuple[Row, ...]:
+    """A row whose masks are the method's own, whatever the recipe has at test."""
+    return (Row(name, options={"masks": "heads"}),)
+
+
 VARIANTS = (
     Variant("cam", (Row(PARTS, options={"objects": "parts"}), Row(PROPOSAL, options={"objects": "proposal"})), method="cam"),
-    Variant("full", (Row(FULL), Row(CUT, options={"masks": "grabcut"}), Row("PDSL + ground-truth tags", tags="given"))),
-    *(Variant(f"refine{n}", (Row(f"{n} refinement heads"),), {"n_refine": n}, data=DRAWN) for n in (0, 1, 2, 3, 5)),
-    *(Variant(f"mask{n}", (Row(f"{n} class-specific mask heads"),), {"n_mask": n}, data=DRAWN) for n in (0, 1, 2, 3, 5)),
-    *(Variant(f"seed{n}", (Row(f"{n} seeds"),), {"n_seed": n}, data=DRAWN) for n in (1, 50)),
-    Variant("wsddn", (Row(WSDDN),), {"start_from": None}, data=DRAWN),
-    Variant("no-correlation", (Row("no correlation"),), {"correlation": False}),
-    Variant("cascade", (Row(CASCADE),), {"cue": "gradient"}),
+    Variant("full", (*heads(FULL), Row(CUT, options={"masks": "grabcut"}), Row(TOLD, tags="given", options={"masks": "heads"}))),
+    *(Variant(f"refine{n}", heads(f"{n} refinement heads"), {"n_refine": n}, data=DRAWN) for n in (0, 1, 2, 3, 5)),
+    *(Variant(f"mask{n}", heads(f"{n} class-specific mask heads"), {"n_mask": n}, data=DRAWN) for n in (0, 1, 2, 3, 5)),
+    *(Variant(f"seed{n}", heads(f"{n} seeds"), {"n_seed": n}, data=DRAWN) for n in (1, 50)),
+    Variant("wsddn", heads(WSDDN), {"start_from": None}, data=DRAWN),
+    Variant("no-correlation", heads("no correlation"), {"correlation": False}),
+    Variant("cascade", heads(CASCADE), {"cue": "gradient"}),
     Variant("retrain", (Row(RETRAINED),), after={"masks_from": "full"}, method="r2ios"),
     Variant("masks", (Row(REAL, options=EVERY_OBJECT),), masked=True, method="maskrcnn"),
 )

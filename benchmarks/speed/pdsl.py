@@ -31,7 +31,7 @@ from benchmarks.speed.common import alone, entry, peak, random_picture, save, sh
 FILE = Path(__file__).with_suffix(".json")
 SMALL, PAPER = ROOT / "configs" / "pdsl_small.yaml", ROOT / "configs" / "pdsl_voc12.yaml"
 SHARE, LIMIT = 10, 8000  # per cent of a step in GrabCut with a warm cache, and MB of a step of VGG-16: the goals
-TINY = {"backbone": "tiny", "level": 0, "frozen": 5, "width": 8, "channels": 8, "mask_channels": 8, "cue_side": 48}
+TINY = {"backbone": "tiny", "level": 0, "levels": (), "frozen": 5, "width": 8, "channels": 8, "mask_channels": 8, "cue_side": 48}
 QUICK = TINY | {"proposals": "grid", "count": 40, "scales": (64,), "test_scales": (64,), "longest": 96, "workers": 0}
 
 

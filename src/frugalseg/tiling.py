@@ -55,9 +55,7 @@ def _starts(extent: int, side: int, overlap: int) -> list[int]:
     return [round(step * (extent - side) / (count - 1)) for step in range(count)]
 
 
-def predict(
-    network: Callable[[Sample], Prediction], sample: Sample, side: int, overlap: int, quiet: bool = True
-) -> Prediction:
+def predict(network: Callable[[Sample], Prediction], sample: Sample, side: int, overlap: int, quiet: bool = True) -> Prediction:
     """The objects of a picture (3, H, W) of any size. network: predicts one tile. Memory: one tile and run lengths.
 
     quiet: say nothing of how many tiles are done. Raises UsageError for a network that makes no objects.

@@ -25,7 +25,7 @@ from torchvision.ops import box_area, box_iou, roi_align
 
 from frugalseg import retrain
 from frugalseg.data import objects
-from frugalseg.nets import backbone, optim, roi, schedule
+from frugalseg.nets import backbone, cam, optim, roi, schedule
 from frugalseg.nets.paste import paste
 from frugalseg.nets.weights import load_weights
 from frugalseg.recipes.checks import restored
@@ -37,6 +37,7 @@ from frugalseg.types import Prediction, Sample
 
 BOX_SIZE = 7  # cells a side of a proposal's features for the detector (sec. 3.2)
 MASK_SIZE = 28  # cells a side of a mask: the mask branch pools 14 and doubles them (released code)
+STANDARD = 100  # pictures, at most, that tell the mean and the deviation of each channel
 CHUNK = 256  # proposals at a time in the mask branch: all 2,000 would keep 5 GB for the gradient
 
 Item = dict[str, Any]
@@ -279,7 +280,9 @@ class PDSL(nn.Module):
         options: dict[str, Any] = {"weights": config.weights, "normalize": config.normalize, "level": config.level}
         options |= {"frozen": config.frozen, "freeze_norm": config.freeze_norm}
         self.backbone = backbone.build(config.backbone, config.stride, **options)
-        self.narrow, channels = narrowing(self.backbone.channels, config.channels)
+        joined = cam.joined_channels(self.backbone, config.levels)
+        self.norm = cam.standardized(joined, config.standardize)
+        self.narrow, channels = narrowing(joined, config.channels)
         self.detection = DetectionBranch(config, channels, len(self.classes))
         self.segmentation = MaskBranch(config, channels, len(self.classes))
         self.cue = None if config.cue == "gradient" else grabcut.cue(config.cue, *looks(config))
@@ -288,9 +291,17 @@ class PDSL(nn.Module):
             names = {"classifier.0.": "fc6.", "classifier.3.": "fc7."}
             load_weights(self.detection, self.backbone.report.source, prefixes=names, least=0.0)
 
+    def train(self, mode: bool = True) -> PDSL:
+        """As nn.Module's, but means and deviations stay: pictures come one by one, and each must look the same alone."""
+        super().train(mode)
+        self.norm.eval()
+        return self
+
     def encode(self, image: Tensor) -> Tensor:
-        """The backbone's map (1, D, h, w) of a picture (3, H, W)."""
-        return self.backbone(image[None].float().to(memory_format=torch.channels_last))
+        """The backbone's map (1, D, h, w) of a picture (3, H, W), or the joined maps of its `levels`."""
+        images = image[None].float().to(memory_format=torch.channels_last)
+        levels = self.config.levels
+        return torch.cat(self.backbone.maps(images, levels), 1) if levels else self.backbone(images)
 
     def regions(self, boxes: Tensor) -> Tensor:
         """Boxes (R, 4) as RoIs (R, 5) of the only picture, in the frame in which point i of the map lies on pixel i · stride."""
@@ -322,7 +333,7 @@ class PDSL(nn.Module):
 
     def losses(self, item: Item) -> dict[str, Tensor]:
         """The terms of eq. 1 for one picture."""
-        features = item["features"].float() if "features" in item else self.encode(item["image"])
+        features = self.norm(item["features"].float() if "features" in item else self.encode(item["image"]))
         if self.cue is None:
             features = features.requires_grad_() if not features.requires_grad else features
         maps = self.narrow(features)
@@ -438,7 +449,7 @@ class PDSL(nn.Module):
         own = int(image.shape[-2]), int(image.shape[-1])
         size = objects.scaled(own, scale, self.config.longest)
         resized = objects.resized(image, size)
-        maps = self.narrow(self.encode(resized.flip(-1) if flip else resized))
+        maps = self.narrow(self.norm(self.encode(resized.flip(-1) if flip else resized)))
         return View(maps, size, flip, objects.ratio(own, size).to(image.device))
 
     def scores(self, views: Sequence[View], boxes: Tensor, own: tuple[int, int]) -> tuple[Tensor, Tensor]:
@@ -628,6 +639,8 @@ def train(config: Config, data: Any, run: Run) -> PDSL:
     boxes = proposals.shelved(data, config.proposals, config.count, run)
     run.seed("pdsl")
     model = PDSL(config, data.classes).to(memory_format=torch.channels_last)
+    if config.standardize:
+        standardize(model, data, run)
     features = remembered(config, model, Views(config, data, boxes), run) if config.cache_features else None
     wrapped, optimizer = run.setup(model, optimizer_of(config, model))
     views = Views(config, data, boxes, starts, features)
@@ -649,15 +662,39 @@ def remembered(config: Config, model: PDSL, views: Views, run: Run) -> Shelf:
         raise ValueError(
             f"cache_features: the backbone learns; type --frozen {len(model.backbone.blocks)} --freeze-norm, or leave the cache"
         )
-    network = model.backbone.to(run.device).eval()
 
     def compute(_: int, image: Tensor) -> dict[str, np.ndarray]:
-        with torch.no_grad():
-            return {"features": model.encode(image.to(run.device)).half().numpy(force=True)}
+        return {"features": encoded(model, image, run).half().numpy(force=True)}
 
     shelf = run.each("features", Stored(views), compute)
-    network.train()
+    model.train()
     return shelf
+
+
+@torch.no_grad()
+def encoded(model: PDSL, image: Tensor, run: Run) -> Tensor:
+    """The map (1, D, h, w) of a picture as the backbone makes it at test."""
+    model.backbone.to(run.device).eval()
+    return model.encode(image.to(run.device))
+
+
+def standardize(model: PDSL, data: Any, run: Run) -> None:
+    """Learn mean and deviation of each channel, over some of the pictures at the middle scale, for `norm` to take off."""
+    config = model.config
+    some = data.select(range(0, len(data), math.ceil(len(data) / STANDARD)))
+
+    def compute(_: int, sample: Sample) -> dict[str, np.ndarray]:
+        image = sample.image.as_subclass(Tensor)
+        scale = sorted(config.scales)[len(config.scales) // 2]
+        size = objects.scaled((int(image.shape[1]), int(image.shape[2])), scale, config.longest)
+        features = encoded(model, objects.resized(image, size), run).double()
+        return {"moments": torch.stack([features.mean((0, 2, 3)), features.square().mean((0, 2, 3))]).numpy(force=True)}
+
+    shelf = run.each("statistics", some, compute)
+    first, second = torch.from_numpy(np.mean([shelf.read(index)["moments"] for index in range(len(some))], 0))
+    model.norm.get_buffer("running_mean").copy_(first)
+    model.norm.get_buffer("running_var").copy_(second - first.square())
+    model.train()
 
 
 def rate(config: Config, step: int) -> float:

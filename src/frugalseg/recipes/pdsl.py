@@ -18,6 +18,8 @@ class Config:
         weights: a local file of backbone weights, or "imagenet" to download the library's; none starts from random numbers.
         normalize: how those weights want the picture: "imagenet", "half" or "caffe".
         level: number of leading backbone blocks to use; 0 uses all.
+        levels: blocks whose maps are joined, counted from 1; empty takes the last map, as the paper does.
+        standardize: take mean and deviation, over up to 100 training pictures, off every channel of the map; the paper does not.
         frozen: number of leading backbone blocks that stay as they are (released code: all five).
         freeze_norm: keep all batch-norm statistics of the backbone as they are (released code).
         stride: pixels of the image per cell of the map (released code: 8).
@@ -78,6 +80,8 @@ class Config:
     weights: str | None = None
     normalize: Literal["imagenet", "half", "caffe"] = "imagenet"
     level: int = 0
+    levels: tuple[int, ...] = ()
+    standardize: bool = False
     frozen: int = 5
     freeze_norm: bool = True
     stride: int = 8
@@ -163,6 +167,8 @@ class Config:
             sides = getattr(self, name)
             if not sides or min(sides) < 16 or max(sides) > self.longest:
                 faults.append(f"{name}={sides}: expected sides from 16 to longest={self.longest}")
+        if any(level < 1 for level in self.levels):
+            faults.append(f"levels={self.levels}: expected numbers of blocks, counted from 1")
         if self.ignore_iou > self.foreground:
             faults.append(f"ignore_iou={self.ignore_iou}: expected at most foreground={self.foreground}")
         if self.cache_features and (self.crop < 1 or self.jitter > 1):
