@@ -40,7 +40,7 @@ R2O = {
 PDSL = {
     "backbone": "tiny", "frozen": 0, "freeze_norm": False, "channels": 8, "width": 8, "mask_channels": 8, "n_refine": 2,
     "n_mask": 2, "n_seed": 2, "proposals": "grid", "count": 30, "scales": (33, 40), "longest": 64, "batch": 2, "steps": 8,
-    "test_scales": (33,), "cue_side": 40, "threshold": 0.2,
+    "test_scales": (33,), "cue_side": 40, "threshold": 0.2, "levels": (4, 5), "standardize": True,
 }  # fmt: skip
 CAM = {
     "backbone": "tiny", "crop": 32, "batch": 2, "epochs": 3, "lr": 0.01, "head_lr": 0.01, "min_score": 0.0, "objects": "proposal",

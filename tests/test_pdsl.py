@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from torchvision.ops import roi_align
 
 from frugalseg import rle
-from frugalseg.data import Data
+from frugalseg.data import Data, objects
 from frugalseg.methods import pdsl
 from frugalseg.methods.pdsl import Assigned, Pseudo
 from frugalseg.recipes.pdsl import Config
@@ -460,6 +460,32 @@ def test_stored_features_are_those_of_the_picture(tmp_path: Path) -> None:
     assert all(torch.allclose(fresh[name], stored[name], atol=3e-3) for name in fresh)
     with pytest.raises(ValueError, match="backbone learns"):
         fitted(data, tmp_path / "c", cache_features=True)
+
+
+def test_joined_maps_are_standardized_over_the_pictures_and_stay_so(tmp_path: Path) -> None:
+    data, joined = toys.write(tmp_path / "pictures"), {"levels": (4, 5), "standardize": True, "scales": (24, 32, 48)}
+    frozen = {"frozen": 5, "freeze_norm": True}
+    fresh = fitted(data, tmp_path / "a", **joined, **frozen)
+    stored = fitted(data, tmp_path / "b", cache_features=True, **joined, **frozen)
+    assert all(torch.allclose(fresh[name], stored[name], atol=3e-3) for name in fresh)
+    model = network(**joined).eval()
+    model.load_state_dict(fresh)
+    pictures = [sample.image.as_subclass(torch.Tensor) for sample in data]
+    sizes = [objects.scaled((picture.shape[1], picture.shape[2]), 32, TINY.longest) for picture in pictures]
+    seen = [objects.resized(*pair) for pair in zip(pictures, sizes, strict=True)]
+    with torch.no_grad():
+        maps = [model.backbone.maps(picture[None].float(), (4, 5)) for picture in seen]
+    cells = [torch.cat(levels, 1).double() for levels in maps]
+    mean = torch.stack([own.mean((0, 2, 3)) for own in cells]).mean(0)
+    spread = torch.stack([own.square().mean((0, 2, 3)) for own in cells]).mean(0) - mean.square()
+    torch.testing.assert_close(fresh["norm.running_mean"], mean.float(), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(fresh["norm.running_var"], spread.float(), rtol=1e-3, atol=1e-5)
+    model.train()([item()])
+    assert torch.equal(model.norm.get_buffer("running_mean"), fresh["norm.running_mean"])
+    expected = (cells[0] - mean[:, None, None]) / (spread[:, None, None] + 1e-5).sqrt()
+    torch.testing.assert_close(model.norm(cells[0].float()), expected.float(), rtol=1e-3, atol=1e-3)
+    with pytest.raises(ValueError, match="levels=\\(0,\\)"):
+        Config(levels=(0,))
 
 
 def test_objects_of_another_model_stand_in_for_those_of_their_labels() -> None:
