@@ -9,7 +9,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 ROOT = Path(__file__).parents[1]
 BLOCK = re.compile(r"<!-- run -->\n```(bash|python)\n(.*?)```", re.DOTALL)
@@ -24,6 +26,8 @@ def test_marked_blocks_run(tmp_path: Path) -> None:
     blocks = BLOCK.findall((ROOT / "README.md").read_text(encoding="utf-8"))
     assert {language for language, _ in blocks} == {"bash", "python"}
     shutil.copytree(ROOT / "configs", tmp_path / "configs")
+    noise = np.random.default_rng(0).integers(0, 256, (270, 240, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(tmp_path / "slide.tif")  # the one file of the reader's own that they name
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     environment = os.environ | {"PATH": path, "OMP_NUM_THREADS": "1"}
     for language, code in blocks:

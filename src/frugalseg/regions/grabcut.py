@@ -9,6 +9,7 @@ import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -138,14 +139,10 @@ class GrabCut:
         small = reduced(image, self.side)
         places = _scaled(boxes, (int(image.shape[1]), int(image.shape[2])), small)
         settings = {"iterations": self.iterations, "cut": self.cut}
-        kept = self.cache.of(small)
-
-        def one(box: tuple[float, float, float, float]) -> Tensor:
-            return kept(grabcut, box=box, **settings) if self.keep else grabcut(small, box, **settings)
-
+        cut = partial(self.cache.of(small), grabcut) if self.keep else partial(grabcut, small)
         # GrabCut lets other threads work meanwhile. A pool that outlives the call would be dead in a forked process.
         with ThreadPoolExecutor(_cores()) as pool:
-            masks = [*pool.map(one, places)]
+            masks = [*pool.map(lambda box: cut(box=box, **settings), places)]
         return torch.stack(masks) if masks else torch.zeros(0, *small.shape[1:], dtype=torch.bool)
 
 
