@@ -44,11 +44,12 @@ BENCHES = (
         adjust={"masks": budgeted("voc20").get("maskrcnn", {})},  # the training that R2-IOS is compared with
         recipes={name: f"configs/{name}_small.yaml" for name in ("r2ios", "maskrcnn", "cam")},
         after={"start_from": "cam"},
-        tried="The recipe was chosen by learning the tags of Main/tags, 453 of the 616, and looking at boxes found in the 163 photos of "
-        "Segmentation/train. With the last map alone, at one scale, PDSL found fewer objects there than the maps it began with, and "
-        "on the 84 photos too (AP50 6.3, 7.9 with GrabCut); two maps, standardized, and four scales made the difference. Tried "
-        "without a gain: one refinement head in the place of four, thresholds relative to a mask's peak; a network twice as wide "
-        "gains little for twice the time. Begun by WSDDN alone, the recipe with one map found next to nothing on photos.",
+        tried="The recipe was chosen by learning the tags of Main/tags, 453 of the 616, and looking at boxes found in the 163 "
+        "photos of Segmentation/train. With the last map alone, at one scale, PDSL found fewer objects there than the "
+        "maps it began with, and on the 84 photos too (AP50 6.3, 7.9 with GrabCut); two maps, standardized, and four "
+        "scales made the difference. Tried without a gain: one refinement head in the place of four, thresholds relative "
+        "to a mask's peak; a network twice as wide gains little for twice the time. Begun by WSDDN alone, the recipe with"
+        " one map found next to nothing on photos.",
     ),
     Bench(
         data="shapes",
