@@ -70,6 +70,11 @@ def test_a_cut_out_of_a_box_shows_the_same_disc() -> None:
         assert mask.any(), hard
         assert not mask[~inside].any(), hard
     assert not grabcut.grabcut(image, (700.0, 5.0, 720.0, 30.0), cut=16).any()
+    noise = torch.randint(0, 256, (3, 299, 400), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    for x, y in ((0, 298), (0, 0), (0, 150)):  # rounding leaves no pixel of the first
+        flat = grabcut.grabcut(noise, (float(x), float(y), 400.0, y + 1.0), cut=64)
+        assert flat.sum() > 0
+        assert not flat[torch.arange(299) != y].any()
 
 
 def test_an_ellipse_touches_the_sides_of_its_box_and_has_its_area() -> None:

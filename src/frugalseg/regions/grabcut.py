@@ -94,6 +94,8 @@ def _cut_out(pixels: np.ndarray, box: tuple[int, int, int, int], iterations: int
     places = ((left - x) * factor, (top - y) * factor, (right - x) * factor, (bottom - y) * factor)
     part = part if factor == 1 else cv2.resize(part, size, interpolation=cv2.INTER_AREA)
     found = _cut(np.ascontiguousarray(part), _whole(places, size[1], size[0]), iterations, seed)
+    if not found.size:  # a box so flat, and at the picture's edge, that rounding leaves no pixel of it
+        return np.zeros((height, width), bool)
     return cv2.resize(found.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST) == 1
 
 
