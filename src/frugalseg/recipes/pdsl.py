@@ -73,7 +73,7 @@ class Config:
         min_score: least confidence of an object (released code: 1e-5).
         threshold: of the mask's probability (released code: 0.5).
         masks: of the objects that are found: "heads" are the method's (sec. 4.3); "grabcut" asks GrabCut in each box, which finds
-            more where few photos teach the heads (0.02 s a box with cue_cut: 64).
+            more in the photos that were learned from (0.01 s a box with cue_cut: 64).
     """
 
     backbone: str = "resnet18_ws"
