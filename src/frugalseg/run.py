@@ -423,8 +423,12 @@ def _end_with(parent: int) -> None:
 
 
 def _deaf(worker: int) -> None:
-    """Reader processes leave SIGTERM, which schedulers send to a whole group, to their parent: its last step needs them."""
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    """Reader processes leave SIGTERM and SIGINT, which schedulers and terminals send to a whole group, to their parent.
+
+    Its last step needs them. A reader that ended by itself would wait for good until somebody takes what it has read.
+    """
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _as_list(items: list[Any]) -> list[Any]:
