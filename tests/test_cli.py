@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -187,6 +188,11 @@ def test_same_command_finds_its_run_again_others_do_not(work: Path, capsys: pyte
     assert run(*words, "--name", "mine") == 0
     assert run(*words, "--name", "mine", "--level", "90") == 2
     assert "level: 128.0 there, 90.0 now" in capsys.readouterr().err
+    shutil.rmtree(runs / "mine" / "weights")  # as if it had failed before it did anything
+    for stage in (path for path in (runs / "mine" / "state").iterdir() if path.is_dir()):
+        shutil.rmtree(stage)
+    assert run(*words, "--name", "mine", "--level", "90") == 0
+    assert config.read(runs / "mine" / "config.yaml")["level"] == 90
 
 
 def test_resume_takes_the_settings_of_the_run(work: Path) -> None:

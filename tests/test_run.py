@@ -103,6 +103,35 @@ def test_sigterm_saves_stops_and_goes_on(tmp_path: Path, workers: int) -> None:
     assert same(train(tmp_path / "term", runtime=Runtime(quiet=True, workers=0)), straight)
 
 
+INTERRUPTED = """
+import os, signal, sys, time
+import numpy as np
+import torch
+from frugalseg.run import Run, Runtime
+
+class Big(torch.utils.data.Dataset):
+    def __len__(self):
+        return 8
+    def __getitem__(self, index):
+        return np.zeros(1 << 20, np.uint8)
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+run = Run(sys.argv[1], Runtime(quiet=True, workers=1, accelerator="cpu"))
+layer = torch.nn.Linear(1, 1)
+model, optimizer = run.setup(layer, torch.optim.SGD(layer.parameters(), 0.1))
+for step, items in run.steps("fit", Big(), 50, 2, model=model, optimizer=optimizer):
+    time.sleep(1)  # the reader is ahead, and waits for somebody to take what it has read
+    os.killpg(0, signal.SIGINT)  # as a terminal does on Ctrl-C
+"""
+
+
+def test_ctrl_c_ends_a_run_and_its_readers(tmp_path: Path) -> None:
+    words = [sys.executable, "-c", INTERRUPTED, str(tmp_path)]
+    ended = subprocess.run(words, start_new_session=True, capture_output=True, text=True, timeout=90, check=False)
+    assert ended.returncode in (1, 130, -signal.SIGINT), ended.stderr
+    assert "KeyboardInterrupt" in ended.stderr
+
+
 def test_the_pictures_of_a_step_do_not_depend_on_the_number_of_processes() -> None:
     whole = list(StepSampler(7, 4, 9, seed=3))
     halves = [list(StepSampler(7, 4, 9, seed=3, rank=rank, ranks=2)) for rank in range(2)]

@@ -122,6 +122,9 @@ def fit(method: Method, data: str | Path | Data, settings: Mapping[str, Any], fo
     tell_what_is_missing(chosen, recipe.needs)
     tell_what_is_random(recipe, settings["dry_run"])
     if run.main:
+        if not begun(folder):
+            for left in (folder / "state").glob("*.json"):  # a start that failed, perhaps with other settings
+                left.unlink()
         config.save(folder / "config.yaml", described)
         remember(folder, **_facts(chosen, recipe, settings["masks_from"]))
     chosen = retrain.relabelled(chosen, teacher, run) if teacher else chosen
@@ -175,7 +178,7 @@ def without_download(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 def run_folder(method: Method, data: Data, settings: Mapping[str, Any]) -> Path:
     """out/<method>/<name>. Without a name it is a function of data and settings: the same command finds its run again, and all
-    processes agree. Raises UsageError when the folder of a given name holds a run with other settings.
+    processes agree. Raises UsageError when the folder of a given name holds a run with other settings that has done anything.
     """
     telling = {key: value for key, value in settings.items() if key not in CIRCUMSTANCES}
     text = json.dumps([telling, data.fingerprint], sort_keys=True, default=str)
@@ -183,7 +186,7 @@ def run_folder(method: Method, data: Data, settings: Mapping[str, Any]) -> Path:
     folder = Path(settings["out"]) / method.name / (settings["name"] or f"{data.root.resolve().name}-{digest}")
     if not folder.resolve().is_relative_to(Path(settings["out"]).resolve()):
         raise UsageError(f"--name: got {settings['name']!r}, expected a plain name; --out says in which folder")
-    if (folder / "config.yaml").exists():
+    if (folder / "config.yaml").exists() and begun(folder):
         earlier = config.read(folder / "config.yaml")
         now = json.loads(json.dumps(telling, default=str))
         # A setting that did not exist when the run began was what is now its default.
@@ -194,6 +197,12 @@ def run_folder(method: Method, data: Data, settings: Mapping[str, Any]) -> Path:
             advice = "choose another --name, or --resume it as it was"
             raise UsageError("\n".join([f"{folder} holds a run with other settings; {advice}:", *other]))
     return folder
+
+
+def begun(folder: Path) -> bool:
+    """Whether a run has anything to lose: an item of a shelf, a step of a stage, or weights, beside what it was started with."""
+    state = folder / "state"
+    return (folder / "weights").exists() or any(path.is_file() for path in state.glob("*/**/*"))
 
 
 def _words(names: frozenset[str]) -> str:

@@ -635,10 +635,10 @@ def train(config: Config, data: Any, run: Run) -> PDSL:
     data = data.only("image", "tags").select([index for index, record in enumerate(data.records) if "tags" in record.fields])
     data = proposals.covered(data, config.proposals)
     run.expect("data", data.fingerprint)
-    starts = started(config, data, run) if config.start_from else None  # first: a wrong run is said before minutes of proposals
-    boxes = proposals.shelved(data, config.proposals, config.count, run)
     run.seed("pdsl")
-    model = PDSL(config, data.classes).to(memory_format=torch.channels_last)
+    model = PDSL(config, data.classes).to(memory_format=torch.channels_last)  # first: faults are said before long work
+    starts = started(config, data, run) if config.start_from else None
+    boxes = proposals.shelved(data, config.proposals, config.count, run)
     if config.standardize:
         standardize(model, data, run)
     features = remembered(config, model, Views(config, data, boxes), run) if config.cache_features else None

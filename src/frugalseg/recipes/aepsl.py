@@ -16,7 +16,7 @@ class Config:
         backbone: feature network (sec. 4.1: VGG-16); also resnet18/50/101, mobilenet_v2, tiny, timm/<name>.
         output_stride: pixels of the image per cell of the feature map (DeepLab-LargeFOV: 8).
         weights: a local file of backbone weights, or "imagenet" to download the library's; none starts from random numbers.
-        normalize: how those weights want the picture: "imagenet", "half" or "caffe".
+        normalize: how those weights want the picture: "imagenet" (torchvision's), "half" (-1 to 1: TensorFlow's), "caffe" (BGR).
         level: number of leading backbone blocks to use; 0 uses all.
         levels: blocks whose maps are joined to tell where things are, in CAM and segmentation branch, counted from 1; the label
             branch beside the segmentation branch keeps the last map. Empty takes the last map for all, as the paper does.

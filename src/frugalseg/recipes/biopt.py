@@ -16,7 +16,7 @@ class Config:
         backbone: feature network (sec. 5.1: vgg16, resnet50, resnet101); also resnet18, mobilenet_v2, tiny, timm/<name>.
         output_stride: pixels of the picture per cell of the feature map (sec. 5.1: dilations 2 and 4, that is 8).
         weights: a local file of backbone weights, or "imagenet" to download the library's; none starts from random numbers.
-        normalize: how those weights want the picture: "imagenet", "half" or "caffe".
+        normalize: how those weights want the picture: "imagenet" (torchvision's), "half" (-1 to 1: TensorFlow's), "caffe" (BGR).
         level: number of leading backbone blocks to use; 0 uses all. Without much training, earlier features are better.
         frozen: number of leading backbone blocks that stay as they are.
         freeze_norm: keep all batch-norm statistics as they are; else an episode's result depends on those beside it (ruling).

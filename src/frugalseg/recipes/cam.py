@@ -15,7 +15,7 @@ class Config:
     Args:
         backbone: feature network (sec. 3: VGG-16 without its last layers); also resnet18/50/101, mobilenet_v2, tiny, timm/<name>.
         weights: a local file of backbone weights, or "imagenet" to download the library's; none starts from random numbers.
-        normalize: how those weights want the picture: "imagenet", "half" or "caffe".
+        normalize: how those weights want the picture: "imagenet" (torchvision's), "half" (-1 to 1: TensorFlow's), "caffe" (BGR).
         level: number of leading backbone blocks to use; 0 uses all.
         levels: blocks whose maps are joined, counted from 1; empty takes the last map, as the paper does.
         standardize: take mean and deviation off every channel before the linear layer; the paper does not.

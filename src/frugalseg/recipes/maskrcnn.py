@@ -15,7 +15,7 @@ class Config:
     Args:
         backbone: feature network (sec. 4: ResNet); vgg16, resnet18/50/101, mobilenet_v2, tiny.
         weights: a local file of backbone weights, or "imagenet" to download the library's; none starts from random numbers.
-        normalize: how those weights want the picture: "imagenet", "half" or "caffe".
+        normalize: how those weights want the picture: "imagenet" (torchvision's), "half" (-1 to 1: TensorFlow's), "caffe" (BGR).
         level: number of leading backbone blocks to use; 0 uses all.
         frozen: number of leading backbone blocks that stay as they are (torchvision: the stem and the first stage).
         freeze_norm: keep all batch-norm statistics of the backbone as they are (as torchvision).

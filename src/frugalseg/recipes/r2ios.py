@@ -15,7 +15,7 @@ class Config:
     Args:
         backbone: feature network (sec. 3: VGG-16); also resnet18/50/101, mobilenet_v2, tiny, timm/<name>.
         weights: a local file of backbone weights, or "imagenet" to download the library's; none starts from random numbers.
-        normalize: how those weights want the picture: "imagenet", "half" or "caffe".
+        normalize: how those weights want the picture: "imagenet" (torchvision's), "half" (-1 to 1: TensorFlow's), "caffe" (BGR).
         level: number of leading backbone blocks to use; 0 uses all.
         frozen: number of leading backbone blocks that stay as they are (Fast R-CNN's code, which the paper builds on: 2).
         freeze_norm: keep all batch-norm statistics of the backbone as they are.
