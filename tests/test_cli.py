@@ -80,7 +80,7 @@ def test_help_of_a_method_shows_every_setting(capsys: pytest.CaptureFixture[str]
         (["train"], "expected frugalseg train [METHOD] DATA"),
         (["evaluate", "run"], "expected frugalseg evaluate RUN DATA"),
         (["methods", "all"], "got all, expected frugalseg methods"),
-        (["evaluate", "run", "data", "--quiet", "true"], "switches take no value: --quiet or --no-quiet"),
+        (["evaluate", "run", "data", "--quiet", "true"], "switches take no value: type --NAME or --no-NAME"),
         (["evaluate", "data", "data"], "got no run folder and no weights file"),
         (["train", "threshold", "data", "--config", "none.yaml"], "none.yaml cannot be read"),
         (["train", "threshold", "data", "--name", "../../escape"], "expected a plain name"),

@@ -8,6 +8,7 @@ import json
 import shutil
 import sys
 import tracemalloc
+import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -228,6 +229,15 @@ def test_predictions_into_a_folder_are_a_data_set_again(predictor: Predictor, pi
     assert (again.layout, again.classes) == ("coco", data.classes)
     place = again.names.index(first.name)
     assert again.compact(place).rles == draw.sure(first.instances, 0.5).rles
+
+
+def test_objects_none_of_which_is_drawn_are_told(predictor: Predictor, pictures: Path, tmp_path: Path) -> None:
+    data = read(pictures, "Segmentation/val")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        folder.write(predictor, [data], tmp_path / "some", min_score=0.5, quiet=True)
+    with pytest.warns(UserWarning, match=r"as sure as min_score=1.0, so none is drawn; the surest has 0\.\d"):
+        folder.write(predictor, [data], tmp_path / "none", min_score=1.0, quiet=True)
 
 
 def test_pictures_that_the_reader_passes_over_are_listed(predictor: Predictor, pictures: Path, tmp_path: Path) -> None:

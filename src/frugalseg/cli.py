@@ -561,7 +561,7 @@ def dispatch(words: list[str]) -> int:
     free, given = config.parse(kinds, rest)
     low, high = command.counts
     if not low <= len(free) <= high:
-        hint = "; switches take no value: --quiet or --no-quiet" if {"true", "false"} & {word.lower() for word in free} else ""
+        hint = "; switches take no value: type --NAME or --no-NAME" if {"true", "false"} & {word.lower() for word in free} else ""
         raise UsageError(f"{name}: got {' '.join(free) or 'nothing'}, expected frugalseg {name} {command.words}{hint}")
     return command.run(free, given)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import warnings
 from collections import Counter
 from collections.abc import Sequence
 from functools import partial
@@ -71,6 +72,9 @@ def write(
             files.write(folder / "results.json", json.dumps(gathered.results))
             files.write(folder / "instances.json", json.dumps(gathered.dataset()))
         _list_skipped(folder / "skipped.csv", skipped)
+    best = max((found["score"] for found in gathered.results), default=1.0)
+    if best < min_score:
+        warnings.warn(f"no object is as sure as min_score={min_score}, so none is drawn; the surest has {best:.2g}", stacklevel=2)
     return done, skipped
 
 
