@@ -176,7 +176,7 @@ class Objects:
         model: a run folder or weights file of r2o; empty takes `backbone` with `weights`.
         backbone: feature network: resnet18/50/101, vgg16, mobilenet_v2, tiny, timm/<transformer>.
         weights: a file of backbone weights, a run folder of any method, or "imagenet"; none takes random numbers.
-        normalize: how those weights want the picture: "imagenet", "half" or "caffe".
+        normalize: how those weights want the picture: "imagenet" (torchvision's), "half" (-1 to 1: TensorFlow's), "caffe" (BGR).
         output_stride: pixels of the image per cell of the last map.
         levels: the blocks of the fine and the coarse map; 14 and 18 in mobilenet_v2.
         parts: clusters of each picture, one of which is the object.

@@ -74,7 +74,8 @@ def write(
         _list_skipped(folder / "skipped.csv", skipped)
     best = max((found["score"] for found in gathered.results), default=1.0)
     if best < min_score:
-        warnings.warn(f"no object is as sure as min_score={min_score}, so none is drawn; the surest has {best:.2g}", stacklevel=2)
+        told = f"no object is as sure as min_score={min_score}, so none is drawn; the surest has {best:.2g}"
+        warnings.warn(f"{told}: a lower min_score draws it", stacklevel=2)
     return done, skipped
 
 

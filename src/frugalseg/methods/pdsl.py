@@ -639,10 +639,11 @@ def train(config: Config, data: Any, run: Run) -> PDSL:
     model = PDSL(config, data.classes).to(memory_format=torch.channels_last)  # first: faults are said before long work
     starts = started(config, data, run) if config.start_from else None
     boxes = proposals.shelved(data, config.proposals, config.count, run)
+    model.backbone.to(run.device).eval()  # what is looked at before the training is seen as at test
     if config.standardize:
         standardize(model, data, run)
     features = remembered(config, model, Views(config, data, boxes), run) if config.cache_features else None
-    wrapped, optimizer = run.setup(model, optimizer_of(config, model))
+    wrapped, optimizer = run.setup(model.train(), optimizer_of(config, model))
     views = Views(config, data, boxes, starts, features)
     for step, batch in run.steps("pdsl", views, config.steps, config.batch, model=wrapped, optimizer=optimizer):
         run.update(wrapped(batch), optimizer, rate(config, step))
@@ -663,38 +664,29 @@ def remembered(config: Config, model: PDSL, views: Views, run: Run) -> Shelf:
             f"cache_features: the backbone learns; type --frozen {len(model.backbone.blocks)} --freeze-norm, or leave the cache"
         )
 
+    @torch.no_grad()
     def compute(_: int, image: Tensor) -> dict[str, np.ndarray]:
-        return {"features": encoded(model, image, run).half().numpy(force=True)}
+        return {"features": model.encode(image.to(run.device)).half().numpy(force=True)}
 
-    shelf = run.each("features", Stored(views), compute)
-    model.train()
-    return shelf
-
-
-@torch.no_grad()
-def encoded(model: PDSL, image: Tensor, run: Run) -> Tensor:
-    """The map (1, D, h, w) of a picture as the backbone makes it at test."""
-    model.backbone.to(run.device).eval()
-    return model.encode(image.to(run.device))
+    return run.each("features", Stored(views), compute)
 
 
 def standardize(model: PDSL, data: Any, run: Run) -> None:
     """Learn mean and deviation of each channel, over some of the pictures at the middle scale, for `norm` to take off."""
-    config = model.config
+    scale, longest = sorted(model.config.scales)[len(model.config.scales) // 2], model.config.longest
     some = data.select(range(0, len(data), math.ceil(len(data) / STANDARD)))
 
+    @torch.no_grad()
     def compute(_: int, sample: Sample) -> dict[str, np.ndarray]:
         image = sample.image.as_subclass(Tensor)
-        scale = sorted(config.scales)[len(config.scales) // 2]
-        size = objects.scaled((int(image.shape[1]), int(image.shape[2])), scale, config.longest)
-        features = encoded(model, objects.resized(image, size), run).double()
+        size = objects.scaled((int(image.shape[1]), int(image.shape[2])), scale, longest)
+        features = model.encode(objects.resized(image, size).to(run.device)).double()
         return {"moments": torch.stack([features.mean((0, 2, 3)), features.square().mean((0, 2, 3))]).numpy(force=True)}
 
     shelf = run.each("statistics", some, compute)
     first, second = torch.from_numpy(np.mean([shelf.read(index)["moments"] for index in range(len(some))], 0))
     model.norm.get_buffer("running_mean").copy_(first)
     model.norm.get_buffer("running_var").copy_(second - first.square())
-    model.train()
 
 
 def rate(config: Config, step: int) -> float:

@@ -157,8 +157,7 @@ class Config:
         shares = ("erase_fraction", "background", "indoor_background", "threshold", "dropout", "warmup")
         positive = ("classifier_epochs", "epochs", "lr", "head_lr", "stop_ratio", "background_weight")
         faults = checks.faults(self, limits, shares, positive)
-        if any(level < 1 for level in self.levels):
-            faults.append(f"levels={self.levels}: expected numbers of blocks, counted from 1")
+        faults += checks.blocks(self.levels)
         if not self.cam_scales or not self.test_scales or min(*self.scales, *self.cam_scales, *self.test_scales) <= 0:
             faults.append("scales, cam_scales, test_scales: expected numbers above 0, at least one")
         if not self.label_branch and self.masks == "mined":

@@ -105,8 +105,7 @@ class Config:
         }
         positive = ("epochs", "lr", "head_lr")
         faults = checks.faults(self, limits, ("fraction", "smallest", "min_score"), positive)
-        if any(level < 1 for level in self.levels):
-            faults.append(f"levels={self.levels}: expected numbers of blocks, counted from 1")
+        faults += checks.blocks(self.levels)
         if not self.cam_scales or min(*self.scales, *self.cam_scales) <= 0:
             faults.append("scales, cam_scales: expected numbers above 0, at least one")
         checks.refuse("CAM", faults)

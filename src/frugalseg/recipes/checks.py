@@ -16,6 +16,11 @@ def faults(config: Any, least: Mapping[str, float], shares: Iterable[str] = (), 
     return found + [f"{name}={values[name]}: expected a number above 0" for name in positive if not values[name] > 0]
 
 
+def blocks(levels: Sequence[int]) -> list[str]:
+    """What is wrong with the blocks whose maps are joined."""
+    return [f"levels={levels}: expected numbers of blocks, counted from 1"] if any(level < 1 for level in levels) else []
+
+
 def refuse(method: str, found: Sequence[str]) -> None:
     """Raises ValueError that lists all faults, if there are any."""
     if found:

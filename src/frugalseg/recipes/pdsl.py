@@ -167,8 +167,7 @@ class Config:
             sides = getattr(self, name)
             if not sides or min(sides) < 16 or max(sides) > self.longest:
                 faults.append(f"{name}={sides}: expected sides from 16 to longest={self.longest}")
-        if any(level < 1 for level in self.levels):
-            faults.append(f"levels={self.levels}: expected numbers of blocks, counted from 1")
+        faults += checks.blocks(self.levels)
         if self.ignore_iou > self.foreground:
             faults.append(f"ignore_iou={self.ignore_iou}: expected at most foreground={self.foreground}")
         if self.cache_features and (self.crop < 1 or self.jitter > 1):
