@@ -83,12 +83,17 @@ def test_help_of_a_method_shows_every_setting(capsys: pytest.CaptureFixture[str]
         (["evaluate", "run", "data", "--quiet", "true"], "switches take no value: type --NAME or --no-NAME"),
         (["evaluate", "data", "data"], "got no run folder and no weights file"),
         (["train", "threshold", "data", "--config", "none.yaml"], "none.yaml cannot be read"),
+        (
+            ["train", "threshold", "data", "--config", "owm.yaml"],
+            "owm.yaml cannot be read: there is no such file – did you mean own",
+        ),
         (["train", "threshold", "data", "--name", "../../escape"], "expected a plain name"),
     ],
 )
 def test_a_mistake_in_the_command_is_one_message_and_status_2(
     work: Path, capsys: pytest.CaptureFixture[str], words: list[str], message: str
 ) -> None:
+    (work / "own.yaml").write_text("rounds: 3\n")
     assert run(*words) == 2
     captured = capsys.readouterr()
     assert message in captured.err
@@ -135,6 +140,29 @@ def test_training_leaves_settings_weights_scores_and_a_report(work: Path, capsys
     out = capsys.readouterr().out
     assert "baseline" in out
     assert "report.html" in out
+
+
+def test_a_training_without_scores_says_how_to_get_them_and_shows_pictures(
+    work: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (work / "data" / "splits.csv").unlink()
+    for path in (work / "data").glob("*/val*.png"):
+        path.unlink()
+    (work / "data" / "images" / "train1.png").write_bytes(b"no picture")
+    words = ["train", "threshold", "data", "--split", "", "--name", "one", "--workers", "0", "--quiet", "--skip-limit", "0.5"]
+    assert run(*words) == 0
+    said = capsys.readouterr().out
+    assert "The training is done, but nothing was scored: " in said
+    assert "frugalseg evaluate runs/threshold/one DATA" in said
+    shown = work / "runs" / "threshold" / "one" / "predictions" / "of the training" / "shown"
+    pictures = json.loads((shown / "shown.json").read_text())["pictures"]
+    assert [entry["name"] for entry in pictures] == ["train0", "train2", "train3"]
+    drawn = np.asarray(Image.open(shown / "0.png")).astype(int)
+    half = drawn.shape[1] // 2
+    assert np.abs(drawn[30:-20, 20 : half - 20] - drawn[30:-20, half : 2 * half - 40]).max() > 50, "the mask is drawn"
+    page = (shown.parents[2] / "report.html").read_text()
+    assert page.count("<figure>") == 3
+    assert "not scored" in page
 
 
 def test_command_line_beats_yaml_beats_defaults(work: Path) -> None:
@@ -292,6 +320,8 @@ def test_a_run_that_is_not_there_is_told_with_those_that_are(work: Path, capsys:
     trained(work)
     assert run("predict", "runs/nope", "data") == 2
     assert "Finished runs here: runs/threshold/one" in capsys.readouterr().err
+    assert run("predict", "runs/threshold/oen", "data") == 2
+    assert "– did you mean runs/threshold/one?" in capsys.readouterr().err
 
 
 def test_prediction_of_nothing_but_broken_files_is_status_1(work: Path) -> None:

@@ -90,6 +90,11 @@ def test_the_object_is_the_part_inside_and_stretched_over_the_picture(tmp_path: 
     assert set(scores.values.values()) == {1.0}
 
 
+def test_random_features_are_called_random(recwarn: pytest.WarningsRecorder) -> None:
+    foreground.finder(device="cpu", **TINY)
+    assert "the features are random numbers" in str(recwarn.pop(UserWarning).message)
+
+
 def test_pictures_that_show_nothing_are_left_out(tmp_path: Path) -> None:
     data = toys.write(tmp_path)
     assert foreground.evaluate(foreground.finder(device="cpu", **TINY), data, quiet=True).images == 5

@@ -43,6 +43,7 @@ def test_a_line_every_half_minute_and_one_at_the_end(watch: Watch, capsys: pytes
     captured = capsys.readouterr()
     assert captured.out == ""
     assert captured.err.splitlines() == [
+        "regions0: goes on after 1,000 of 2,000 pictures",
         "regions0: 1,240 of 2,000 pictures, 8.0/s, 1 min 35 s left",
         "regions0: 1,480 of 2,000 pictures, 8.0/s, 1 min 5 s left",
         "regions0: 1,720 of 2,000 pictures, 8.0/s, 35 s left",

@@ -319,20 +319,24 @@ def train(words: list[str], given: dict[str, Any]) -> int:
 
 
 def finish(predictor: Predictor, data: str | Path, split: str, quiet: bool, skip_limit: float = 0.05) -> int:
-    """After a training: score it if the data can, write the report, say where everything is."""
+    """After a training: score it if the data can, else draw some of its pictures, write the report, say where everything is."""
     from frugalseg import report
     from frugalseg.data.problems import DataError
-    from frugalseg.evaluation import evaluate
+    from frugalseg.evaluation import evaluate, preview
     from frugalseg.training import remember
 
     if not predictor.main or predictor.folder is None:
         return OK
     remember(predictor.folder, commands=[typed()])
+    scored = False
     if split:
         try:
             show(evaluate(predictor, data, split, quiet=quiet, skip_limit=skip_limit).table())
+            scored = True
         except DataError as error:
-            say(f"not scored: {error}")
+            say(f"The training is done, but nothing was scored: {error}\n`frugalseg evaluate {predictor.folder} DATA` does that.")
+    if not scored:
+        preview(predictor, data, quiet)
     say(f"run     {predictor.folder}\nreport  {report.write(predictor.folder)}")
     return OK
 

@@ -207,6 +207,9 @@ def build(kind: type[Kind], settings: Mapping[str, Any]) -> Kind:
 
 def read(path: str | Path) -> Written:
     """The settings in a YAML file. Raises UsageError when it is absent, broken or no flat mapping."""
+    if not Path(path).is_file():
+        near = did_you_mean(str(path), map(str, Path(path).parent.glob("*.yaml")))
+        raise UsageError(f"{path} cannot be read: there is no such file{near}")
     try:
         values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:

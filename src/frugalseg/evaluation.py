@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from PIL import Image
 
-from frugalseg import draw
+from frugalseg import config, draw
 from frugalseg.data import Data, read
 from frugalseg.data.problems import DataError
 from frugalseg.export import png
@@ -25,6 +25,7 @@ from frugalseg.metrics.semantic import SemanticScores, class_iou
 from frugalseg.predictor import Predictor
 from frugalseg.progress import track
 
+PREVIEW, PREVIEWED = "of the training", 4  # name and number of the pictures that are drawn where nothing was scored
 SHOWN = 2  # pictures that are drawn of the best, the median and the worst
 
 
@@ -88,11 +89,36 @@ def evaluate(
     return scores
 
 
+def preview(predictor: Predictor, data: str | Path, quiet: bool = False) -> None:
+    """Draw what a run that was not scored makes of some pictures of its training list, evenly spread, for its report.
+
+    A few-shot model makes nothing of a picture alone, and is left out.
+    """
+    if predictor.folder is None or predictor.method.makes == NEW_CLASSES:
+        return
+    split = config.read(predictor.folder / "config.yaml")["split"]
+    known = read(data, split=split or None, verify=False, skip_limit=1.0)
+    some = known.select(sorted({round(place) for place in np.linspace(0, len(known) - 1, PREVIEWED)}))
+    folder, entries = predictor.folder / "predictions" / PREVIEW / "shown", []
+    shown = track(predictor.stream(some, skipped=[]), "draw", len(some), quiet=quiet, brief=True)
+    for number, (sample, prediction) in enumerate(shown):
+        best = prediction.instances.scores if prediction.instances is not None else None
+        least = min(0.5, float(best.max())) if best is not None and len(best) else 0.5  # at least the surest object
+        image = draw.enlarge(sample.image.permute(1, 2, 0).numpy(), draw.SIDE)
+        drawn = draw.enlarge(draw.overlay(sample.image, prediction, least=least), draw.SIDE)
+        draw.save(folder / f"{number}.png", draw.sheet([{"image": image, "prediction": drawn}]))
+        entries.append({"name": sample.name, "why": "not scored", "iou": None, "picture": f"{number}.png"})
+    write_json(folder / "shown.json", {"protocol": "", "pictures": entries})
+
+
 def expect_classes(predictor: Predictor, data: Data) -> None:
     """Raises DataError unless the data has the model's classes, in its order."""
     if tuple(data.classes) != predictor.classes:
         got, expected = ", ".join(data.classes), ", ".join(predictor.classes)
-        raise DataError(f"{data.root}: got the classes {got}; expected those of the model, in its order: {expected}")
+        raise DataError(
+            f"{data.root}: got the classes {got}; expected those of the model, in its order: {expected}.\nScore it on data of "
+            "its classes (a folder of masks names them in classes.txt), or train a model on this data"
+        )
 
 
 def list_name(predictor: Predictor, data: Data, tags: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,12 @@ def finder(model: str | Path | None = None, device: str = "auto", **settings: An
         return predictor
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
+    if not settings.get("weights"):
+        warnings.warn(
+            "without --model or --weights the features are random numbers, and the objects found with them mean little; "
+            "`frugalseg train r2o IMAGES` learns some from the pictures alone",
+            stacklevel=2,
+        )
     torch.manual_seed(0)
     network = method.code.Network(config.build(Config, config.resolve([Config], settings))).to(device).eval()
     if network.encoder.transformer:  # nobody has taught its transposed convolutions: the transformer's own map is looked at

@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from frugalseg import tiling
-from frugalseg.config import UsageError
+from frugalseg.config import UsageError, did_you_mean
 from frugalseg.data import Data, read
 from frugalseg.data.images import BadImage, converted
 from frugalseg.methods import Method
@@ -126,7 +126,7 @@ def load(path: str | Path, device: str | torch.device = "auto", proposals: str |
     if not weights.is_file():
         if (given / "config.yaml").is_file():
             raise UsageError(f"{given}: its training is not finished; frugalseg train --resume {given}")
-        raise UsageError(f"{given}: got no run folder and no weights file; expected {weights}{_finished()}")
+        raise UsageError(f"{given}: got no run folder and no weights file; expected {weights}{_finished(given)}")
     state, metadata = read_weights(weights)
     if "method" not in metadata:
         raise UsageError(f"{weights} holds weights that no training of frugalseg wrote; give them to a training as --weights")
@@ -140,11 +140,11 @@ def load(path: str | Path, device: str | torch.device = "auto", proposals: str |
     return predictor
 
 
-def _finished() -> str:
-    """The newest finished runs in the folder where trainings put them, for an error message; nothing where there is none."""
+def _finished(meant: Path) -> str:
+    """What to type instead: the finished run whose name is nearest, and the newest ones where trainings put them, if any."""
     files = Path("runs").glob("*/*/weights/last.safetensors")
-    newest = sorted(files, key=lambda file: file.stat().st_mtime, reverse=True)[:5]
-    return f"\nFinished runs here: {', '.join(str(file.parent.parent) for file in newest)}" if newest else ""
+    runs = [str(file.parent.parent) for file in sorted(files, key=lambda file: file.stat().st_mtime, reverse=True)]
+    return f"{did_you_mean(str(meant), runs)}\nFinished runs here: {', '.join(runs[:5])}" if runs else ""
 
 
 def propose(predictor: Predictor, source: str) -> None:

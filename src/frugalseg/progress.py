@@ -35,7 +35,10 @@ def progress(
     console = Console(stderr=True)
     if quiet or total <= done:
         yield lambda note="": None
-    elif not console.is_interactive:
+        return
+    if done:
+        console.print(f"{label}: goes on after {done:,} of {total:,} {unit}", markup=False, highlight=False, soft_wrap=True)
+    if not console.is_interactive:
         lines = _Lines(label, total, done, unit)
         yield lines
         lines.end()
