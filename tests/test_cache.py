@@ -36,6 +36,12 @@ def brightest(image: Tensor, rows: int = 8, least: int = 0) -> Tensor:
     return image.float().flatten().clamp(min=least).sort(descending=True).values[:rows]
 
 
+@cacheable("numpy")
+def bright(image: Tensor, least: int = 128) -> Tensor:
+    calls.append({"least": least})
+    return image.int() >= least
+
+
 @pytest.fixture(autouse=True)
 def no_calls() -> None:
     calls.clear()
@@ -72,6 +78,20 @@ def test_types_and_shapes_survive(tmp_path: Path, image: Tensor) -> None:
     first, second = (cache(superpixels.slic, image, segments=9) for _ in range(2))
     assert first.dtype == second.dtype == torch.int64
     assert torch.equal(first, second)
+
+
+def test_masks_are_packed_and_come_back_as_they_were(tmp_path: Path, image: Tensor) -> None:
+    cache, odd = Cache(tmp_path), image[:, :11, :13]  # no multiple of eight
+    for least in (128, 0, 256):
+        first, second = (cache(bright, odd, least=least) for _ in range(2))
+        assert second.dtype == torch.bool
+        assert torch.equal(first, second)
+        assert second.any().item() == (least < 256)
+    assert len(calls) == 3
+    with np.load(cache.path(bright, odd)) as entry:
+        assert entry["bits"].nbytes == -(-3 * 11 * 13 // 8)
+    np.savez_compressed(cache.path(bright, odd), result=np.zeros((3, 11, 13), bool))  # as masks were kept before
+    assert not cache(bright, odd).any()
 
 
 def test_defaults_and_order_of_arguments_make_no_difference(tmp_path: Path, image: Tensor) -> None:

@@ -6,6 +6,7 @@ import hashlib
 import importlib.metadata
 import inspect
 import json
+import math
 import os
 import warnings
 import zipfile
@@ -45,7 +46,7 @@ def cacheable(*libraries: str, revision: int = 1, cut: str = "") -> Callable[[To
 class Cache:
     """`cache(superpixels.slic, image, segments=100)` is `superpixels.slic(image, segments=100)`, computed once per content.
 
-    Entries are compressed numpy arrays, read without pickle, under TOOL/KEY.npz, where the key is made of the tool, all its
+    Entries are compressed numpy arrays (masks in bits), read without pickle, under TOOL/KEY.npz, where the key is made of the tool, all its
     arguments with their defaults, the versions it depends on, and the image's content. A damaged entry is computed anew. If
     the folder cannot be written, results are returned all the same, with one warning.
 
@@ -72,8 +73,8 @@ class Cache:
             return kept[:rows] if rows else kept
         result = tool(image, **arguments)
         try:
-            array = result.numpy(force=True)
-            write(path, lambda file: np.savez_compressed(file, result=array))
+            entry = _entry(result.numpy(force=True))
+            write(path, lambda file: np.savez_compressed(file, **entry))
         except OSError as error:
             self._warn(error)
         return result[:rows] if rows else result
@@ -128,9 +129,17 @@ def _content(value: Tensor | np.ndarray) -> str:
     return _digest(f"{array.shape}{array.dtype}".encode(), array.tobytes())
 
 
+def _entry(array: np.ndarray) -> dict[str, np.ndarray]:
+    """What a file holds of a result; masks are packed eight pixels to a byte, or inflating them costs most of a reading."""
+    return {"bits": np.packbits(array), "shape": np.array(array.shape)} if array.dtype == bool else {"result": array}
+
+
 def _read(path: Path) -> Tensor | None:
     try:
         with np.load(path, allow_pickle=False) as entry:
-            return torch.from_numpy(entry["result"])
+            if "bits" not in entry:
+                return torch.from_numpy(entry["result"])
+            shape = entry["shape"].tolist()
+            return torch.from_numpy(np.unpackbits(entry["bits"], count=math.prod(shape)).reshape(shape).view(bool))
     except (OSError, EOFError, ValueError, TypeError, KeyError, AttributeError, zipfile.BadZipFile, zlib.error):
         return None  # not there or damaged: either way the tool runs
