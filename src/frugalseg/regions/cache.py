@@ -46,9 +46,9 @@ def cacheable(*libraries: str, revision: int = 1, cut: str = "") -> Callable[[To
 class Cache:
     """`cache(superpixels.slic, image, segments=100)` is `superpixels.slic(image, segments=100)`, computed once per content.
 
-    Entries are compressed numpy arrays (masks in bits), read without pickle, under TOOL/KEY.npz, where the key is made of the tool, all its
-    arguments with their defaults, the versions it depends on, and the image's content. A damaged entry is computed anew. If
-    the folder cannot be written, results are returned all the same, with one warning.
+    Entries are compressed numpy arrays (masks in bits), read without pickle, under TOOL/KEY.npz, where the key is made of the
+    tool, all its arguments with their defaults, the versions it depends on, and the image's content. A damaged entry is computed anew.
+    If the folder cannot be written, results are returned all the same, with one warning.
 
     folder: default $FRUGALSEG_CACHE, else $XDG_CACHE_HOME/frugalseg, else ~/.cache/frugalseg.
     """
@@ -74,7 +74,7 @@ class Cache:
         result = tool(image, **arguments)
         try:
             entry = _entry(result.numpy(force=True))
-            write(path, lambda file: np.savez_compressed(file, **entry))
+            write(path, lambda file: np.savez_compressed(file, allow_pickle=False, **entry))
         except OSError as error:
             self._warn(error)
         return result[:rows] if rows else result
@@ -139,7 +139,7 @@ def _read(path: Path) -> Tensor | None:
         with np.load(path, allow_pickle=False) as entry:
             if "bits" not in entry:
                 return torch.from_numpy(entry["result"])
-            shape = entry["shape"].tolist()
+            shape: list[int] = entry["shape"].tolist()
             return torch.from_numpy(np.unpackbits(entry["bits"], count=math.prod(shape)).reshape(shape).view(bool))
     except (OSError, EOFError, ValueError, TypeError, KeyError, AttributeError, zipfile.BadZipFile, zlib.error):
         return None  # not there or damaged: either way the tool runs
