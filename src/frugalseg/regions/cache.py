@@ -47,8 +47,8 @@ class Cache:
     """`cache(superpixels.slic, image, segments=100)` is `superpixels.slic(image, segments=100)`, computed once per content.
 
     Entries are compressed numpy arrays (masks in bits), read without pickle, under TOOL/KEY.npz, where the key is made of the
-    tool, all its arguments with their defaults, the versions it depends on, and the image's content. A damaged entry is computed anew.
-    If the folder cannot be written, results are returned all the same, with one warning.
+    tool, all its arguments with their defaults, the versions it depends on, and the image's content. A damaged entry is computed
+    anew. If the folder cannot be written, results are returned all the same, with one warning.
 
     folder: default $FRUGALSEG_CACHE, else $XDG_CACHE_HOME/frugalseg, else ~/.cache/frugalseg.
     """
