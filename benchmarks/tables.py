@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from typing import Any
 
@@ -12,7 +13,7 @@ import numpy as np
 
 from benchmarks import fewshot, foreground, overlap, regions, results, unsupervised
 from benchmarks.claims import PLANS
-from benchmarks.plan import ROOT, Bench, Claim, Plan
+from benchmarks.plan import ROOT, Bench, Cell, Claim, Plan
 from benchmarks.ranked import Ranked
 from frugalseg.methods import METHODS
 from frugalseg.metrics import Difference, SemanticScores, bootstrap, paired
@@ -39,6 +40,7 @@ A claim is *reproduced* when the paired interval of the difference (the same dra
 own data and networks: their direction is put to the test here, not their size."""
 
 
+RUN = re.compile(r"runs/bench/(\S+?)-(?:seed|fold)\d+")  # of a cell; its name without the seed
 COSTS = ("seeds", "minutes", "MB")
 COSTS_NOTE = (
     "Minutes and memory are of the whole training and scoring the row comes from, without what it borrows or starts from."
@@ -148,15 +150,24 @@ def of_bench(plan: Plan, bench: Bench, records: Records) -> Records:
 def section(plan: Plan, bench: Bench, records: Records) -> list[str]:
     """One method on one data set."""
     found = of_bench(plan, bench, records)
-    missing = [cell.name for cell in plan.cells() if cell.bench is bench and cell.name not in found]
+    missing = [cell for cell in plan.cells() if cell.bench is bench and cell.name not in found]
     title = [f"### {plan.method} on {bench.data}", bench.about]
-    not_run = f"Not run: {', '.join(name.rpartition('/')[2] for name in missing)}." if missing else ""
+    not_run = f"Not run: {', '.join(by_variant(missing))}." if missing else ""
     if not found:
         return [*title, f"Nothing has been run yet: `python -m benchmarks.cells --data {bench.data}`."]
     rows = row_scores(plan, found)
     pictures = [*overlap.section(plan, bench, found, rows), *regions.section(plan, bench, found)]
     tables = [*score_tables(plan, rows, found), pseudo_table(found), *claim_table(plan, bench, rows), bench.tried, *pictures]
     return [*title, protocol(bench, found.values()), *tables, not_run]
+
+
+def by_variant(cells: Sequence[Cell]) -> list[str]:
+    """The cells by the names of their variants, with the seeds where not all of them are there."""
+    seeds: dict[str, list[int]] = {}
+    for cell in cells:
+        seeds.setdefault(cell.variant.name, []).append(cell.seed)
+    every = list(cells[0].bench.seeds)
+    return [name if own == every else f"{name} (seed {', '.join(map(str, own))})" for name, own in seeds.items()]
 
 
 def row_scores(plan: Plan, found: Records) -> dict[str, OverSeeds]:
@@ -175,7 +186,7 @@ def protocol(bench: Bench, records: Iterable[Mapping[str, Any]]) -> str:
     lines = [
         ("recipe", [f"`{recipe}`" for recipe in (bench.recipe, *bench.recipes.values())]),
         ("learnt from", (f"`{record['protocol']['learned']}` ({', '.join(record['labels'])})" for record in every)),
-        ("extra supervision", (", ".join(record["extra_supervision"]) or "none" for record in every)),
+        ("extra supervision", supervision(every)),
         ("scored", (f"`{record['protocol']['scored']}`" for record in every)),
         ("machine", (machine(record) for record in every)),
         ("torch", (record["versions"]["torch"] for record in every)),
@@ -183,6 +194,18 @@ def protocol(bench: Bench, records: Iterable[Mapping[str, Any]]) -> str:
         ("date", (record["date"] for record in every)),
     ]
     return "\n".join(f"- {name}: {'; '.join(sorted(set(values)))}" for name, values in lines)
+
+
+def supervision(records: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """What else was put in, once for all seeds of a run, and once for all runs where that is all they differ in."""
+    alike: dict[str, set[str]] = {}
+    for record in records:
+        text = re.sub(r"weights (\S+), \1 learned", r"weights \1, learned", ", ".join(record["extra_supervision"]) or "none")
+        runs = set(RUN.findall(text))
+        single = runs if len(runs) == 1 else set()
+        alike.setdefault(RUN.sub("@" if single else r"\1", text), set()).update(single)
+    for text, runs in alike.items():
+        yield text.replace("@", " / ".join(sorted(runs)))
 
 
 def machine(record: Mapping[str, Any]) -> str:

@@ -404,7 +404,7 @@ def test_the_page_prints_what_the_files_hold(toys: Plan) -> None:
     assert "| baseline: all background | 10.00 |" in page
     difference = paired(told, first[0])
     assert f"| {100 * difference.mean:+.2f} [{100 * difference.low:+.2f}, {100 * difference.high:+.2f}] | reproduced |" in page
-    assert "Not run: wrong-seed0, later-seed1, wrong-seed1." in page
+    assert "Not run: wrong, later (seed 1)." in page
 
 
 def test_the_page_tells_how_killed_runs_ended() -> None:

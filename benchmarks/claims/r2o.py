@@ -114,7 +114,7 @@ BENCHES = (
         "VOC's classes, of a tenth or a hundredth of them; 84 to score on.",
         recipe=PHOTOS,
         train="train",
-        seeds=(0,),
+        seeds=(0, 1, 2),
         adjust=adjusted(PHOTOS, FCN_PHOTOS, {**PROBE, "probe": "$FRUGALSEG_DATA/voc20/VOC2012", "probe_every": 250}),
         recipes={"aepsl": FCN_PHOTOS},
         source="tiny_imagenet",
