@@ -145,7 +145,7 @@ def test_a_transformer_starts_from_a_run(tmp_path: Path) -> None:
 
 def test_another_network_or_range_is_refused(tmp_path: Path) -> None:
     folder, _ = write_run(tmp_path / "run", backbone="tiny", output_stride=16)
-    with pytest.raises(WeightsError, match="loaded 0 of"):
+    with pytest.raises(WeightsError, match=r"is of the backbone tiny, got resnet18; type --backbone tiny"):
         build("resnet18", 16, weights=folder)
     with pytest.raises(ValueError, match=r"normalize: got 'half'.*trained with 'imagenet'"):
         build("tiny", 16, weights=folder, normalize="half")

@@ -13,6 +13,7 @@ import torch
 import toys
 from PIL import Image
 from safetensors.torch import load_file
+from torch import nn
 from torch.nn import functional as F
 
 from benchmarks import resume
@@ -22,7 +23,7 @@ from frugalseg.data import Data, Record, read
 from frugalseg.methods import r2o
 from frugalseg.nets import ema, optim
 from frugalseg.nets.backbone import build
-from frugalseg.nets.sync import RowNorm
+from frugalseg.nets.sync import RowNorm, SharedNorm
 from frugalseg.recipes.r2o import Config
 from frugalseg.regions import superpixels
 from frugalseg.run import read_log
@@ -433,6 +434,19 @@ def test_the_teacher_clusters_by_the_statistics_of_what_it_sees(objective: Any, 
 
 
 # -- several processes -----------------------------------------------------------------------------------------------
+
+
+def test_shared_norms_take_half_precision_as_other_norms_do(pictures: Data, tmp_path: Path) -> None:
+    norm, shared = nn.BatchNorm2d(3), SharedNorm(3)
+    features = (100 + torch.randn(8, 3, 16, 16)).bfloat16()  # sums of which bfloat16 would round to multiples of a thousand
+    expected, found = norm(features), shared(features)
+    assert found.dtype == expected.dtype == torch.bfloat16
+    torch.testing.assert_close(found, expected, rtol=0.02, atol=0.02)
+    torch.testing.assert_close(shared.running_mean, norm.running_mean, rtol=1e-4, atol=0)
+    torch.testing.assert_close(shared.running_var, norm.running_var, rtol=1e-3, atol=0)
+    settings = {**SMALL, **ENGINE, "epochs": 1, "chunk": 2, "batch": 4, "precision": "bf16-mixed", "devices": 2}
+    run = resume.Forked(2, _learn, pictures, {**settings, "out": str(tmp_path)})
+    assert run.finish() == 0, run.output
 
 
 @pytest.mark.parametrize(("objective", "rounding"), [("byol", 2e-6), ("ntxent", 1e-12)])

@@ -387,8 +387,9 @@ def segment(words: list[str], given: dict[str, Any]) -> int:
     known = config.options(Segment)
     options = config.resolve([Segment], {name: value for name, value in given.items() if name in known})
     settings = {name: value for name, value in given.items() if name not in known}
-    few = Few(options["model"] or None, options["threshold"], **settings)
     references = read(words[0], split=options["split"] or None, skip_limit=1.0)
+    folder.listed(words[1:])  # whatever is not there is said before the network is made, or its weights are fetched
+    few = Few(options["model"] or None, options["threshold"], **settings)
     predictor = few.fit(references, options["shots"], quiet=options["quiet"])
     say("\n".join(few.report(options["advice"], quiet=options["quiet"])))
     found, skipped = few.others(words[1:])

@@ -218,7 +218,8 @@ def _one_class(root: Path) -> tuple[str, ...]:
 def _single(path: Path) -> Record:
     if path.suffix.lower() not in SUFFIXES:
         raise DataError(
-            f"{path}: got a file ending in {path.suffix or 'nothing'}, expected a folder or one of {', '.join(sorted(SUFFIXES))}"
+            f"{path}: got a file ending in {path.suffix or 'nothing'}, expected a folder, an archive that ends in .zip or .tar "
+            f"(of .tar.gz, what gunzip makes), or one of {', '.join(sorted(SUFFIXES))}"
         )
     return Record(path.stem, path)
 

@@ -37,11 +37,11 @@ def export(source: str | Path, target: str | Path, layout: str = "torchvision") 
     Raises UsageError for a file of others, another ending, or a network that the library does not name so.
     """
     path, place = weights_file(source), Path(target)
+    if layout not in LAYOUTS:
+        raise UsageError(f"--to: got {layout!r}, expected one of {', '.join(LAYOUTS)}")
     endings = {"detectron2": (".pkl",), "mmsegmentation": (".pth",)}.get(layout, (".safetensors", ".pth"))
-    if layout not in LAYOUTS or place.suffix not in endings:
-        raise UsageError(
-            f"got {place.name} for {layout}, expected one of {', '.join(LAYOUTS)} and an ending {' or '.join(endings)}"
-        )
+    if place.suffix not in endings:
+        raise UsageError(f"got the file {place.name}, but {layout} reads those that end in {' or '.join(endings)}")
     tensors, settings = body(path)
     named = renamed(tensors, settings["backbone"], layout)
     about = {"format": "pt", "backbone": settings["backbone"], "normalize": settings.get("normalize", "imagenet")}

@@ -406,7 +406,8 @@ def train(config: Config, data: Any, run: Run) -> Network:
             prepared = teacher.prepare(batch, clusters, seeds(run, config, step, len(batch["whole"])))
         losses = model(prepared)
         width = losses.pop("spread")
-        run.update(losses, optimizer, rate(config, step, steps), figures={"clusters": clusters, "spread": width})
+        merged = {} if config.refine == "none" else {"clusters": clusters}
+        run.update(losses, optimizer, rate(config, step, steps), figures={**merged, "spread": width})
         ema.update(teacher, network, schedule.cosine(step, steps, config.tau, 1.0))
         if probe and (step % config.probe_every == 0 or step + 1 == steps):
             run.log(stage="pretrain", step=step + 1, clusters=clusters, **probe.score(teacher, clusters, run.device))

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import difflib
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any, cast
@@ -22,7 +23,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torchvision import models
 
 from frugalseg.nets import resnet_ws
-from frugalseg.nets.weights import Report, backbone_in, load_weights, weights_file
+from frugalseg.nets.weights import Report, WeightsError, backbone_in, load_weights, weights_file
 
 Block = dict[str, nn.Module]  # the modules of one block in their order of work, by their names in the library
 
@@ -249,7 +250,8 @@ def _sequence(name: str, output_stride: int, weights: str | Path | None, normali
         file = _file(name, weights)
         head = _head(file, normalize)
         least = STAGES if name.endswith("_ws") else 1.0
-        backbone.report = load_weights(body, file, prefixes={head: ""} if head else None, least=least)
+        with _of_another_backbone(name, file):
+            backbone.report = load_weights(body, file, prefixes={head: ""} if head else None, least=least)
         if backbone.report.missing:
             begins = "has no weights of its stem, which begins at random numbers; --frozen 0 --freeze-norm false lets it learn"
             warnings.warn(f"weights: {file} {begins}", stacklevel=4)
@@ -390,6 +392,18 @@ def _head(file: Path, normalize: str) -> str:
     return head
 
 
+@contextmanager
+def _of_another_backbone(name: str, file: Path) -> Iterator[None]:
+    """Weights that do not fit because the run they are from has another network are told with what to type."""
+    try:
+        yield
+    except WeightsError:
+        theirs = backbone_in(file)[1].get("backbone", name)
+        if theirs == name:
+            raise
+        raise WeightsError(f"weights: {file} is of the backbone {theirs}, got {name}; type --backbone {theirs}") from None
+
+
 def _file(name: str, weights: str | Path) -> Path:
     """The file itself, the last weights of a run folder, or the library's of that name, downloaded because the user asked."""
     if weights_file(weights).is_file():
@@ -440,7 +454,8 @@ def _timm(name: str, output_stride: int, weights: str | Path | None, normalize: 
     backbone = Backbone(_TimmFeatures(net, output_stride), blocks, info.channels()[-1], output_stride, normalize)
     if file is not None:
         head = _head(file, normalize)
-        backbone.report = load_weights(net, file, prefixes={f"{head}net.": ""}) if head else _timm_load(net, name, file)
+        with _of_another_backbone(f"timm/{name}", file):
+            backbone.report = load_weights(net, file, prefixes={f"{head}net.": ""}) if head else _timm_load(net, name, file)
     return backbone
 
 

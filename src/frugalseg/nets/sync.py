@@ -66,9 +66,13 @@ class SharedNorm(_BatchNorm):
     """Batch norm over the batches of all processes; with the same pictures, the same result as one process's."""
 
     def forward(self, features: Tensor) -> Tensor:
-        shape = [1, -1] + [1] * (features.ndim - 2)
         if not self.training:
             return self._eval(features)
+        assert self.running_mean is not None
+        assert self.running_var is not None
+        assert self.num_batches_tracked is not None
+        given, shape = features.dtype, [1, -1] + [1] * (features.ndim - 2)
+        features = features.to(torch.promote_types(given, self.running_mean.dtype))  # sums in bfloat16 would lose most digits
         axes = [0, *range(2, features.ndim)]
         count = total(torch.tensor(float(features.numel() // features.shape[1]), device=features.device))
         if count < 2:
@@ -77,13 +81,10 @@ class SharedNorm(_BatchNorm):
         centred = features - mean.view(shape)
         variance = total(centred.square().sum(axes)) / count
         with torch.no_grad():
-            assert self.running_mean is not None
-            assert self.running_var is not None
-            assert self.num_batches_tracked is not None
             self.running_mean.lerp_(mean, self.momentum or 0.0)
             self.running_var.lerp_(variance * count / (count - 1), self.momentum or 0.0)
             self.num_batches_tracked += 1
-        return centred * (variance + self.eps).rsqrt().view(shape) * self.weight.view(shape) + self.bias.view(shape)
+        return (centred * (variance + self.eps).rsqrt().view(shape) * self.weight.view(shape) + self.bias.view(shape)).to(given)
 
     def _eval(self, features: Tensor) -> Tensor:
         return F.batch_norm(features, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps)

@@ -188,7 +188,9 @@ def _read(path: Path) -> Any:
 def _is_safetensors(path: Path) -> bool:
     """By content, because names lie: 8 bytes of header length, then a JSON object."""
     if not path.is_file():
-        raise WeightsError(f"{path}: {'a folder' if path.is_dir() else 'no such file'}; give a .safetensors, .pth or .pt file")
+        raise WeightsError(
+            f"{path}: {'a folder' if path.is_dir() else 'no such file'}; give a run folder, or a .safetensors, .pth or .pt file"
+        )
     with path.open("rb") as file:
         head = file.read(9)
     if not head:

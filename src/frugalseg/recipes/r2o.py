@@ -16,8 +16,8 @@ class Config:
 
     Args:
         backbone: feature network (sec. 4: ResNet-50); also resnet18/101, vgg16, mobilenet_v2, tiny, timm/<transformer>.
-        weights: a local file of backbone weights to start from, or "imagenet" to download the library's; none starts from
-            random numbers, as the paper.
+        weights: a run folder or local file of backbone weights to start from, or "imagenet" to download the library's; none
+            starts from random numbers, as the paper.
         normalize: how those weights want the picture: "imagenet" (torchvision's), "half" (-1 to 1: TensorFlow's), "caffe" (BGR).
         output_stride: pixels of the image per cell of the last map (C5: 32).
         levels: the blocks whose maps are clustered and learned from (C4 and C5); 14 and 18 in mobilenet_v2; a transformer has
