@@ -438,6 +438,9 @@ def test_one_picture(tmp_path: Path) -> None:
     (tmp_path / "a.heic").write_bytes(b"")
     with pytest.raises(DataError, match=r"ending in \.heic"):
         read(tmp_path / "a.heic")
+    (tmp_path / "a.tar.gz").write_bytes(b"")
+    with pytest.raises(DataError, match=r"an archive that ends in \.zip or \.tar \(of \.tar\.gz, what gunzip makes\)"):
+        read(tmp_path / "a.tar.gz")
 
 
 def test_one_class_no_tags_and_all_tags(tmp_path: Path) -> None:

@@ -245,4 +245,13 @@ def test_an_empty_folder_of_queries_is_an_error(references: Path, tmp_path: Path
     assert "no picture found" in capsys.readouterr().err
 
 
+def test_folders_are_looked_for_before_weights_are_fetched(
+    references: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.hub, "download_url_to_file", lambda *_, **__: pytest.fail("a download for nothing"))
+    for words in (("nowhere", tmp_path), (references, "nowhere")):
+        assert run("segment", *words, "--quiet") == 1
+        assert "nowhere: there is no such file" in capsys.readouterr().err
+
+
 OPTION_WORDS = ["--backbone", "tiny", "--weights", "null", "--level", "3", "--output-stride", "8", "--side", "65"]

@@ -388,11 +388,12 @@ def segment(words: list[str], given: dict[str, Any]) -> int:
     options = config.resolve([Segment], {name: value for name, value in given.items() if name in known})
     settings = {name: value for name, value in given.items() if name not in known}
     references = read(words[0], split=options["split"] or None, skip_limit=1.0)
-    folder.listed(words[1:])  # whatever is not there is said before the network is made, or its weights are fetched
+    # Whatever is not there is said before the network is made, or its weights are fetched.
+    pictures = [read(place, layout="images", verify=False, skip_limit=1.0) for place in words[1:]]
     few = Few(options["model"] or None, options["threshold"], **settings)
     predictor = few.fit(references, options["shots"], quiet=options["quiet"])
     say("\n".join(few.report(options["advice"], quiet=options["quiet"])))
-    found, skipped = few.others(words[1:])
+    found, skipped = few.others(pictures)
     done, broken = folder.write(predictor, found, options["out"], options["overlays"], options["quiet"], skipped)
     return tell(done, broken, options["out"], "segmented")
 

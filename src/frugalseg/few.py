@@ -182,13 +182,13 @@ class Few:
             lines += [f"  {entry}"] if entry.found is not None else []
         return lines
 
-    def others(self, pictures: Iterable[str | Path]) -> tuple[list[Data], list[BadImage]]:
-        """The pictures to predict, without those that are references, which are listed. Raises DataError for an empty folder."""
+    def others(self, pictures: Iterable[Data]) -> tuple[list[Data], list[BadImage]]:
+        """The pictures to predict, without those that are references, which are listed."""
         known = {(record.image.stat().st_size, digest(record.image)): record.name for record in self._data.records}
         sizes = {size for size, _ in known}
         found, skipped = [], []
-        for path in pictures:
-            data, kept = read(path, layout="images", verify=False, skip_limit=1.0), []
+        for data in pictures:
+            kept = []
             for index, record in enumerate(data.records):
                 size = record.image.stat().st_size
                 twin = known.get((size, digest(record.image))) if size in sizes else None
