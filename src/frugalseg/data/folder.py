@@ -31,13 +31,17 @@ LOOKED_AT = 8  # masks whose headers tell whether they number objects
 MANY = 20  # classes; more than this, numbered 1, 2, … without a gap in every mask, are objects
 
 
+def expect(root: Path) -> None:
+    """Raises DataError, with the nearest name, where there is neither a file nor a folder."""
+    if not root.exists():
+        near = difflib.get_close_matches(root.name, _names(root.parent)) if root.parent.is_dir() else []
+        raise DataError(f"{root}: there is no such file or folder." + (f" Did you mean {root.parent / near[0]}?" if near else ""))
+
+
 def sniff(root: Path) -> str:
     """The layout of a folder (or file) by the names in it."""
     if root.is_file():
         return "coco" if root.suffix.lower() == ".json" else "images"
-    if not root.is_dir():
-        near = difflib.get_close_matches(root.name, _names(root.parent)) if root.parent.is_dir() else []
-        raise DataError(f"{root}: there is no such file or folder." + (f" Did you mean {root.parent / near[0]}?" if near else ""))
     if (root / "JPEGImages").is_dir():
         return "voc"
     below = sorted([*root.glob("*/JPEGImages"), *root.glob("*/*/JPEGImages")])

@@ -64,6 +64,7 @@ def gather(
     listed: Path | str | None = None,
 ) -> tuple[Data, dict[str, Looked]]:
     """What `read` reads, however much of it is left out, and what was found out about each picture. listed: its `classes`."""
+    folder.expect(root)
     if _is_packed(root, layout):
         packed = archive.read(root, split, options, problems)
         if listed:
