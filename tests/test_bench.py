@@ -416,7 +416,6 @@ def test_the_page_tells_how_killed_runs_ended() -> None:
     assert "| 2 | 1 | 8 | 0 of 1 |" in page
 
 
-@pytest.mark.timeout(1200)  # it draws every interval of the page anew: two minutes of a free core, and many of a busy one
 def test_numbers_on_the_pages_of_methods_are_those_of_the_results() -> None:
     """Scores with two decimals are copied by hand into docs/METHOD.md; a run made again must not leave the old ones there."""
     page = tables.PAGE.read_text(encoding="utf-8")
@@ -425,6 +424,7 @@ def test_numbers_on_the_pages_of_methods_are_those_of_the_results() -> None:
         assert [number for number in copied if number not in page] == [], path.name
 
 
+@pytest.mark.timeout(1200)  # it draws every interval of the page anew: two minutes of a free core, and many of a busy one
 def test_the_page_in_docs_is_the_one_the_files_make() -> None:
     assert tables.PAGE.read_text(encoding="utf-8") == tables.made(), (
         "docs/results.md is not what `make results` makes of the files"
