@@ -168,18 +168,16 @@ def packed(scores: Any) -> str:
     return pack(stacked.reshape(len(stacked), -1)[:, [0, 1, 2, 5, 6]])
 
 
-def unpacked(record: Mapping[str, Any], prefix: str) -> Any:
-    """The scores of a row of a file."""
+def unpacked(record: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+    """The counts of every episode of a row, as `FewShotScores` keeps them, by the episode's name."""
     import numpy as np
 
     from benchmarks.packing import unpack
-    from frugalseg.metrics.fewshot import FewShotScores
 
-    scores = FewShotScores(record["classes"], record["data"], "")
-    for number, (both, predicted, truth, rest, label) in enumerate(unpack(record["counts"], record["images"], 5)):
-        background = [rest - (predicted - both), truth + rest - predicted, rest]
-        scores.rows[f"{prefix}{number:05d}"] = np.array([[both, predicted, truth], background, [label, 0, 0]])
-    return scores
+    both, predicted, truth, rest, label = unpack(record["counts"], record["images"], 5).T
+    none = np.zeros_like(both)
+    counts = [both, predicted, truth, rest - (predicted - both), truth + rest - predicted, rest, label, none, none]
+    return {f"{prefix}{number:05d}": row for number, row in enumerate(np.stack(counts, 1).reshape(-1, 3, 3))}
 
 
 def inner_curve(network: Any, data: Any, seed: int) -> dict[str, list[float]]:
@@ -240,19 +238,20 @@ def part(bench: Bench) -> list[str]:
 
 def scores_of(records: Iterable[Mapping[str, Any]]) -> dict[str, dict[int, Any]]:
     """For each row and seed the scores of all folds as one: every class is scored by the run that has not learned it."""
-    found: dict[str, dict[int, dict[int, Any]]] = {}
+    from frugalseg.metrics.fewshot import FewShotScores
+
+    found: dict[str, dict[int, dict[int, Mapping[str, Any]]]] = {}
     for record in records:
         seed, fold = record["cell"]["seed"], record["cell"]["fold"]
         for row in record["rows"]:
-            found.setdefault(row["name"], {}).setdefault(seed, {})[fold] = unpacked(row, f"fold{fold}/")
+            found.setdefault(row["name"], {}).setdefault(seed, {})[fold] = row
     whole: dict[str, dict[int, Any]] = {}
     for name, seeds in found.items():
         for seed, folds in seeds.items():
             if len(folds) == FOLDS:  # a mean over some of the folds is no mean over the classes
-                first, *others = (folds[fold] for fold in range(FOLDS))
-                for other in others:
-                    first.merge(other)
-                whole.setdefault(name, {})[seed] = first
+                scores = whole.setdefault(name, {})[seed] = FewShotScores(folds[0]["classes"], folds[0]["data"], "")
+                for fold, row in folds.items():
+                    scores.rows |= unpacked(row, f"fold{fold}/")
     return whole
 
 

@@ -18,7 +18,7 @@ from benchmarks.packing import pack, pack_bits, unpack, unpack_bits
 from frugalseg.data import Data
 from frugalseg.metrics import bootstrap
 from frugalseg.metrics.corloc import CorLoc
-from frugalseg.metrics.instances import APR_VOLUME, COCO, NEITHER, PDSL, RIGHT, WRONG, InstanceScores, Ranking, apr
+from frugalseg.metrics.instances import APR_VOLUME, COCO, NEITHER, PDSL, RIGHT, WRONG, InstanceScores, Ranking, apr, precisions
 from frugalseg.metrics.per_image import number, present_mean
 from frugalseg.types import CompactInstances
 
@@ -47,6 +47,7 @@ class Ranked:
         self.classes, self.names = tuple(classes), list(names)
         self.rankings, self.pixels, self.corloc = rankings, pixels, corloc
         self.measure = next(iter(MEASURES.values()))
+        self._values: dict[str, float] = {}  # by measure; these two are shared with what `of` makes
         self._drawn: dict[tuple[str, int, int], np.ndarray] = {}
 
     def of(self, name: str) -> Ranked | CorLoc:
@@ -72,14 +73,16 @@ class Ranked:
 
     @property
     def value(self) -> float:
-        return float(self.score(np.ones((1, len(self.names)), np.int64))[0])
+        name = self.measure.name
+        if name not in self._values:
+            self._values[name] = float(self.score(np.ones((1, len(self.names))))[0])
+        return self._values[name]
 
     def score(self, weights: np.ndarray) -> np.ndarray:
         """(S,) the measure when picture n counts weights (S, N); NaN without an object."""
         planes = [PLANES.index((self.measure.rule, threshold)) for threshold in self.measure.thresholds]
         rankings = [Ranking(own.images, own.states[planes], own.objects) for own in self.rankings]
-        values = [ranking.average_precision(weights, self.measure.interpolation) for ranking in rankings]
-        return present_mean(np.stack(values, axis=1))
+        return present_mean(precisions(rankings, weights, self.measure.interpolation))
 
     def resampled(self, samples: int = 2000, seed: int = 0) -> np.ndarray:
         """(samples,) as `PerImage.resampled`; remembered, because a page asks for a row's more than once."""

@@ -49,7 +49,7 @@ def one_class(prediction: CompactInstances | None, truth: CompactInstances) -> I
 
 @pytest.mark.parametrize(("interpolation", "expected"), [("area", 0.83333), ("11pt", 0.84848), ("coco101", 0.83498)])
 def test_ranking_right_wrong_right_of_two(interpolation: Any, expected: float) -> None:
-    found = average_precision(np.array([[1, 2]]), np.array([[0, 1]]), np.array([2]), interpolation)
+    found = average_precision(np.array([[1], [2]]), np.array([[1], [3]]), np.array([2]), interpolation)
     assert found[0] == pytest.approx(expected, abs=1e-5)
 
 

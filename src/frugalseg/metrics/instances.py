@@ -292,7 +292,7 @@ class InstanceScores(PerImage):
 
     def _class_values(self, measure: Measure, weights: np.ndarray) -> np.ndarray:
         """(S, C) under weights (S, N) of the images."""
-        return np.stack([ranking.average_precision(weights, measure.interpolation) for ranking in self.rankings(measure)], axis=1)
+        return precisions(self.rankings(measure), weights, measure.interpolation)
 
     def _same(self, one: Row, other: Row) -> bool:
         return one == other
@@ -360,17 +360,32 @@ class Ranking:
     objects: np.ndarray
 
     def average_precision(self, weights: np.ndarray, interpolation: Interpolation) -> np.ndarray:
-        """(S,) mean over thresholds when image n counts weights (S, N)."""
-        objects = weights @ self.objects
-        return np.mean([self._at(states, weights, objects, interpolation) for states in self.states], axis=0)
+        """(S,) mean over thresholds when image n counts weights (N, S), which are float64 for speed."""
+        right = self.states == RIGHT
+        ends, objects = np.flatnonzero(right.any(0)), self.objects @ weights
+        values = []
+        totals: dict[bytes, np.ndarray] = {}
+        for hits, counted in zip(right, right | (self.states == WRONG), strict=True):
+            key = counted.tobytes()  # which detections count is mostly the same at all thresholds
+            if key not in totals:
+                totals[key] = self._listed(counted, ends, weights)
+            places = np.flatnonzero(hits)
+            found, listed = np.cumsum(weights[self.images[places]], axis=0), totals[key][np.searchsorted(ends, places)]
+            values.append(average_precision(found, listed, objects, interpolation))
+        return np.mean(values, axis=0)
 
-    def _at(self, states: np.ndarray, weights: np.ndarray, objects: np.ndarray, interpolation: Interpolation) -> np.ndarray:
-        right, wrong = np.flatnonzero(states == RIGHT), np.flatnonzero(states == WRONG)
-        before = np.searchsorted(right, wrong)  # the right detection that follows each wrong one; after the last none asks
-        entries = np.ones(len(wrong), np.int64), (before, self.images[wrong])
-        between = sparse.csr_array(entries, shape=(len(right) + 1, weights.shape[1]))[:-1]  # wrong ones, by image
-        found = np.cumsum(weights[:, self.images[right]], axis=1)
-        return average_precision(found, np.cumsum(between @ weights.T, axis=0).T, objects, interpolation)
+    def _listed(self, counted: np.ndarray, ends: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        """(E, S) how many detections, of those that `counted` (D,) names, come up to each of the places `ends` (E,)."""
+        limits = np.append(0, np.cumsum(counted)[ends])
+        images = self.images[counted][: limits[-1]]
+        between = sparse.csr_array((np.ones(len(images)), images, limits), shape=(len(ends), len(weights)))
+        return np.cumsum(between @ weights, axis=0)
+
+
+def precisions(rankings: Sequence[Ranking], weights: np.ndarray, interpolation: Interpolation) -> np.ndarray:
+    """(S, C) the average precision of every class, mean over thresholds, when image n counts weights (S, N)."""
+    columns = np.ascontiguousarray(weights.T, np.float64)
+    return np.stack([ranking.average_precision(columns, interpolation) for ranking in rankings], axis=1)
 
 
 def _rank(rows: Sequence[Row], measure: Measure, classes: int) -> list[Ranking]:

@@ -65,11 +65,12 @@ def _coco(free: Overlaps, ignored: Sequence[bool], threshold: float) -> int:
 FIND: dict[str, Callable[[Overlaps, Sequence[bool], float], int]] = {"voc": _voc, "sds": _sds, "coco": _coco}
 
 
-def average_precision(right: np.ndarray, wrong: np.ndarray, objects: np.ndarray, interpolation: Interpolation) -> np.ndarray:
+def average_precision(right: np.ndarray, listed: np.ndarray, objects: np.ndarray, interpolation: Interpolation) -> np.ndarray:
     """(S,) average precision of one class under S weightings of the images; NaN without an object.
 
     Args:
-        right, wrong: (S, K) how many right and wrong detections the ranking has up to each of the K right ones, itself included.
+        right, listed: (K, S) how many right detections, and how many right or wrong ones, the ranking has up to each of the K
+            right ones, itself included.
         objects: (S,) how many there are to be found.
         interpolation: area: Σ (R_i − R_{i−1}) · max_{R ≥ R_i} P, VOC since 2010. 11pt: mean over R = 0, 0.1, … 1, VOC 2007.
             coco101: mean over R = 0, 0.01, … 1.
@@ -77,14 +78,21 @@ def average_precision(right: np.ndarray, wrong: np.ndarray, objects: np.ndarray,
     Precision is largest at right detections, so those between them need not be looked at.
     """
     # COCO's code adds the smallest step to the denominator, which makes a first precision of 1 a little smaller.
-    total = right + wrong + np.spacing(1) if interpolation == "coco101" else np.maximum(right + wrong, 1)
-    recall, precision = right / np.maximum(objects, 1)[:, None], right / total
-    envelope = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
+    precision = right / (listed + np.spacing(1) if interpolation == "coco101" else np.maximum(listed, 1))
+    envelope = np.maximum.accumulate(precision[::-1], axis=0)[::-1]
     if interpolation == "area":
-        values = (np.diff(recall, axis=1, prepend=0) * envelope).sum(1)
+        steps, total = right, np.maximum(objects, 1)
     else:
-        points = ELEVEN if interpolation == "11pt" else COCO_RECALLS
         # A point takes the precision of the first right detection whose recall reaches it; beyond the last recall it is 0.
-        reached = np.searchsorted(points, recall.ravel(), side="right").reshape(recall.shape)
-        values = (np.diff(reached, axis=1, prepend=0) * envelope).sum(1) / len(points)
-    return np.where(objects > 0, values, np.nan)
+        points = ELEVEN if interpolation == "11pt" else COCO_RECALLS
+        steps, total = _reached(right, objects, points), len(points)
+    area = (steps[:1] * envelope[:1]).sum(0) + np.einsum("ks,ks->s", np.diff(steps, axis=0), envelope[1:])
+    return np.where(objects > 0, area / total, np.nan)
+
+
+def _reached(right: np.ndarray, objects: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """(K, S) how many of the recalls `points` are reached by right (K, S) of objects (S,), looked up in a table."""
+    totals, place = np.unique(objects, return_inverse=True)
+    most = int(right.max(initial=0)) + 1
+    table = np.searchsorted(points, np.arange(most) / np.maximum(totals, 1)[:, None], side="right")
+    return table.ravel()[(right + place * most).astype(np.int64)]

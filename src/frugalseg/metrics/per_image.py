@@ -31,7 +31,7 @@ class PerImage(ABC):
 
     @abstractmethod
     def score(self, weights: np.ndarray) -> np.ndarray:
-        """The metric when image i of `names` counts weights[:, i] times: (S, N) int64 -> (S,), NaN where undefined."""
+        """The metric when image i of `names` counts weights[:, i] times: (S, N) whole numbers -> (S,), NaN where undefined."""
 
     @abstractmethod
     def truth(self) -> np.ndarray:

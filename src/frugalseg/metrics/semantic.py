@@ -78,7 +78,7 @@ class SemanticScores(PerImage):
     def score(self, weights: np.ndarray) -> np.ndarray:
         counts = self.stacked()
         # BLAS multiplies floats only; sums of pixels stay exact far below 2**53.
-        sums = weights.astype(np.float64) @ counts.reshape(len(counts), -1).astype(np.float64)
+        sums = np.asarray(weights, np.float64) @ counts.reshape(len(counts), -1).astype(np.float64)
         return present_mean(class_iou(sums.reshape(-1, *counts.shape[1:])))
 
     def truth(self) -> np.ndarray:
