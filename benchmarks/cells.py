@@ -24,8 +24,8 @@ from typing import Any
 from benchmarks.claims import PLANS
 from benchmarks.plan import ROOT, Cell
 from frugalseg import config
-from frugalseg.methods import METHODS
-from frugalseg.training import CIRCUMSTANCES, kinds
+from frugalseg.methods import METHODS, kinds
+from frugalseg.workflows.run_folder import NON_IDENTITY_SETTINGS
 
 RESULTS, RUNS = ROOT / "benchmarks" / "results", ROOT / "runs" / "bench"
 NUCLEI_SPLIT = ROOT / "configs" / "nuclei_splits.csv"  # 100 pictures to learn from, 40 to score on
@@ -86,8 +86,8 @@ def measure(cell: Cell, quiet: bool = False) -> None:
     """Train the cell's run, or finish it, score its rows, and write its file."""
     from benchmarks import results
     from frugalseg.data import read
-    from frugalseg.run import peak_memory, read_log
-    from frugalseg.training import fit
+    from frugalseg.engine.log import peak_memory, read_log
+    from frugalseg.workflows.train import fit
 
     same = None if cell.file(RESULTS).exists() else twin(cell)
     if same:
@@ -142,9 +142,9 @@ def identity(cell: Cell) -> tuple[Any, ...]:
 def origin(folder: Path, settings: Mapping[str, Any], learned: str, scored: str) -> dict[str, Any]:
     """How a record's numbers came about: settings, labels, pictures learned from and scored, machine and code."""
     from benchmarks import results
-    from frugalseg.training import recall
+    from frugalseg.workflows.run_folder import read_run_info
 
-    about = recall(folder)
+    about = read_run_info(folder)
     return {
         "config": portable(settings),
         "protocol": {"learned": f"{learned}|n={about['images']}", "scored": scored},
@@ -167,8 +167,8 @@ def beside(cell: Cell, rows: list[dict[str, Any]], val: Any) -> tuple[Any, dict[
 def score(cell: Cell, folder: Path, val: Any, quiet: bool) -> tuple[list[dict[str, Any]], dict[str, Any], float]:
     """The cell's rows, what they share, and the seconds it took."""
     from benchmarks import results
-    from frugalseg.evaluation import evaluate
-    from frugalseg.predictor import load
+    from frugalseg.inference.predictor import load
+    from frugalseg.workflows.evaluate import evaluate
 
     begin, rows, shared = time.perf_counter(), [], {}
     for row in cell.variant.rows:
@@ -187,7 +187,7 @@ def score(cell: Cell, folder: Path, val: Any, quiet: bool) -> tuple[list[dict[st
 
 def portable(settings: dict[str, Any]) -> dict[str, Any]:
     """The settings that decide what comes out, with no folder of this machine in them."""
-    kept = {key: value for key, value in settings.items() if key not in CIRCUMSTANCES}
+    kept = {key: value for key, value in settings.items() if key not in NON_IDENTITY_SETTINGS}
     return {key: placeless(value) for key, value in kept.items()}
 
 

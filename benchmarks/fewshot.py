@@ -25,6 +25,7 @@ from benchmarks.cells import DATA, RUNS, SIDE, VAL_PICTURES, Absent, origin, pho
 from benchmarks.claims.biopt import FOLDS, GROUND, GROUNDED, PLAN
 from benchmarks.plan import ROOT, Bench, Cell, Variant
 from frugalseg.methods import METHODS
+from frugalseg.tasks import few_shot
 
 RESULTS = ROOT / "benchmarks" / "results"
 EPISODES = 1000
@@ -96,7 +97,7 @@ def trials() -> Iterator[Trial]:
 def lay_ground(trial: Trial, train: Any, quiet: bool) -> None:
     """Train what the runs of this fold begin with; it sees none of the classes that are held back."""
     from frugalseg.data import episodes
-    from frugalseg.training import fit
+    from frugalseg.workflows.train import fit
 
     settings, own = trial.settings(), Cell(PLAN, trial.bench, GROUND, 0).settings(RUNS, photos())
     hidden = episodes.folds(len(train.classes), FOLDS, settings["folding"])[trial.fold]
@@ -108,10 +109,9 @@ def lay_ground(trial: Trial, train: Any, quiet: bool) -> None:
 def measure(trial: Trial, quiet: bool = False) -> None:
     """Train the run, or finish it, score its rows, and write its file."""
     from benchmarks import results
-    from frugalseg import fewshot
     from frugalseg.data import read
-    from frugalseg.run import peak_memory
-    from frugalseg.training import fit
+    from frugalseg.engine.log import peak_memory
+    from frugalseg.workflows.train import fit
 
     place, settings = PLACES[trial.bench.data](), trial.settings() | {"quiet": quiet}
     train, val = read(place, split=trial.bench.train or None), read(place, split=trial.bench.val or None)
@@ -126,7 +126,7 @@ def measure(trial: Trial, quiet: bool = False) -> None:
         options, started = dict(row.options), time.perf_counter()
         shots = options.pop("shots")
         network.config = replace(whole, **options)
-        found = fewshot.evaluate(predictor, val, shots, EPISODES, [trial.seed], quiet)
+        found = few_shot.evaluate(predictor, val, shots, EPISODES, [trial.seed], quiet)
         (scores,) = found.seeds.values()
         scores.data = trial.bench.data
         record = scores.to_json() | {"counts": packed(scores), "presence": found.presence.to_json(), "left_out": found.notes}
@@ -185,15 +185,14 @@ def inner_curve(network: Any, data: Any, seed: int) -> dict[str, list[float]]:
     import torch
     from torch.nn import functional as F
 
-    from frugalseg import fewshot
     from frugalseg.data import episodes
     from frugalseg.methods import biopt
 
     config = network.config
-    data = data.select(fewshot.with_masks(data, config.masks)).only("image", config.masks)
-    pixels, labels = episodes.class_pixels(data, config.masks), fewshot.novel_labels(network, data)
+    data = data.select(few_shot.with_masks(data, config.masks)).only("image", config.masks)
+    pixels, labels = episodes.class_pixels(data, config.masks), few_shot.novel_labels(network, data)
     tasks = episodes.draw(data, pixels, labels, config.shots, CURVES, seed, config.least).episodes
-    bank, losses, moved = fewshot.remember(network, data, tasks, quiet=True), [], []
+    bank, losses, moved = few_shot.encode_supports(network, data, tasks, quiet=True), [], []
     with torch.no_grad():
         for task in tasks:
             query, examples = network.features(network.picture(data.image(task.query))).flatten(1, 2), bank.examples([task])

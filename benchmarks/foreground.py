@@ -9,9 +9,9 @@ import numpy as np
 import torch
 
 from frugalseg.data import Data
-from frugalseg.foreground import annotated
 from frugalseg.metrics.foreground import PROTOCOLS, ForegroundScores
 from frugalseg.metrics.per_image import percent
+from frugalseg.tasks.foreground import annotated
 from frugalseg.types import IGNORE
 
 HEADS = (

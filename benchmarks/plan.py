@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from frugalseg import config
-from frugalseg.methods import METHODS
-from frugalseg.training import kinds
+from frugalseg.methods import METHODS, kinds
 
 ROOT = Path(__file__).parents[1]
 

@@ -50,7 +50,13 @@ SETTINGS: dict[str, Any] = {
     "accelerator": "cpu",
 }
 STAGES = ("start", "classifier0", "regions0", "masks", "segmentation0", "refined0", "segmentation1", "end")
-PRELOAD = ["benchmarks.resume", "frugalseg.methods.aepsl", "frugalseg.predictor", "frugalseg.report", "frugalseg.evaluation"]
+PRELOAD = [
+    "benchmarks.resume",
+    "frugalseg.methods.aepsl",
+    "frugalseg.inference.predictor",
+    "frugalseg.workflows.report",
+    "frugalseg.workflows.evaluate",
+]
 GLANCE = 0.005  # seconds between two looks at what the run has done
 PATIENCE = 300.0  # seconds after which a process that should have ended counts as hanging
 

@@ -91,7 +91,7 @@ STARTS = (
 def of_run(word: str) -> Start:
     """The start that NAME=RUN names, with the seed and the labels of that run."""
     from frugalseg import config
-    from frugalseg.training import recall
+    from frugalseg.workflows.run_folder import read_run_info
 
     name, _, run = word.partition("=")
     if not run or Path(name).name != name:
@@ -100,7 +100,7 @@ def of_run(word: str) -> Start:
         seed = int(config.read(Path(run) / "config.yaml").get("seed", 0))
     except config.UsageError as error:
         raise argparse.ArgumentTypeError(f"{run} is no run: {error}") from None
-    known = recall(Path(run))
+    known = read_run_info(Path(run))
     learned = [", ".join(known.get("labels", ["labels it does not tell"])) or "no labels", *known.get("extra_supervision", [])]
     return Start(name, run=run, seed=seed, knowledge="; ".join(learned))
 
@@ -121,7 +121,7 @@ def network(start: Start) -> Any:
 
     import torch
 
-    from frugalseg import predictor
+    from frugalseg.inference import predictor
     from frugalseg.methods import METHODS
     from frugalseg.recipes.r2o import Config
 
@@ -137,9 +137,9 @@ def network(start: Start) -> Any:
 
 def foregrounds(net: Any, quiet: bool) -> dict[str, Any]:
     """The four overlaps of each photo of voc20 that is scored."""
-    from frugalseg import foreground
+    from frugalseg.inference.predictor import Predictor
     from frugalseg.methods import METHODS
-    from frugalseg.predictor import Predictor
+    from frugalseg.tasks import foreground
 
     scores = foreground.evaluate(Predictor(METHODS["r2o"], net, net.classes), voc20(), VAL, quiet)
     return table_of(f"{scores.metric}|voc20|{VAL}|n={scores.images}", PROTOCOLS, scores.names, scores.stacked())

@@ -17,14 +17,15 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from frugalseg.data import Data, Record
+from frugalseg.engine.array_store import ArrayStore
+from frugalseg.engine.log import read_log
+from frugalseg.engine.run import Run
 from frugalseg.methods import aepsl
 from frugalseg.methods.aepsl import Assembled, Classifier, Erased, Mined, Segmenter
-from frugalseg.nets import cam
+from frugalseg.nets import tag_classifier
 from frugalseg.nets.weights import read_weights
 from frugalseg.recipes.aepsl import Config
 from frugalseg.recipes.runtime import Runtime
-from frugalseg.run import Run, read_log
-from frugalseg.state import Shelf
 from frugalseg.types import IGNORE, Sample
 
 QUIET = Runtime(quiet=True, workers=0, log_every=1, accelerator="cpu")
@@ -110,9 +111,9 @@ def test_with_levels_places_come_from_their_maps_and_tags_of_the_segmenter_from_
 
 def test_a_cam_is_the_linear_layer_at_each_place() -> None:
     model, images = settled(Classifier), torch.rand(1, 3, 24, 24) * 255
-    features, (cam,) = model.features(images)[0], model.maps(images)[0]
-    for y, x in np.ndindex(*cam.shape[1:]):
-        torch.testing.assert_close(cam[:, y, x], model.fc.weight @ features[:, y, x])
+    features, (tag_classifier,) = model.features(images)[0], model.maps(images)[0]
+    for y, x in np.ndindex(*tag_classifier.shape[1:]):
+        torch.testing.assert_close(tag_classifier[:, y, x], model.fc.weight @ features[:, y, x])
 
 
 @pytest.mark.parametrize("target", [1, 2, 4, 8])
@@ -127,7 +128,7 @@ def test_a_ramp_on_the_map_becomes_the_same_ramp_of_pixels(target: int) -> None:
 @pytest.mark.parametrize("side", [1, 7, 8, 9, 16, 17])
 def test_padding_ends_where_the_last_point_of_the_map_lies(side: int) -> None:
     image = torch.rand(1, 3, side, 5)
-    padded = cam.pad_to_grid(image, 8)
+    padded = tag_classifier.pad_to_grid(image, 8)
     points = math.ceil(padded.shape[2] / 8)
     assert padded.shape[2] == (points - 1) * 8 + 1
     assert side <= padded.shape[2] < side + 8
@@ -144,10 +145,10 @@ def test_maps_lie_on_the_pixels_they_come_from() -> None:
 
     ramp = (torch.arange(41.0)[:, None] * 2 + torch.arange(33.0)[None] * 3).expand(3, -1, -1).to(torch.uint8)
     for flip in (False, True):
-        maps, v = cam.multi_scale(Eye(TINY, toys.CLASSES), ramp, (41, 33), (1.0,), flip)
+        maps, v = tag_classifier.multi_scale(Eye(TINY, toys.CLASSES), ramp, (41, 33), (1.0,), flip)
         torch.testing.assert_close(maps, ramp.float(), atol=1e-3, rtol=0)
         torch.testing.assert_close(v, ramp.float().mean((1, 2)))
-    maps, _ = cam.multi_scale(Eye(TINY, toys.CLASSES), ramp, (41, 33), (0.5, 1.0, 2.0), True)
+    maps, _ = tag_classifier.multi_scale(Eye(TINY, toys.CLASSES), ramp, (41, 33), (0.5, 1.0, 2.0), True)
     inner = slice(4, -8)  # at the rim the picture's resizing repeats its last pixels
     torch.testing.assert_close(maps[:, inner, inner], ramp[:, inner, inner].float(), atol=1.0, rtol=0)
 
@@ -190,14 +191,14 @@ UNKNOWN = float("nan")
 def test_label_losses_equal_the_sums_written_out(tags: list[list[float]]) -> None:
     logits, given = torch.randn(2, 3, requires_grad=True), torch.tensor(tags)
     for kind, by_hand in (("squared", squared_by_hand), ("bce", bce_by_hand)):
-        loss = cam.label_loss(logits, given, kind)
+        loss = tag_classifier.label_loss(logits, given, kind)
         assert loss.item() == pytest.approx(by_hand(logits, given), rel=1e-5)
         (gradient,) = torch.autograd.grad(loss, logits)
         assert gradient.isfinite().all()
 
 
 def test_unknown_tags_alone_give_no_loss() -> None:
-    assert float(cam.label_loss(torch.randn(2, 3), torch.full((2, 3), UNKNOWN), "bce")) == 0
+    assert float(tag_classifier.label_loss(torch.randn(2, 3), torch.full((2, 3), UNKNOWN), "bce")) == 0
 
 
 def j_by_hand(logits: Tensor, masks: Tensor, tags: Tensor) -> float:
@@ -309,7 +310,7 @@ def test_two_matrices_resample_a_map_as_two_interpolations_do(
     cells: tuple[int, int], pixels: tuple[int, int], target: tuple[int, int]
 ) -> None:
     maps = torch.randn(3, *cells)
-    rows, columns = (cam.resampling(8, *side) for side in zip(cells, pixels, target, strict=True))
+    rows, columns = (tag_classifier.resampling(8, *side) for side in zip(cells, pixels, target, strict=True))
     steps = aepsl.upsample(maps[None], 8, 1)[..., : pixels[0], : pixels[1]]
     torch.testing.assert_close(rows @ maps @ columns.T, F.interpolate(steps, target, mode="bilinear")[0])
 
@@ -318,10 +319,10 @@ def test_two_matrices_resample_a_map_as_two_interpolations_do(
 
 
 def test_both_readings_of_top_twenty_percent() -> None:
-    cam = torch.tensor([[10.0, 8.0, 3.0, 2.5, 2.0], [1.0, 0.5, 0.0, -1.0, -20.0]])
-    of_maximum = aepsl.discriminative(cam, replace(TINY, erase="fraction_of_max"))
+    tag_classifier = torch.tensor([[10.0, 8.0, 3.0, 2.5, 2.0], [1.0, 0.5, 0.0, -1.0, -20.0]])
+    of_maximum = aepsl.discriminative(tag_classifier, replace(TINY, erase="fraction_of_max"))
     assert of_maximum.tolist() == [[True, True, True, True, False], [False] * 5], "2.0 is not more than 20 % of 10"
-    top = aepsl.discriminative(cam, replace(TINY, erase="top_percent"))
+    top = aepsl.discriminative(tag_classifier, replace(TINY, erase="top_percent"))
     assert top.tolist() == [[True, True, False, False, False], [False] * 5], "2 of 10 pixels"
 
 
@@ -335,8 +336,8 @@ def test_a_map_marks_nothing_where_it_is_not_positive(erase: str) -> None:
     assert aepsl.discriminative(lonely, config).nonzero().tolist() == [[3, 4]]
 
 
-def shelf_of(folder: Path, claims: list[np.ndarray], data: Data) -> Shelf:
-    shelf = Shelf(folder)
+def shelf_of(folder: Path, claims: list[np.ndarray], data: Data) -> ArrayStore:
+    shelf = ArrayStore(folder)
     for index, claim in enumerate(claims):
         shelf.write(index, Mined.pack(claim, np.flatnonzero(data.tags[index] == 1) + 1))
     return shelf
@@ -444,7 +445,7 @@ def test_a_run_stopped_between_two_erasing_rounds_mines_the_same(
     monkeypatch.setattr(aepsl, "fit_classifier", fit)
     assert same(train(pictures, tmp_path / "stopped", rounds=2), straight)
     for name in ("regions0", "regions1", "masks"):
-        shelves = [Shelf(tmp_path / run / "state" / name) for run in ("straight", "stopped")]
+        shelves = [ArrayStore(tmp_path / run / "state" / name) for run in ("straight", "stopped")]
         for index in range(len(pictures)):
             one, other = (shelf.read(index) for shelf in shelves)
             assert all(np.array_equal(one[key], other[key]) for key in one)
@@ -594,7 +595,7 @@ def test_borrowed_regions_equal_mining_anew(tmp_path: Path, pictures: Data) -> N
         train(pictures.select([1, 0, 2, 3, 4, 5]), tmp_path / "other", rounds=2, mined=str(tmp_path / "anew"))
     with pytest.raises(ValueError, match="there is no run to take from"):
         train(pictures, tmp_path / "alone", rounds=2, mined=str(tmp_path / "gone"))
-    Shelf(tmp_path / "anew" / "state" / "regions1").path(2).unlink()
+    ArrayStore(tmp_path / "anew" / "state" / "regions1").path(2).unlink()
     with pytest.raises(ValueError, match="regions1 is not one"):
         train(pictures, tmp_path / "hole", rounds=2, mined=str(tmp_path / "anew"))
 

@@ -13,10 +13,11 @@ import pytest
 import torch
 import toys
 
-from frugalseg.data import DataError, archive, images, read
-from frugalseg.data.check import check
+from frugalseg.data import DataError, images, read
+from frugalseg.data.formats import archive
 from frugalseg.data.images import BadImage
 from frugalseg.methods import r2o
+from frugalseg.workflows.check import check
 
 
 def pack(folder: Path, pictures: list[Path], name: str) -> Path:

@@ -18,7 +18,7 @@ from PIL import Image, ImageOps
 
 from frugalseg.data import DataError, images, read
 from frugalseg.data.images import BadImage
-from frugalseg.predictor import samples
+from frugalseg.inference.predictor import samples
 
 NOISE = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
 

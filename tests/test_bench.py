@@ -18,8 +18,8 @@ from benchmarks import cells, results, tables
 from benchmarks.claims import PLANS, aepsl
 from benchmarks.plan import Bench, Cell, Claim, Plan, Row, Variant
 from frugalseg.data import read, shapes
+from frugalseg.engine.log import read_log
 from frugalseg.metrics import SemanticScores, paired
-from frugalseg.run import read_log
 
 CLASSES = ("cat", "dog")
 
@@ -338,8 +338,8 @@ def test_pseudo_labels_equal_a_count_by_hand(tmp_path: Path, monkeypatch: pytest
     mask = np.full(tuple(truth.shape), 255, np.uint8)
     mask[:, :20], mask[:, 20:30] = 1, 0
     monkeypatch.setattr(aepsl, "assembled", lambda *_: iter([("one", mask.copy(), truth.numpy().copy())]))
-    monkeypatch.setattr("frugalseg.predictor.load", lambda _: SimpleNamespace(network=SimpleNamespace(config=None)))
-    monkeypatch.setattr("frugalseg.state.Shelf.__contains__", lambda self, _: self.folder.name == "regions0")
+    monkeypatch.setattr("frugalseg.inference.predictor.load", lambda _: SimpleNamespace(network=SimpleNamespace(config=None)))
+    monkeypatch.setattr("frugalseg.engine.array_store.ArrayStore.__contains__", lambda self, _: self.folder.name == "regions0")
     (entry,) = aepsl.pseudo_labels(tmp_path, data)
     square = int((truth[:, :20] == 1).sum())
     assert (entry["rounds"], entry["images"], entry["coverage"]) == (1, 1, 0.75)

@@ -11,7 +11,7 @@ import pytest
 import frugalseg
 from benchmarks.speed import pdsl as speed
 from frugalseg.methods import pdsl
-from frugalseg.regions import grabcut
+from frugalseg.regions import cues, grabcut
 
 
 def test_a_step_lasts_to_the_next_and_the_last_one_ends_nowhere() -> None:
@@ -37,9 +37,9 @@ def test_the_second_training_finds_every_box_in_the_cache(monkeypatch: pytest.Mo
 
     monkeypatch.setattr(grabcut, "_cut", slow)
     monkeypatch.setattr(frugalseg, "train", counted, raising=False)
-    before = pdsl.PDSL.forward, grabcut.GrabCut.__call__
+    before = pdsl.PDSL.forward, cues.GrabCut.__call__
     values = {row["what"]: row["value"] for row in speed.training(speed.arguments(["--quick"]))}
-    assert (pdsl.PDSL.forward, grabcut.GrabCut.__call__) == before, "nothing is watched any more"
+    assert (pdsl.PDSL.forward, cues.GrabCut.__call__) == before, "nothing is watched any more"
     assert after[0] == after[1] > 0
     assert len(values) == 6
     assert values["GrabCut's share, cold cache"] > values["GrabCut's share, warm cache"] > 0

@@ -15,7 +15,7 @@ from benchmarks.plan import ROOT
 from frugalseg import rle
 from frugalseg.data import shapes
 from frugalseg.metrics import bootstrap
-from frugalseg.training import train
+from frugalseg.workflows.train import train
 
 SMALL = {"parts_side": 48, "segments": 9, "side": 48, "mask_side": 48, "chunk": 2}
 TINY = {"backbone": "tiny", "output_stride": 16}

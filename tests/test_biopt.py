@@ -16,11 +16,11 @@ from torch.nn import functional as F
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
 from frugalseg.data import Data, DataError, episodes, read
+from frugalseg.engine.run import Run
 from frugalseg.methods import biopt
 from frugalseg.nets import backbone
 from frugalseg.recipes.biopt import Config
 from frugalseg.recipes.runtime import Runtime
-from frugalseg.run import Run
 from frugalseg.types import IGNORE
 
 ALPHA, LR = 20.0, 0.1

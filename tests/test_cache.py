@@ -15,9 +15,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from frugalseg.regions import TOOLS, Filled, fill, proposals, superpixels
+from frugalseg.regions import TOOLS, proposals, superpixels
 from frugalseg.regions import cache as module
 from frugalseg.regions.cache import Cache, cacheable
+from frugalseg.regions.precompute import Filled, fill
 
 calls: list[dict[str, Any]] = []
 

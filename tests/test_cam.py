@@ -18,8 +18,9 @@ from frugalseg.data import Data, read, shapes
 from frugalseg.methods import cam
 from frugalseg.methods.cam import CAM
 from frugalseg.recipes.cam import Config
-from frugalseg.training import recall, train
 from frugalseg.types import Sample
+from frugalseg.workflows.run_folder import read_run_info
+from frugalseg.workflows.train import train
 
 TINY = Config(
     backbone="tiny", crop=32, batch=2, epochs=1, lr=0.01, head_lr=0.01, min_score=0.0, proposals="grid", count=50, cue_side=40
@@ -155,6 +156,6 @@ def test_cams_of_known_tags_become_the_cue_of_pdsl_by_three_commands(tmp_path: P
     heads = ["--width", "8", "--channels", "8", "--mask-channels", "8", "--frozen", "0"]
     maps = str(tmp_path / "cam" / "run")
     assert cli.main(["train", "pdsl", str(root), *small, *light, *heads, "--cue", str(masks), "--weights", maps]) == 0
-    weights, cue, before = recall(tmp_path / "pdsl" / "run")["extra_supervision"]
+    weights, cue, before = read_run_info(tmp_path / "pdsl" / "run")["extra_supervision"]
     assert str(masks) in cue
     assert (weights, before) == (f"backbone weights {maps}", f"{maps} learned from tags")

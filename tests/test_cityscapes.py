@@ -11,7 +11,7 @@ from PIL import Image
 
 from frugalseg.cli import main
 from frugalseg.data import DataError, read
-from frugalseg.data.check import check
+from frugalseg.workflows.check import check
 
 IDS = [0, 3, 7, 8, 11, 24, 33, 29]  # unlabelled, ignored, road, sidewalk, building, person, bicycle, caravan
 TRAINED = [255, 255, 1, 2, 3, 12, 19, 255]

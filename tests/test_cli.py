@@ -16,12 +16,11 @@ import torch
 from PIL import Image
 
 import frugalseg
-from frugalseg import cli, config
+from frugalseg import cli, config, files
 from frugalseg.config import UsageError
+from frugalseg.data import png
 from frugalseg.data.images import MAX_PIXELS, BadImage
-from frugalseg.export import png
-from frugalseg.methods import METHODS
-from frugalseg.training import kinds
+from frugalseg.methods import METHODS, kinds
 
 HEAVY = {"torch", "torchvision", "numpy", "matplotlib", "jinja2", "rich"}
 
@@ -420,8 +419,8 @@ def test_palette_is_the_published_one() -> None:
 
 def test_masks_of_wild_names_stay_in_their_folder(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="leaves the folder"):
-        png.inside(tmp_path / "a", "../b", ".png")
-    png.write(png.inside(tmp_path, "x/y", ".png"), np.arange(256).reshape(16, 16))
+        files.inside(tmp_path / "a", "../b", ".png")
+    png.write(files.inside(tmp_path, "x/y", ".png"), np.arange(256).reshape(16, 16))
     assert np.array_equal(np.asarray(Image.open(tmp_path / "x" / "y.png")), np.arange(256).reshape(16, 16))
     with pytest.raises(ValueError, match=r"expected \(H, W\) of 0\.\."):
         png.write(tmp_path / "z.png", np.full((2, 2), -1))

@@ -15,10 +15,11 @@ from PIL import Image
 from pycocotools.coco import COCO
 
 from frugalseg import rle
-from frugalseg.data import DataError, coco, read, shapes
-from frugalseg.data.check import check
-from frugalseg.data.objects import Objects, dense
+from frugalseg.data import DataError, read, shapes
+from frugalseg.data.detection import Objects, dense
+from frugalseg.data.formats import coco
 from frugalseg.nets import roi
+from frugalseg.workflows.check import check
 from tests import cocos
 from tests.cocos import SIZE
 

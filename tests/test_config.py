@@ -10,8 +10,7 @@ import pytest
 
 from frugalseg import config
 from frugalseg.config import UsageError
-from frugalseg.methods import METHODS
-from frugalseg.training import kinds
+from frugalseg.methods import METHODS, kinds
 
 
 @dataclass(frozen=True)

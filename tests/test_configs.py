@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from frugalseg import cli, config
-from frugalseg.data import shapes, voc
+from frugalseg.data import shapes
+from frugalseg.data.formats import voc
 
 CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.yaml"))
 # Pictures of 48 pixels fill no large crop and show no large object; and a large network would spend minutes on the padding.

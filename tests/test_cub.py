@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 from frugalseg.data import DataError, read
-from frugalseg.data.check import check
-from frugalseg.foreground import annotated
+from frugalseg.tasks.foreground import annotated
+from frugalseg.workflows.check import check
 
 CLASSES = ("001.Black_footed_Albatross", "002.Laysan_Albatross")
 LEVELS = [0, 51, 102, 153, 204, 255]  # none to all of five annotators

@@ -15,9 +15,10 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from frugalseg.data import Data, DataError, Record, facts, images, read, shapes
+from frugalseg import files
+from frugalseg.data import Data, DataError, Record, file_info, images, read, shapes
 from frugalseg.data.dataset import objects
-from frugalseg.data.voc import CLASSES
+from frugalseg.data.formats.voc import CLASSES
 
 NAN = math.nan
 SIZE = (6, 8)
@@ -466,25 +467,25 @@ def test_each_picture_is_verified_once_until_it_changes(voc: Path, decoded: list
 )
 def test_broken_cache_is_made_again(voc: Path, decoded: list[str], content: bytes) -> None:
     read(voc)
-    for store in (facts.cache_folder() / "facts").iterdir():
+    for store in (files.cache_folder() / "facts").iterdir():
         store.write_bytes(content)
     assert len(read(voc)) == 4
     assert len(decoded) == 8
-    for store in (facts.cache_folder() / "facts").iterdir():
+    for store in (files.cache_folder() / "facts").iterdir():
         assert json.loads(store.read_bytes())
 
 
 @pytest.mark.parametrize("field", [*images.Header._fields, "hash", "ids", "objects"])
 def test_facts_that_another_version_wrote_without_a_field_are_found_anew(voc: Path, field: str) -> None:
     expected = read(voc)
-    for store in (facts.cache_folder() / "facts").iterdir():
+    for store in (files.cache_folder() / "facts").iterdir():
         known = json.loads(store.read_bytes())
         for *_, found in known.values():
             found.pop(field, None)
         store.write_text(json.dumps(known))
     again = read(voc)
     assert [repr(record) for record in again.records] == [repr(record) for record in expected.records]
-    stores = [json.loads(store.read_bytes()) for store in (facts.cache_folder() / "facts").iterdir()]
+    stores = [json.loads(store.read_bytes()) for store in (files.cache_folder() / "facts").iterdir()]
     assert any(field in found for store in stores for *_, found in store.values())
 
 
@@ -497,15 +498,15 @@ def test_cache_that_cannot_be_written_is_no_error(voc: Path, monkeypatch: pytest
 def test_interrupted_verification_goes_on_where_it_stopped(voc: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     looked: list[Path] = []
 
-    def look(path: Path) -> facts.Facts:
+    def look(path: Path) -> file_info.Facts:
         looked.append(path)
         if len(looked) == 3:
             raise KeyboardInterrupt
         return {"name": path.name}
 
-    monkeypatch.setattr(facts, "CHUNK", 1)
+    monkeypatch.setattr(file_info, "CHUNK", 1)
     paths = sorted((voc / "JPEGImages").iterdir())
     with pytest.raises(KeyboardInterrupt):
-        facts.of(voc, "test", paths, look)
-    assert facts.of(voc, "test", paths, look) == {path: {"name": path.name} for path in paths}
+        file_info.of(voc, "test", paths, look)
+    assert file_info.of(voc, "test", paths, look) == {path: {"name": path.name} for path in paths}
     assert [path.name for path in looked] == ["a.jpg", "b.jpg", "c.jpg", "c.jpg", "d.jpg"]

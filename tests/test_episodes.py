@@ -12,8 +12,9 @@ import toys
 from PIL import Image
 
 from frugalseg import rle
-from frugalseg.data import Data, DataError, Record, episodes, voc
+from frugalseg.data import Data, DataError, Record, episodes
 from frugalseg.data.dataset import Outline
+from frugalseg.data.formats import voc
 from frugalseg.types import IGNORE
 
 

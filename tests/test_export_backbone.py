@@ -20,7 +20,7 @@ from frugalseg.methods import r2o
 from frugalseg.nets.backbone import build
 from frugalseg.nets.weights import WeightsError, load_weights, save_weights
 from frugalseg.recipes.r2o import Config
-from frugalseg.training import train
+from frugalseg.workflows.train import train
 
 
 def write_run(folder: Path, **settings: Any) -> tuple[Path, r2o.Network]:

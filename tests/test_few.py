@@ -19,8 +19,8 @@ from frugalseg import cli
 from frugalseg.config import UsageError
 from frugalseg.data import DataError, read
 from frugalseg.data.episodes import Episode, class_mask
-from frugalseg.few import Few
 from frugalseg.methods import biopt
+from frugalseg.workflows.few_shot import Few
 
 SIZE = 48
 OPTIONS: dict[str, Any] = {"backbone": "tiny", "weights": None, "level": 3, "output_stride": 8, "side": 65}

@@ -11,13 +11,15 @@ import toys
 from PIL import Image
 from torch import nn
 
-from frugalseg import cli, foreground
+from frugalseg import cli
 from frugalseg.config import UsageError
 from frugalseg.data.problems import DataError
+from frugalseg.inference.predictor import Predictor
 from frugalseg.methods import METHODS
 from frugalseg.metrics.foreground import ForegroundScores, overlap
 from frugalseg.nets.weights import save_weights
-from frugalseg.predictor import Predictor
+from frugalseg.tasks import foreground
+from frugalseg.workflows import find_objects
 
 TINY = {"backbone": "tiny", "output_stride": 16, "parts_side": 48}
 
@@ -91,15 +93,15 @@ def test_the_object_is_the_part_inside_and_stretched_over_the_picture(tmp_path: 
 
 
 def test_random_features_are_called_random(recwarn: pytest.WarningsRecorder) -> None:
-    foreground.finder(device="cpu", **TINY)
+    find_objects.finder(device="cpu", **TINY)
     assert "the features are random numbers" in str(recwarn.pop(UserWarning).message)
 
 
 def test_pictures_that_show_nothing_are_left_out(tmp_path: Path) -> None:
     data = toys.write(tmp_path)
-    assert foreground.evaluate(foreground.finder(device="cpu", **TINY), data, quiet=True).images == 5
+    assert foreground.evaluate(find_objects.finder(device="cpu", **TINY), data, quiet=True).images == 5
     with pytest.raises(DataError, match="no picture has a mask"):
-        foreground.evaluate(foreground.finder(device="cpu", **TINY), data.only("image"), quiet=True)
+        foreground.evaluate(find_objects.finder(device="cpu", **TINY), data.only("image"), quiet=True)
 
 
 def test_the_command_writes_masks_and_scores(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -133,7 +135,7 @@ def test_options_that_contradict_each_other_are_refused(
 
 def test_a_transformer_without_a_training_is_looked_at_as_it_is() -> None:
     settings = {"backbone": "timm/vit_tiny_patch16_224", "output_stride": 16, "parts_side": 64}
-    encoder = foreground.finder(device="cpu", **settings).network.encoder
+    encoder = find_objects.finder(device="cpu", **settings).network.encoder
     pictures = torch.rand(1, 3, 64, 64) * 255
     own = encoder.backbone(pictures)
     assert torch.equal(encoder.fine(pictures), own)
@@ -143,4 +145,4 @@ def test_a_transformer_without_a_training_is_looked_at_as_it_is() -> None:
 def test_a_model_of_another_method_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     save_weights(tmp_path / "other.safetensors", {"w": torch.zeros(1)})
     with pytest.raises(UsageError, match="no training of frugalseg"):
-        foreground.finder(tmp_path / "other.safetensors")
+        find_objects.finder(tmp_path / "other.safetensors")

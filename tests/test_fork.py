@@ -10,7 +10,8 @@ from safetensors.torch import save_file
 from torch import nn
 
 from frugalseg.nets.backbone import build
-from frugalseg.nets.fork import Fork, Pyramid
+from frugalseg.nets.pyramid import Pyramid
+from frugalseg.nets.two_stride import TwoStrideBackbone
 
 
 def names(module: nn.Module) -> list[str]:
@@ -18,7 +19,7 @@ def names(module: nn.Module) -> list[str]:
 
 
 def test_vgg16_forks_after_conv4_without_its_last_two_pools() -> None:
-    fork = Fork("vgg16", 16, 8, "dilated")
+    fork = TwoStrideBackbone("vgg16", 16, 8, "dilated")
     assert names(fork.trunk).count("Conv2d") == 10, "conv1_1 to conv4_3"
     assert names(fork.coarse) == ["MaxPool2d", "Conv2d", "Conv2d", "Conv2d"], "pool4 and conv5"
     assert names(fork.fine) == ["Conv2d", "Conv2d", "Conv2d"], "conv5 alone"
@@ -32,7 +33,7 @@ def test_vgg16_forks_after_conv4_without_its_last_two_pools() -> None:
 def test_both_maps_are_those_of_whole_networks_with_the_same_weights(name: str) -> None:
     images = torch.rand(1, 3, 64, 72) * 255
     torch.manual_seed(3)
-    fork = Fork(name, 16, 8, "dilated").eval()
+    fork = TwoStrideBackbone(name, 16, 8, "dilated").eval()
     torch.manual_seed(3)
     coarse, fine = build(name, 16).eval(), build(name, 8).eval()
     found_coarse, found_fine = fork(images)
@@ -47,7 +48,7 @@ def test_both_maps_are_those_of_whole_networks_with_the_same_weights(name: str) 
 def test_weights_fill_both_tails(tmp_path: Path) -> None:
     path = tmp_path / "tiny.safetensors"
     save_file(build("tiny", 16).body.state_dict(), path)
-    fork = Fork("tiny", 16, 8, "dilated", weights=path)
+    fork = TwoStrideBackbone("tiny", 16, 8, "dilated", weights=path)
     for own, other in zip(fork.coarse.parameters(), fork.fine.parameters(), strict=True):
         assert torch.equal(own, other)
     assert fork.report is not None
@@ -55,9 +56,9 @@ def test_weights_fill_both_tails(tmp_path: Path) -> None:
 
 def test_kinds_of_fine_map() -> None:
     images = torch.rand(1, 3, 64, 64) * 255
-    coarse, fine = Fork("tiny", 16, 8, "same").eval()(images)
+    coarse, fine = TwoStrideBackbone("tiny", 16, 8, "same").eval()(images)
     assert fine is coarse
-    fork = Fork("tiny", 16, 8, "shared").eval()
+    fork = TwoStrideBackbone("tiny", 16, 8, "shared").eval()
     coarse, fine = fork(images)
     assert fine.shape == (1, fork.fine_channels, 8, 8)
     assert coarse.shape == (1, fork.channels, 4, 4)
@@ -65,15 +66,15 @@ def test_kinds_of_fine_map() -> None:
 
 
 def test_frozen_layers_stay_frozen_in_both_tails() -> None:
-    fork = Fork("tiny", 16, 8, "dilated", frozen=5, freeze_norm=True).train()
+    fork = TwoStrideBackbone("tiny", 16, 8, "dilated", frozen=5, freeze_norm=True).train()
     assert not any(parameter.requires_grad for parameter in fork.parameters())
     assert not any(module.training for module in fork.modules() if isinstance(module, nn.BatchNorm2d))
-    free = Fork("tiny", 16, 8, "dilated").train()
+    free = TwoStrideBackbone("tiny", 16, 8, "dilated").train()
     assert all(module.training for module in free.modules() if isinstance(module, nn.BatchNorm2d))
 
 
 def test_no_tensor_is_kept_twice() -> None:
-    fork = Fork("tiny", 16, 8, "dilated")
+    fork = TwoStrideBackbone("tiny", 16, 8, "dilated")
     pointers = [value.data_ptr() for value in fork.state_dict().values() if value.numel()]
     assert len(set(pointers)) == len(pointers)
 
@@ -81,11 +82,11 @@ def test_no_tensor_is_kept_twice() -> None:
 def test_strides_without_a_fork_and_networks_that_are_no_row_are_refused() -> None:
     for name in ("vgg16_plain", "resnet18_ws"):
         with pytest.raises(ValueError, match=f"{name}: its pools move its maps"):
-            Fork(name, 16, 8, "same")
+            TwoStrideBackbone(name, 16, 8, "same")
     with pytest.raises(ValueError, match="stride 8 before"):
-        Fork("tiny", 8, 8, "dilated")
+        TwoStrideBackbone("tiny", 8, 8, "dilated")
     with pytest.raises(ValueError, match='mask_features="same"'):
-        Fork("timm/convnext_atto", 16, 8, "shared")
+        TwoStrideBackbone("timm/convnext_atto", 16, 8, "shared")
 
 
 @pytest.mark.parametrize(("name", "strides"), [("tiny", [4, 8, 16]), ("resnet18", [4, 8, 16]), ("vgg16", [4, 8, 16])])

@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from frugalseg.regions import grabcut
+from frugalseg.regions import cues, grabcut
 from frugalseg.regions.cache import Cache
 
 
@@ -93,7 +93,7 @@ def test_the_same_seed_gives_the_same_mask_whatever_was_drawn_before() -> None:
 
 
 def test_masks_come_from_the_cache_at_the_reduced_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    cue = grabcut.GrabCut(side=32, cache=Cache(tmp_path))
+    cue = cues.GrabCut(side=32, cache=Cache(tmp_path))
     boxes = torch.tensor([[14.0, 6, 50, 42], [0, 0, 64, 48]])
     first = cue("any", scene(), boxes)
     assert first.shape == (2, 24, 32)
@@ -104,11 +104,11 @@ def test_masks_come_from_the_cache_at_the_reduced_size(tmp_path: Path, monkeypat
 
 
 def test_salient_superpixels_find_the_disc(tmp_path: Path) -> None:
-    cue = grabcut.Superpixels(segments=60, cache=Cache(tmp_path / "cache"))
+    cue = cues.Superpixels(segments=60, cache=Cache(tmp_path / "cache"))
     mask = cue("scene", scene(), torch.tensor([[14.0, 6, 50, 42]]))[0].numpy()
     assert overlap(mask, disc()) > 0.6
     Image.fromarray(disc().astype(np.uint8) * 200).save(tmp_path / "scene.png")
-    told = grabcut.Superpixels(segments=60, maps=tmp_path, cache=Cache(tmp_path / "cache"))
+    told = cues.Superpixels(segments=60, maps=tmp_path, cache=Cache(tmp_path / "cache"))
     assert overlap(told("scene", scene(), torch.tensor([[14.0, 6, 50, 42]]))[0].numpy(), disc()) > 0.6
 
 
@@ -116,7 +116,7 @@ def test_a_folder_gives_the_object_that_fits_the_box_best(tmp_path: Path) -> Non
     ids = disc().astype(np.uint8)
     ids[2:6, 2:9] = 2
     Image.fromarray(ids).save(tmp_path / "scene.png")
-    cue = grabcut.cue(str(tmp_path))
+    cue = cues.cue(str(tmp_path))
     masks = cue("scene", scene(), torch.tensor([[14.0, 6, 50, 42], [1, 1, 9, 7], [52, 40, 60, 46]])).numpy()
     assert np.array_equal(masks[0], disc())
     assert np.array_equal(masks[1], ids == 2)
@@ -132,5 +132,5 @@ def test_a_folder_gives_the_object_that_fits_the_box_best(tmp_path: Path) -> Non
 def test_an_unknown_cue_is_named(tmp_path: Path) -> None:
     for name in ("grabcat", "superpixels:grabcat"):
         with pytest.raises(ValueError, match=f"'{name}'.*grabcut, superpixels"):
-            grabcut.cue(name)
-    assert grabcut.cue(f"superpixels:{tmp_path}", 300) == grabcut.Superpixels(300, maps=tmp_path, cache=ANY)
+            cues.cue(name)
+    assert cues.cue(f"superpixels:{tmp_path}", 300) == cues.Superpixels(300, maps=tmp_path, cache=ANY)

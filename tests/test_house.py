@@ -29,12 +29,12 @@ FORBIDDEN = {
     **dict.fromkeys(LOWER, UPPER),
     "types": ("frugalseg",),
     "recipes": ("frugalseg.methods", "frugalseg.cli", "torch", "torchvision"),
-    "regions": (*UPPER, "frugalseg.nets", "frugalseg.run"),
-    "metrics": (*UPPER, "frugalseg.nets", "frugalseg.run", "frugalseg.regions"),
+    "regions": (*UPPER, "frugalseg.nets", "frugalseg.engine.run"),
+    "metrics": (*UPPER, "frugalseg.nets", "frugalseg.engine.run", "frugalseg.regions"),
     "methods": ("frugalseg.cli",),
 }
 # The one step upwards: `check` says what can be trained, so it reads the list of methods, which holds no method's code.
-GRANTED = {("frugalseg.data.check", "frugalseg.methods.METHODS"), ("frugalseg.data.check", "frugalseg.methods.Method")}
+GRANTED = {("frugalseg.workflows.check", "frugalseg.methods.METHODS"), ("frugalseg.workflows.check", "frugalseg.methods.Method")}
 
 
 def tracked() -> list[Path]:
@@ -172,7 +172,7 @@ def test_methods_do_not_know_each_other() -> None:
 
 def test_only_run_imports_the_engine() -> None:
     users = {module_name(path) for path in python_files("src") if any(used.startswith("lightning") for used in imports(path))}
-    assert users <= {"frugalseg.run"}
+    assert users <= {"frugalseg.engine.run"}
 
 
 def test_regions_and_metrics_hold_no_networks() -> None:

@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 
 from frugalseg.data import DataError, read
-from frugalseg.data.check import check
 from frugalseg.methods import r2o
+from frugalseg.workflows.check import check
 
 WNIDS = ("n01440764", "n15075141")
 IDS = np.array([[0, 1, 1, 919, 919, 1000]] * 4)  # nothing, two classes, the ignored part

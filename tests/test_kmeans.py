@@ -8,7 +8,7 @@ import torch
 from sklearn.cluster import KMeans
 from torch.nn import functional as F
 
-from frugalseg.regions import foreground
+from frugalseg.regions import border_prior
 from frugalseg.regions.kmeans import kmeans
 
 
@@ -87,13 +87,13 @@ def test_the_object_is_the_large_part_away_from_the_border() -> None:
     ids = torch.zeros(8, 8, dtype=torch.int64)  # background touches the border all around
     ids[2:6, 2:6] = 3  # the object
     ids[3, 3] = 5  # something small on it, which touches no more
-    assert foreground.inner(ids) == 3
+    assert border_prior.inner(ids) == 3
 
 
 def test_parts_are_regions_of_like_features() -> None:
     features = torch.zeros(4, 6, 6)
     features[0], features[:, 2:4, 2:4] = 1.0, torch.tensor([0.0, 2.0, 0.0, 0.0])[:, None, None]
-    ids = foreground.parts(features, clusters=5)
+    ids = border_prior.parts(features, clusters=5)
     assert len(ids.unique()) == 2, "no more parts than there are different features"
-    assert foreground.inner(ids) == ids[2, 2]
+    assert border_prior.inner(ids) == ids[2, 2]
     assert (ids == ids[2, 2]).sum() == 4

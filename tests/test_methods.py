@@ -16,11 +16,12 @@ from benchmarks import resume
 from frugalseg import config
 from frugalseg.config import UsageError
 from frugalseg.data import Data
-from frugalseg.methods import FOREGROUND, METHODS
-from frugalseg.predictor import Predictor
-from frugalseg.run import Run, read_log
-from frugalseg.training import kinds, train
+from frugalseg.engine.log import read_log
+from frugalseg.engine.run import Run
+from frugalseg.inference.predictor import Predictor
+from frugalseg.methods import FOREGROUND, METHODS, kinds
 from frugalseg.types import Prediction
+from frugalseg.workflows.train import train
 
 # Trainings of a second or two.
 BIOPT = {"backbone": "tiny", "side": 33, "steps": 6, "batch": 2, "known": 2, "pairs": 6, "test_scales": (1.0,)}

@@ -23,17 +23,17 @@ from pycocotools.coco import COCO as OracleCOCO
 from pycocotools.cocoeval import COCOeval
 from torch import nn
 
-from frugalseg import draw, report, rle
-from frugalseg.data import DataError, read, shapes
+from frugalseg import draw, rle
+from frugalseg.data import DataError, png, read, shapes
 from frugalseg.data.images import load_mask
-from frugalseg.evaluation import evaluate
-from frugalseg.export import folder, png
+from frugalseg.inference.predictor import Predictor
 from frugalseg.methods import OBJECTS, Method
 from frugalseg.metrics.corloc import CorLoc
 from frugalseg.metrics.instances import COCO, InstanceScores
 from frugalseg.metrics.panoptic import PanopticScores
-from frugalseg.predictor import Predictor
 from frugalseg.types import IGNORE, CompactInstances, Prediction, Sample
+from frugalseg.workflows import predict, report
+from frugalseg.workflows.evaluate import evaluate
 from tests import cocos
 
 
@@ -140,7 +140,7 @@ def test_results_keep_the_ids_of_the_coco_file_that_the_pictures_were_read_from(
     predictor.network, predictor.classes = Oracle(data), data.classes
     scores = evaluate(predictor, data, quiet=True)
     ours = np.nan_to_num([scores.of(measure).value for measure in COCO.values()], nan=-1)
-    folder.write(predictor, [data], tmp_path / "out", quiet=True)
+    predict.write(predictor, [data], tmp_path / "out", quiet=True)
     theirs, home = root / "annotations" / "instances_val.json", predictor.folder / "predictions" / "val"
     for truth, results in [(theirs, home), (theirs, tmp_path / "out"), (home / "truth.json", home)]:
         assert judged_by_pycocotools(truth, results / "results.json") == pytest.approx(ours, abs=1e-12)
@@ -151,7 +151,7 @@ def test_results_keep_the_ids_of_the_coco_file_that_the_pictures_were_read_from(
 def test_pictures_of_two_files_with_the_same_ids_are_counted_anew(predictor: Predictor, tmp_path: Path) -> None:
     data = read(cocos.write(tmp_path / "cocos"))
     predictor.network, predictor.classes = Oracle(data), data.classes
-    folder.write(predictor, [data], tmp_path / "out", quiet=True)
+    predict.write(predictor, [data], tmp_path / "out", quiet=True)
     written = json.loads((tmp_path / "out" / "instances.json").read_text())
     assert [image["id"] for image in written["images"]] == [1, 2, 3, 4]
     assert [category["id"] for category in written["categories"]] == [1, 2]
@@ -208,7 +208,7 @@ def test_data_that_cannot_score_is_refused(predictor: Predictor, pictures: Path)
 def test_predictions_into_a_folder_are_a_data_set_again(predictor: Predictor, pictures: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     data = read(pictures, "Segmentation/val")
-    done, skipped = folder.write(predictor, [data], out, min_score=0.5, quiet=True)
+    done, skipped = predict.write(predictor, [data], out, min_score=0.5, quiet=True)
     assert (done, skipped) == (8, [])
     results = json.loads((out / "results.json").read_text())
     assert len(results) == sum(len(data.compact(index)) for index in range(8))
@@ -235,9 +235,9 @@ def test_objects_none_of_which_is_drawn_are_told(predictor: Predictor, pictures:
     data = read(pictures, "Segmentation/val")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        folder.write(predictor, [data], tmp_path / "some", min_score=0.5, quiet=True)
+        predict.write(predictor, [data], tmp_path / "some", min_score=0.5, quiet=True)
     with pytest.warns(UserWarning, match=r"as sure as min_score=1.0, so none is drawn; the surest has 0\.\d"):
-        folder.write(predictor, [data], tmp_path / "none", min_score=1.0, quiet=True)
+        predict.write(predictor, [data], tmp_path / "none", min_score=1.0, quiet=True)
 
 
 def test_pictures_that_the_reader_passes_over_are_listed(predictor: Predictor, pictures: Path, tmp_path: Path) -> None:
@@ -245,7 +245,7 @@ def test_pictures_that_the_reader_passes_over_are_listed(predictor: Predictor, p
     for source in sorted((pictures / "JPEGImages").glob("val*"))[:7]:
         shutil.copy(source, tmp_path / "in")
         Image.open(source).save(tmp_path / "in" / f"{source.stem}.png")
-    done, skipped = folder.write(predictor, [tmp_path / "in"], tmp_path / "out", quiet=True)
+    done, skipped = predict.write(predictor, [tmp_path / "in"], tmp_path / "out", quiet=True)
     assert (done, len(skipped)) == (7, 7)
     lines = (tmp_path / "out" / "skipped.csv").read_text().splitlines()
     assert len(lines) == 8
@@ -264,7 +264,7 @@ def test_what_was_predicted_before_a_failure_is_kept(
 
     monkeypatch.setattr(draw, "save", full)
     with pytest.raises(MemoryError):
-        folder.write(predictor, [data], tmp_path, min_score=0.0, quiet=True)
+        predict.write(predictor, [data], tmp_path, min_score=0.0, quiet=True)
     results = json.loads((tmp_path / "results.json").read_text())
     assert {entry["image_id"] for entry in results} == {1, 2, 3}
     assert len(json.loads((tmp_path / "instances.json").read_text())["annotations"]) == len(results)

@@ -13,8 +13,9 @@ from PIL import Image
 from scipy import io
 
 from frugalseg import rle
-from frugalseg.data import DataError, folder, matlab, read
-from frugalseg.data.check import check
+from frugalseg.data import DataError, matlab, read
+from frugalseg.data.formats import folder
+from frugalseg.workflows.check import check
 
 CELLS = np.array([[0, 1, 1, 300], [2, 2, 255, 300], [2, 2, 255, 0]], np.uint16)
 

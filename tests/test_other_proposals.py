@@ -20,10 +20,10 @@ import frugalseg
 from frugalseg import cli
 from frugalseg.config import UsageError
 from frugalseg.data import Data, read, shapes
+from frugalseg.inference.predictor import Predictor, propose
 from frugalseg.methods import METHODS
 from frugalseg.methods.cam import CAM
 from frugalseg.methods.r2ios import R2IOS
-from frugalseg.predictor import Predictor, propose
 from frugalseg.regions import proposals
 from frugalseg.regions.boxfiles import BoxFileError
 from frugalseg.types import CompactInstances, Prediction, Sample

@@ -16,13 +16,13 @@ from torch.nn import functional as F
 from torchvision.ops import roi_align
 
 from frugalseg import rle
-from frugalseg.data import Data, objects
+from frugalseg.data import Data, detection
 from frugalseg.methods import pdsl
 from frugalseg.methods.pdsl import Assigned, Pseudo
 from frugalseg.recipes.pdsl import Config
 from frugalseg.regions import grabcut
-from frugalseg.training import tell_what_is_random, train
 from frugalseg.types import Sample
+from frugalseg.workflows.train import tell_what_is_random, train
 
 BOXES = torch.tensor([[0.0, 0, 10, 10], [0, 0, 10, 8], [20, 20, 30, 30], [21, 20, 30, 30], [0, 0, 40, 40]])
 
@@ -471,8 +471,8 @@ def test_joined_maps_are_standardized_over_the_pictures_and_stay_so(tmp_path: Pa
     model = network(**joined).eval()
     model.load_state_dict(fresh)
     pictures = [sample.image.as_subclass(torch.Tensor) for sample in data]
-    sizes = [objects.scaled((picture.shape[1], picture.shape[2]), 32, TINY.longest) for picture in pictures]
-    seen = [objects.resized(*pair) for pair in zip(pictures, sizes, strict=True)]
+    sizes = [detection.scaled((picture.shape[1], picture.shape[2]), 32, TINY.longest) for picture in pictures]
+    seen = [detection.resized(*pair) for pair in zip(pictures, sizes, strict=True)]
     with torch.no_grad():
         maps = [model.backbone.maps(picture[None].float(), (4, 5)) for picture in seen]
     cells = [torch.cat(levels, 1).double() for levels in maps]

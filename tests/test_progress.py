@@ -13,8 +13,8 @@ import pytest
 from rich.console import Console
 
 from frugalseg import cli, progress
+from frugalseg.engine.run import Run
 from frugalseg.recipes.runtime import Runtime
-from frugalseg.run import Run
 
 
 class Watch:

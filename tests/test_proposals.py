@@ -19,12 +19,12 @@ from torchvision.ops import box_iou
 from frugalseg import cli
 from frugalseg.data import Data, read, shapes
 from frugalseg.data.dataset import Box
+from frugalseg.engine.run import Run
 from frugalseg.recipes.runtime import Runtime
-from frugalseg.regions import boxfiles, proposals
+from frugalseg.regions import boxfiles, precompute, proposals
 from frugalseg.regions import selective_search as search
 from frugalseg.regions.boxfiles import BoxFileError, BoxFiles
 from frugalseg.regions.cache import Cache
-from frugalseg.run import Run
 from frugalseg.types import Sample
 
 IDS = np.array([[0, 0, 1, 1], [0, 2, 2, 1], [3, 3, 2, 1]])
@@ -198,7 +198,7 @@ def test_the_command_fills_the_cache_and_tells_recall(tmp_path: Path, capsys: py
 
 def test_recall_is_that_of_the_annotated_boxes(tmp_path: Path) -> None:
     data = read(shapes.write(tmp_path / "set", train=4, val=0, test=0, size=64, quiet=True), split="Main/train")
-    scores = proposals.recall(data, proposals.grid, Cache(tmp_path / "cache"))
+    scores = precompute.recall(data, proposals.grid, Cache(tmp_path / "cache"))
     best = []
     for index in range(4):
         truth = shapes.draw(index, size=64).instances.boxes.as_subclass(torch.Tensor)
@@ -212,10 +212,10 @@ def test_crowds_and_difficult_objects_need_no_proposal(tmp_path: Path) -> None:
     tiny = Box(0, 0, 1, 1, 1)
     for index, mark in enumerate(({"difficult": True}, {"crowd": True}, {})):
         data.records[index] = replace(data.records[index], boxes=(Box(0, 0, 64, 64, 1), tiny._replace(**mark)))
-    scores = proposals.recall(data, proposals.grid, Cache(tmp_path / "cache"))
+    scores = precompute.recall(data, proposals.grid, Cache(tmp_path / "cache"))
     assert scores.recall[0.5] == 3 / 4
     data.records[:] = [replace(record, boxes=(tiny._replace(crowd=True),)) for record in data.records]
-    assert proposals.recall(data, proposals.grid, Cache(tmp_path / "cache")).images == 0
+    assert precompute.recall(data, proposals.grid, Cache(tmp_path / "cache")).images == 0
 
 
 # -- cleaning --------------------------------------------------------------------------------------------------------
@@ -260,8 +260,8 @@ def test_a_picture_without_any_proposal_is_one_itself_where_some_are_needed() ->
 def learned_from(data: Data, source: Path, folder: Path) -> list[list[float]]:
     """The first picture's proposals, as a method learns from them."""
     run = Run(folder, Runtime(quiet=True, workers=0, accelerator="cpu"))
-    data = proposals.covered(data, str(source))
-    return proposals.shelved(data, str(source), 2, run).read(0)["boxes"].tolist()
+    data = precompute.covered(data, str(source))
+    return precompute.stored_proposals(data, str(source), 2, run).read(0)["boxes"].tolist()
 
 
 def test_pictures_that_a_file_lacks_are_left_out_and_said_or_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -270,14 +270,14 @@ def test_pictures_that_a_file_lacks_are_left_out_and_said_or_refused(tmp_path: P
     np.savez(tmp_path / "all.npz", **own)
     np.savez(tmp_path / "one.npz", **{name: own[name] for name in data.names[1:]})
     np.savez(tmp_path / "others.npz", a=XYXY)
-    assert proposals.covered(data, str(tmp_path / "all.npz")) is data
+    assert precompute.covered(data, str(tmp_path / "all.npz")) is data
     with pytest.raises(ValueError, match=r"others\.npz has no boxes of 6 of 6 pictures, such as 'picture0', .*other pictures\?"):
-        proposals.covered(data, str(tmp_path / "others.npz"))
+        precompute.covered(data, str(tmp_path / "others.npz"))
     with pytest.raises(ValueError, match="no boxes of 1 of 6 pictures"):
-        proposals.covered(data, str(tmp_path / "one.npz"))
+        precompute.covered(data, str(tmp_path / "one.npz"))
     monkeypatch.setattr(proposals, "MISSING", 0.2)
     with pytest.warns(UserWarning, match="no boxes of 1 of 6 pictures, such as 'picture0'; they are left out"):
-        assert proposals.covered(data, str(tmp_path / "one.npz")).names == data.names[1:]
+        assert precompute.covered(data, str(tmp_path / "one.npz")).names == data.names[1:]
     for name in data.names[1:]:
         np.savez(tmp_path / f"{name}.npz", boxes=own[name])
     assert BoxFiles(tmp_path).missing(data.names) == ["picture0"]

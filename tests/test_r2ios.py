@@ -15,13 +15,14 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from frugalseg import rle
-from frugalseg.data import objects, shapes
+from frugalseg.data import detection, shapes
+from frugalseg.engine.log import read_log
+from frugalseg.engine.run import Run
 from frugalseg.methods import r2ios
 from frugalseg.methods.r2ios import R2IOS, Drawn, Found, Maps, Output
 from frugalseg.nets import roi
 from frugalseg.recipes.r2ios import Config
 from frugalseg.recipes.runtime import Runtime
-from frugalseg.run import Run, read_log
 from frugalseg.types import CompactInstances, Instances, Sample
 
 QUIET = Runtime(quiet=True, workers=0, log_every=1, accelerator="cpu")
@@ -112,8 +113,8 @@ class Given:
 
 def batch_of(samples: list[Sample], config: Config = TINY, count: int = 30, gate: bool = False) -> dict[str, Any]:
     boxes = [boxes_in(tuple(sample.image.shape[-2:]), count) for sample in samples]
-    views = objects.Objects(Given(samples), boxes, config.scale, config.longest, flip=False)
-    return {**objects.stack([views[i] for i in range(len(samples))], config.stride), "gate": gate}
+    views = detection.Objects(Given(samples), boxes, config.scale, config.longest, flip=False)
+    return {**detection.stack([views[i] for i in range(len(samples))], config.stride), "gate": gate}
 
 
 # -- sub-networks ----------------------------------------------------------------------------------------------------

@@ -20,14 +20,14 @@ from benchmarks import resume
 from frugalseg import cli
 from frugalseg.config import UsageError
 from frugalseg.data import Data, Record, read
+from frugalseg.engine.log import read_log
 from frugalseg.methods import r2o
 from frugalseg.nets import ema, optim
 from frugalseg.nets.backbone import build
 from frugalseg.nets.sync import RowNorm, SharedNorm
 from frugalseg.recipes.r2o import Config
 from frugalseg.regions import superpixels
-from frugalseg.run import read_log
-from frugalseg.training import train
+from frugalseg.workflows.train import train
 
 SMALL: dict[str, Any] = {
     "backbone": "tiny", "output_stride": 16, "side": 48, "segments": 9, "clusters": (6, 2), "chunk": 4, "mask_side": 6,

@@ -15,13 +15,14 @@ import torch
 from PIL import Image
 
 import frugalseg
-from frugalseg import draw, report
+from frugalseg import draw
 from frugalseg.config import UsageError
-from frugalseg.evaluation import telling
-from frugalseg.export.png import palette
+from frugalseg.data.png import palette
 from frugalseg.progress import duration
-from frugalseg.training import recall, remember
+from frugalseg.tasks.gallery import pick_examples
 from frugalseg.types import CompactInstances, Prediction
+from frugalseg.workflows import report
+from frugalseg.workflows.run_folder import read_run_info, update_run_info
 
 EVIL = "<script>alert(1)</script>"
 
@@ -34,7 +35,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     model = frugalseg.train("threshold", str(data), level=90, out=str(tmp_path / "runs"), name="first", workers=0, quiet=True)
     frugalseg.evaluate(model, str(data), quiet=True)
     assert model.folder is not None
-    remember(model.folder, commands=[f"frugalseg train {EVIL}"])
+    update_run_info(model.folder, commands=[f"frugalseg train {EVIL}"])
     return model.folder
 
 
@@ -102,16 +103,16 @@ def test_report_of_no_run_is_refused(tmp_path: Path) -> None:
 
 def test_commands_are_kept_once_and_in_order(tmp_path: Path) -> None:
     for command in ("a", "b", "a"):
-        remember(tmp_path, commands=[command], images=3)
-    remember(tmp_path, images=4)
-    assert recall(tmp_path) == {"commands": ["a", "b"], "images": 4}
+        update_run_info(tmp_path, commands=[command], images=3)
+    update_run_info(tmp_path, images=4)
+    assert read_run_info(tmp_path) == {"commands": ["a", "b"], "images": 4}
 
 
 def test_telling_pictures_are_best_median_worst() -> None:
     names = [str(index) for index in range(9)]
-    assert telling(names) == {"0": "best", "1": "best", "3": "median", "4": "median", "7": "worst", "8": "worst"}
-    assert telling(["a", "b"]) == {"a": "best", "b": "best"}
-    assert telling([]) == {}
+    assert pick_examples(names) == {"0": "best", "1": "best", "3": "median", "4": "median", "7": "worst", "8": "worst"}
+    assert pick_examples(["a", "b"]) == {"a": "best", "b": "best"}
+    assert pick_examples([]) == {}
 
 
 @pytest.mark.parametrize(

@@ -16,9 +16,10 @@ from torch import nn
 
 from benchmarks import resume
 from benchmarks.resume import Training
+from frugalseg.engine.checkpoint import Checkpoints
+from frugalseg.engine.log import read_log
+from frugalseg.engine.run import Run
 from frugalseg.recipes.runtime import Runtime
-from frugalseg.run import Run, read_log
-from frugalseg.state import Stage
 
 MODULE = (sys.executable, "-m", "frugalseg.cli")
 TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "frugalseg.cli")
@@ -76,7 +77,7 @@ def test_two_processes_stop_together_when_one_is_asked_to(tmp_path: Path, straig
 
 def test_what_a_killed_save_left_behind_is_cleared_away(tmp_path: Path) -> None:
     (tmp_path / "fit" / ".tmp1").mkdir(parents=True)
-    Stage(tmp_path / "fit").save(1, 0.0, {"model": nn.Linear(1, 1)}, None, done=True)
+    Checkpoints(tmp_path / "fit").save(1, 0.0, {"model": nn.Linear(1, 1)}, None, done=True)
     assert [path.name for path in (tmp_path / "fit").iterdir()] == ["step00000001"]
 
 

@@ -11,18 +11,20 @@ import torch
 import toys
 from torchvision.ops import box_iou
 
-from frugalseg import config, retrain, rle
+from frugalseg import config, rle
 from frugalseg.config import UsageError
 from frugalseg.data import Data
 from frugalseg.data.dataset import Outline
+from frugalseg.engine.run import Run
+from frugalseg.inference.predictor import Predictor
 from frugalseg.methods.pdsl import Views
-from frugalseg.predictor import Predictor
 from frugalseg.recipes.pdsl import Config
 from frugalseg.recipes.runtime import Runtime
-from frugalseg.regions import proposals
-from frugalseg.run import Run
-from frugalseg.training import recall, train
+from frugalseg.regions import precompute
 from frugalseg.types import CompactInstances, Prediction, Sample
+from frugalseg.workflows import pseudo_labels
+from frugalseg.workflows.run_folder import read_run_info
+from frugalseg.workflows.train import train
 
 ENGINE = {"workers": 0, "accelerator": "cpu", "quiet": True, "name": "run"}
 PDSL = {
@@ -52,13 +54,13 @@ STUDENTS: dict[str, dict[str, Any]] = {"r2ios": R2IOS, "maskrcnn": MASKRCNN}
 
 def test_objects_far_below_the_best_of_their_class_are_not_believed() -> None:
     scores, labels = torch.tensor([0.8, 0.5, 0.3, 0.01]), torch.tensor([1, 1, 1, 2])
-    assert retrain.believed(CompactInstances(torch.zeros(4, 4), labels, scores)) == [0, 1, 3]
+    assert pseudo_labels.believed(CompactInstances(torch.zeros(4, 4), labels, scores)) == [0, 1, 3]
 
 
 def test_connected_parts_of_a_class_mask_are_objects() -> None:
     mask = torch.zeros(20, 30, dtype=torch.uint8)
     mask[2:8, 2:8], mask[10:18, 20:28], mask[2:8, 8:14], mask[15, 3] = 1, 1, 2, 2
-    found = retrain.outlines(Prediction("it", (20, 30), ("a", "b"), semantic=mask))
+    found = pseudo_labels.outlines(Prediction("it", (20, 30), ("a", "b"), semantic=mask))
     assert [(item[:4], item.label, item.area) for item in found] == [
         ((2, 2, 8, 8), 1, 36),
         ((20, 10, 28, 18), 1, 64),
@@ -70,9 +72,9 @@ def test_connected_parts_of_a_class_mask_are_objects() -> None:
 def test_objects_survive_the_shelf() -> None:
     mask = torch.zeros(20, 30, dtype=torch.uint8)
     mask[2:8, 2:8], mask[10:18, 20:28] = 1, 2
-    found = retrain.outlines(Prediction("it", (20, 30), ("a", "b"), semantic=mask))
-    assert retrain.unpacked(retrain.packed(found)) == found
-    assert retrain.unpacked(retrain.packed(())) == ()
+    found = pseudo_labels.outlines(Prediction("it", (20, 30), ("a", "b"), semantic=mask))
+    assert pseudo_labels.unpacked(pseudo_labels.packed(found)) == found
+    assert pseudo_labels.unpacked(pseudo_labels.packed(())) == ()
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +97,7 @@ def test_a_network_learns_from_the_masks_of_a_run_and_the_truth_stays_out(
     other = train(student, toys.shuffled(data), out=str(tmp_path / "b"), **settings)
     ours, theirs = one.network.state_dict(), other.network.state_dict()
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
-    (note,) = recall(one.folder)["extra_supervision"]
+    (note,) = read_run_info(one.folder)["extra_supervision"]
     assert teacher in note
     assert "learned from tags" in note
 
@@ -111,7 +113,7 @@ def test_pdsl_begins_with_the_objects_of_a_run(teacher: str, teachers: tuple[Dat
     ours, theirs, without = (run.network.state_dict() for run in (one, other, alone))
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
     assert not all(torch.equal(ours[name], without[name]) for name in ours)
-    (note,) = recall(one.folder)["extra_supervision"]
+    (note,) = read_run_info(one.folder)["extra_supervision"]
     assert teacher in note
     assert "learned from tags" in note
 
@@ -124,7 +126,7 @@ def test_the_objects_of_a_run_become_the_nearest_proposals(
     data, _ = teachers
     recipe = Config(**PDSL, crop=crop)
     run = Run(tmp_path / "run", Runtime(quiet=True, workers=0, accelerator="cpu"))
-    boxes = proposals.shelved(data, recipe.proposals, recipe.count, run)
+    boxes = precompute.stored_proposals(data, recipe.proposals, recipe.count, run)
     for index in range(len(data)):
         torch.manual_seed(index)
         item = Views(recipe, data, boxes, data).item(index, recipe.scales[0], flip)
@@ -147,8 +149,8 @@ def test_masks_are_made_once_and_again_only_where_they_are_missing(
             raise KeyboardInterrupt
         return taught(sample, predictor)
 
-    taught = retrain.taught
-    monkeypatch.setattr(retrain, "taught", counted)
+    taught = pseudo_labels.taught
+    monkeypatch.setattr(pseudo_labels, "taught", counted)
     settings = {**STUDENTS["r2ios"], **ENGINE, "masks_from": str(runs["aepsl"]), "out": str(tmp_path)}
     with pytest.raises(KeyboardInterrupt):
         train("r2ios", data, **settings)
@@ -169,4 +171,4 @@ def test_teachers_that_cannot_teach_are_refused(teachers: tuple[Data, dict[str, 
         blind.network.fc.weight.fill_(-1.0)
     run = Run(tmp_path / "run", Runtime(quiet=True, workers=0, accelerator="cpu"))
     with pytest.raises(UsageError, match="no object in any of 6 pictures"):
-        retrain.relabelled(data, blind, run)
+        pseudo_labels.relabelled(data, blind, run)

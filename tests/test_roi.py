@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torchvision.ops import box_iou, roi_align
 
-from frugalseg.data.objects import cut
+from frugalseg.data.detection import cut
 from frugalseg.nets import roi
 
 

@@ -18,12 +18,15 @@ import pytest
 import torch
 from torch import nn
 
-from frugalseg import state as state_module
 from frugalseg.data import shapes
+from frugalseg.engine import checkpoint as state_module
+from frugalseg.engine.array_store import ArrayStore
+from frugalseg.engine.checkpoint import Checkpoints
+from frugalseg.engine.log import peak_memory, read_log
+from frugalseg.engine.run import Diverged, Run, Stopped
+from frugalseg.engine.sampler import StepSampler, seed_of
 from frugalseg.files import DiskError
 from frugalseg.recipes.runtime import Runtime
-from frugalseg.run import Diverged, Run, StepSampler, Stopped, peak_memory, read_log, seed_of
-from frugalseg.state import Shelf, Stage
 
 QUIET = Runtime(quiet=True, workers=0, save_every=3, log_every=1)
 
@@ -153,7 +156,7 @@ def test_a_loss_that_is_not_a_number_stops_with_its_name(tmp_path: Path) -> None
 
 def test_a_full_disk_keeps_the_last_good_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model, optimizer = network()
-    stage = Stage(tmp_path / "fit")
+    stage = Checkpoints(tmp_path / "fit")
     stage.save(1, 0.0, {"model": model}, optimizer, done=False)
     kept = {name: value.clone() for name, value in model.state_dict().items()}
     nn.init.ones_(model[0].weight)
@@ -173,7 +176,7 @@ def test_a_full_disk_keeps_the_last_good_checkpoint(tmp_path: Path, monkeypatch:
 def test_a_read_only_folder_is_a_clear_error(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
     with pytest.raises(DiskError, match="could not write"):
-        Shelf(tmp_path / "masks").write(0, {"mask": np.zeros(3)})
+        ArrayStore(tmp_path / "masks").write(0, {"mask": np.zeros(3)})
 
 
 def test_a_full_disk_while_a_shelf_is_written_leaves_no_half_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -182,7 +185,7 @@ def test_a_full_disk_while_a_shelf_is_written_leaves_no_half_file(tmp_path: Path
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(DiskError, match="No space left on device"):
-        Shelf(tmp_path).write(0, {"mask": np.zeros(3)})
+        ArrayStore(tmp_path).write(0, {"mask": np.zeros(3)})
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
 
@@ -233,6 +236,6 @@ def test_dry_runs_two_steps(tmp_path: Path) -> None:
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="only Linux tells a process's own peak")
 def test_peak_memory_is_not_of_the_process_that_started_this_one() -> None:
     held = np.ones(2**27)  # a GB
-    word = "from frugalseg.run import peak_memory; print(peak_memory())"
+    word = "from frugalseg.engine.run import peak_memory; print(peak_memory())"
     started = subprocess.run([sys.executable, "-c", word], stdout=subprocess.PIPE, text=True, check=True)
     assert int(started.stdout) < peak_memory() - held.nbytes // 2**21

@@ -12,9 +12,9 @@ from PIL import Image
 
 from frugalseg.cli import main
 from frugalseg.data import DataError, read
-from frugalseg.data.check import check
 from frugalseg.data.subset import drawn
-from frugalseg.predictor import load
+from frugalseg.inference.predictor import load
+from frugalseg.workflows.check import check
 
 FOLDERS = ("n01", "n02", "black cat")
 

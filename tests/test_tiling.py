@@ -10,8 +10,9 @@ import pytest
 import torch
 from scipy import ndimage
 
-from frugalseg import rle, tiling
+from frugalseg import rle
 from frugalseg.config import UsageError
+from frugalseg.inference import tiling
 from frugalseg.types import CompactInstances, Prediction, Sample
 
 

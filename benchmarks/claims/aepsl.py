@@ -20,12 +20,12 @@ def plain_and_refined(name: str, weights: str = "last", **options: Any) -> tuple
 def pseudo_labels(run: Path, data: Any) -> list[dict[str, Any]]:
     """How good the assembled masks S are after each round, on the training pictures that have masks: mIoU over the pixels that S
     labels, and the share of the true pixels that it labels."""
+    from frugalseg.engine.array_store import ArrayStore
+    from frugalseg.inference.predictor import load
     from frugalseg.metrics import SemanticScores
-    from frugalseg.predictor import load
-    from frugalseg.state import Shelf
 
     settings: Any = load(run).network.config
-    shelves = [Shelf(run / "state" / f"regions{t}") for t in range(ROUNDS)]
+    shelves = [ArrayStore(run / "state" / f"regions{t}") for t in range(ROUNDS)]
     quality = []
     for rounds in range(1, 1 + sum(0 in shelf for shelf in shelves)):
         scores, labelled, known = SemanticScores(data.classes, split=data.split), 0, 0

@@ -42,7 +42,7 @@ SHARES = {"all": 1.0, "tenth": 0.1, "hundredth": 0.01}  # of the masks, and the 
 
 def regions(run: Path, data: Any) -> list[dict[str, float]]:
     """How well the masks that were learned from met objects, along the training (fig. 3)."""
-    from frugalseg.run import read_log
+    from frugalseg.engine.log import read_log
 
     return [{key: line[key] for key in ("step", "clusters", "abo", "abo_prior")} for line in read_log(run) if "abo" in line]
 

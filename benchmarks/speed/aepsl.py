@@ -31,7 +31,7 @@ def training(folder: Path, options: argparse.Namespace) -> list[dict[str, Any]]:
     import frugalseg
     from frugalseg import config
     from frugalseg.data import shapes
-    from frugalseg.run import read_log
+    from frugalseg.engine.log import read_log
 
     data = shapes.write(folder / "data", options.pictures, val=1, test=0, size=options.side, quiet=True)
     settings = {**config.read(RECIPE), "weights": None, "rounds": 1, "plus": 0, "log_every": 2, "quiet": True}
@@ -98,7 +98,7 @@ def median(work: Callable[[], Any]) -> float:
 
 
 def memory(what: str, how: str, limit: int) -> dict[str, Any]:
-    from frugalseg.run import peak_memory
+    from frugalseg.engine.log import peak_memory
 
     return entry(f"{what}: peak memory", peak_memory(), f"MB, at most {limit}", how)
 

@@ -23,7 +23,7 @@ from benchmarks import cells
 from benchmarks.claims import r2ios
 from benchmarks.plan import Cell
 from benchmarks.speed.common import entry, save, show
-from frugalseg.run import read_log
+from frugalseg.engine.log import read_log
 
 FILE = Path(__file__).with_suffix(".json")
 PICTURES = 40  # of the training list; more would only be more proposals to wait for
@@ -52,7 +52,7 @@ def pace(log: Sequence[Mapping[str, Any]], stage: str, batch: int) -> float:
 def turn(cell: Cell, data: Any, settings: Mapping[str, Any]) -> dict[str, float]:
     """Seconds per step of each stage of one short run, and per picture of finding proposals."""
     from frugalseg.methods import METHODS
-    from frugalseg.training import fit
+    from frugalseg.workflows.train import fit
 
     fit(METHODS[cell.method], data, dict(settings))
     log = read_log(Path(settings["out"]) / cell.method / settings["name"])

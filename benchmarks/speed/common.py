@@ -28,7 +28,7 @@ def peak() -> int:
     """Peak memory in MB: of the GPU where one was used, else of the process."""
     import torch
 
-    from frugalseg.run import peak_memory
+    from frugalseg.engine.log import peak_memory
 
     used = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else 0
     return used // 2**20 if used else peak_memory()

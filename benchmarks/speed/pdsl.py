@@ -50,7 +50,7 @@ class Step:
 def watched() -> Iterator[list[Step]]:
     """A list that grows by the training steps of PDSL meanwhile."""
     from frugalseg.methods.pdsl import PDSL
-    from frugalseg.regions.grabcut import GrabCut
+    from frugalseg.regions.cues import GrabCut
 
     steps: list[Step] = []
     forward, call = PDSL.forward, GrabCut.__call__

@@ -71,7 +71,7 @@ def measure(run: Path, root: Path, split: str, pictures: int, iterations: int) -
     """One number of iterations: the early exit first, whose memory counts, then everything."""
     import frugalseg
     from frugalseg.data import read
-    from frugalseg.run import peak_memory
+    from frugalseg.engine.log import peak_memory
 
     network: Any = frugalseg.load(run).network
     data = read(root, split=split).only("image")
@@ -94,8 +94,8 @@ def measure(run: Path, root: Path, split: str, pictures: int, iterations: int) -
 
 def vgg(side: int, count: int) -> list[dict[str, Any]]:
     """Time and memory of the paper's network on one picture with that many proposals. side: the picture's shorter one."""
+    from frugalseg.engine.log import peak_memory
     from frugalseg.methods.r2ios import R2IOS, Config
-    from frugalseg.run import peak_memory
     from frugalseg.types import Sample
 
     size = side, side * 5 // 3

@@ -15,27 +15,32 @@ from importlib import import_module
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
+from frugalseg import moved
+
 if TYPE_CHECKING:
     from frugalseg.data import read
-    from frugalseg.evaluation import evaluate
-    from frugalseg.few import Few
+    from frugalseg.inference.predictor import load
     from frugalseg.methods import METHODS
-    from frugalseg.predictor import load
-    from frugalseg.training import train
     from frugalseg.types import Instances, Prediction, Sample
+    from frugalseg.workflows.evaluate import evaluate
+    from frugalseg.workflows.few_shot import Few
+    from frugalseg.workflows.train import train
 
 _HOMES = {
     "METHODS": "frugalseg.methods",
-    "Few": "frugalseg.few",
+    "Few": "frugalseg.workflows.few_shot",
     "Instances": "frugalseg.types",
     "Prediction": "frugalseg.types",
     "Sample": "frugalseg.types",
-    "evaluate": "frugalseg.evaluation",
-    "load": "frugalseg.predictor",
+    "evaluate": "frugalseg.workflows.evaluate",
+    "load": "frugalseg.inference.predictor",
     "read": "frugalseg.data",
-    "train": "frugalseg.training",
+    "train": "frugalseg.workflows.train",
 }
 __all__ = ["METHODS", "Few", "Instances", "Prediction", "Sample", "evaluate", "load", "read", "train"]
+
+
+moved.install()
 
 
 def __getattr__(name: str) -> Any:

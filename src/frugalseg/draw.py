@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from frugalseg import rle
-from frugalseg.export.png import palette
+from frugalseg.data.png import palette
 from frugalseg.types import IGNORE, CompactInstances, Prediction
 
 Pixels = Tensor | np.ndarray

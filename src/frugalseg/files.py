@@ -47,3 +47,18 @@ def write(path: Path, content: str | bytes | Callable[[BinaryIO], object]) -> No
 def write_json(path: Path, value: Any) -> None:
     """Write a JSON file whole or not at all; see `write`."""
     write(path, json.dumps(value, indent=1))
+
+
+def inside(folder: str | Path, name: str, suffix: str) -> Path:
+    """The file for a picture's name below `folder`. Raises ValueError for a name that would leave it."""
+    path = Path(folder) / f"{name}{suffix}"
+    if not path.resolve().is_relative_to(Path(folder).resolve()):
+        raise ValueError(f"the picture name {name!r} leaves the folder {folder}; rename the picture")
+    return path
+
+
+def cache_folder() -> Path:
+    """$FRUGALSEG_CACHE, else frugalseg in the user's cache folder ($XDG_CACHE_HOME or ~/.cache); `~` means the home folder."""
+    chosen = os.environ.get("FRUGALSEG_CACHE")
+    folder = Path(chosen) if chosen else Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "frugalseg"
+    return folder.expanduser()

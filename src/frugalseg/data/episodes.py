@@ -20,7 +20,7 @@ import torch
 from faster_coco_eval.core import mask as codec
 from torch import Tensor
 
-from frugalseg.data import facts, images
+from frugalseg.data import file_info, images
 from frugalseg.data.dataset import Data
 from frugalseg.data.problems import DataError
 from frugalseg.types import IGNORE, Sample
@@ -51,14 +51,14 @@ def class_pixels(data: Data, masks: str = "semantic") -> list[dict[int, int]]:
     if masks == "instances":
         return [_object_pixels(data, index) for index in range(len(data))]
     paths = [record.semantic for record in data.records if record.semantic is not None]
-    known = facts.of(data.root, "areas", sorted(set(paths)), _count)
+    known = file_info.of(data.root, "areas", sorted(set(paths)), _count)
     return [
         {} if record.semantic is None else {int(key): count for key, count in known[record.semantic].items() if key.isdigit()}
         for record in data.records
     ]
 
 
-def _count(path: Path) -> facts.Facts:
+def _count(path: Path) -> file_info.Facts:
     try:
         values, counts = images.load_mask(path).unique(return_counts=True)
     except images.BadImage as error:

@@ -20,7 +20,7 @@ from PIL import Image
 from torch import Tensor
 
 from frugalseg import files
-from frugalseg.data import codes, matlab
+from frugalseg.data import mask_encodings, matlab
 
 MAX_PIXELS = files.MAX_PIXELS
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".pbm"})
@@ -106,7 +106,7 @@ def load_mask(
     with _opened(path, max_pixels, code="mask-broken") as image:
         if image.format == "JPEG":
             raise BadImage(path, "a mask stored as JPEG has wrong ids at borders; export it as PNG", "mask-lossy")
-        code = codes.of(Path(path))
+        code = mask_encodings.of(Path(path))
         if image.mode not in ("1", "L", "P", "I") and not image.mode.startswith("I;16") and not (code and code.bands):
             raise BadImage(path, f"a mask of mode {image.mode} stores colours; expected one channel of class ids", "mask-rgb")
         image.load()

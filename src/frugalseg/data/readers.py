@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from frugalseg.data import archive, cityscapes, coco, cub, files, folder, imagenet_s, images, sbd, subset, voc
+from frugalseg.data import files, images, subset
 from frugalseg.data.dataset import Data
+from frugalseg.data.formats import archive, cityscapes, coco, cub, folder, imagenet_s, sbd, voc
 from frugalseg.data.problems import LABEL, OBJECT, PICTURE, ROW, DataError, Problems
 from frugalseg.data.verify import Looked, usable
 

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from frugalseg.data import facts, files, images
+from frugalseg.data import file_info, files, images
 from frugalseg.data.dataset import Record
 from frugalseg.data.problems import LABEL, Problems
 from frugalseg.types import IGNORE
@@ -21,8 +21,8 @@ Content = Callable[[Path], bytes]
 class Looked(NamedTuple):
     """The facts of a usable picture, and of its class mask if it has one; of objects that are all of class 1, of their map."""
 
-    picture: facts.Facts
-    mask: facts.Facts | None
+    picture: file_info.Facts
+    mask: file_info.Facts | None
 
 
 def usable(
@@ -47,7 +47,7 @@ def usable(
     return sound, looked
 
 
-def readable(root: Path, records: list[Record], pictures: dict[Path, facts.Facts], problems: Problems) -> list[Record]:
+def readable(root: Path, records: list[Record], pictures: dict[Path, file_info.Facts], problems: Problems) -> list[Record]:
     """The records whose picture decodes, by what was found out about the pictures."""
     kept = []
     for record in records:
@@ -61,19 +61,23 @@ def readable(root: Path, records: list[Record], pictures: dict[Path, facts.Facts
 
 
 def picture_facts(
-    root: Path, paths: list[Path], options: files.Options, content: Content | None = None, stamp: facts.Stamp = facts.of_file
-) -> dict[Path, facts.Facts]:
+    root: Path,
+    paths: list[Path],
+    options: files.Options,
+    content: Content | None = None,
+    stamp: file_info.Stamp = file_info.of_file,
+) -> dict[Path, file_info.Facts]:
     """What is known of each picture. content, stamp: of pictures in archives, their bytes and what tells that they changed."""
     look, fields = partial(look_at_picture, max_pixels=options.max_pixels, content=content), {*images.Header._fields, "hash"}
-    return facts.of(root, f"picture-{options.max_pixels}", paths, look, fields, stamp)
+    return file_info.of(root, f"picture-{options.max_pixels}", paths, look, fields, stamp)
 
 
-def mask_facts(root: Path, paths: list[Path], options: files.Options) -> dict[Path, facts.Facts]:
+def mask_facts(root: Path, paths: list[Path], options: files.Options) -> dict[Path, file_info.Facts]:
     look = partial(look_at_mask, max_pixels=options.max_pixels)
-    return facts.of(root, f"mask-{options.max_pixels}", paths, look, {"height", "width", "ids"})
+    return file_info.of(root, f"mask-{options.max_pixels}", paths, look, {"height", "width", "ids"})
 
 
-def look_at_picture(path: Path, max_pixels: int, content: Content | None = None) -> facts.Facts:
+def look_at_picture(path: Path, max_pixels: int, content: Content | None = None) -> file_info.Facts:
     """Upright height and width, EXIF orientation, PIL mode, hash of the bytes; or code and reason why it cannot be used."""
     try:
         found = content(path) if content else None
@@ -87,7 +91,7 @@ def look_at_picture(path: Path, max_pixels: int, content: Content | None = None)
     return {**known._asdict(), "hash": digest}
 
 
-def look_at_mask(path: Path, max_pixels: int) -> facts.Facts:
+def look_at_mask(path: Path, max_pixels: int) -> file_info.Facts:
     """Height, width and the ids that occur; or code and reason why it cannot be used."""
     try:
         mask = images.load_mask(path, max_pixels=max_pixels)
@@ -96,7 +100,7 @@ def look_at_mask(path: Path, max_pixels: int) -> facts.Facts:
     return {"height": mask.shape[0], "width": mask.shape[1], "ids": images.ids(mask)}
 
 
-def fault(mask: facts.Facts, picture: facts.Facts, classes: int | None, binary: bool) -> tuple[str, str] | None:
+def fault(mask: file_info.Facts, picture: file_info.Facts, classes: int | None, binary: bool) -> tuple[str, str] | None:
     """Code and reason why a mask does not fit its picture and the class list, or None if it does. classes=None: ids are free."""
     if "code" in mask:
         return mask["code"], mask["reason"]
@@ -113,13 +117,13 @@ def fault(mask: facts.Facts, picture: facts.Facts, classes: int | None, binary: 
     return ("mask-unknown-id", f"id {max(unknown)} of {classes}") if unknown else None
 
 
-def _is_binary(masks: Iterable[facts.Facts]) -> bool:
+def _is_binary(masks: Iterable[file_info.Facts]) -> bool:
     """Whether 255 must mean "object": it occurs, and no class id does in any mask. One mask alone may well hold only ignore."""
     found = {number for known in masks for number in known.get("ids", ())}
     return IGNORE in found and found <= {0, IGNORE}
 
 
-def _with_fitting_outlines(root: Path, record: Record, picture: facts.Facts, problems: Problems) -> Record:
+def _with_fitting_outlines(root: Path, record: Record, picture: file_info.Facts, problems: Problems) -> Record:
     """The record without objects that were drawn on another size than the picture has."""
     if record.outlines is None:
         return record
@@ -136,8 +140,8 @@ def _with_fitting_outlines(root: Path, record: Record, picture: facts.Facts, pro
 def _with_sound_masks(
     root: Path,
     record: Record,
-    picture: facts.Facts,
-    masks: dict[Path, facts.Facts],
+    picture: file_info.Facts,
+    masks: dict[Path, file_info.Facts],
     classes: int,
     binary: bool,
     problems: Problems,
@@ -155,7 +159,7 @@ def _with_sound_masks(
     return record
 
 
-def _note_picture(root: Path, record: Record, known: facts.Facts, problems: Problems) -> None:
+def _note_picture(root: Path, record: Record, known: file_info.Facts, problems: Problems) -> None:
     height, width = known["height"], known["width"]
     outside = sum(not (-1 <= box.x1 < box.x2 <= width + 1 and -1 <= box.y1 < box.y2 <= height + 1) for box in record.boxes or ())
     notes = {

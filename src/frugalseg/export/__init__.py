@@ -1,0 +1,4 @@
+"""Trained models in other libraries' formats.
+
+May use: methods, nets and below.
+"""

@@ -7,6 +7,11 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
+from frugalseg import config
+from frugalseg.config import UsageError
+from frugalseg.recipes.runtime import Runtime
+from frugalseg.recipes.selection import Selection
+
 
 @dataclass(frozen=True)
 class Method:
@@ -103,3 +108,29 @@ METHODS: dict[str, Method] = {
 def choose(offers: Collection[str]) -> Method | None:
     """The first method that can learn from these labels (names of `Sample` fields), or None."""
     return next((method for method in METHODS.values() if method.needs <= set(offers)), None)
+
+
+def kinds(method: Method) -> tuple[type, ...]:
+    """The dataclasses whose fields are the flat settings of a training."""
+    return Selection, method.config, Runtime
+
+
+def find(name: str) -> Method:
+    """The method of this name. Raises UsageError that names the nearest."""
+    if name not in METHODS:
+        raise UsageError(f"there is no method {name!r}{config.did_you_mean(name, METHODS)} `frugalseg methods` lists them")
+    return METHODS[name]
+
+
+def suggest(data: Any) -> Method:
+    """The method that learns from the labels this data set has. Raises UsageError when none can."""
+    method = choose(data.offers)
+    if method is None:
+        needs = "; ".join(f"{method.name} needs {label_words(method.needs)}" for method in METHODS.values())
+        raise UsageError(f"no method can learn from {data.root}, which has {label_words(data.offers)}: {needs}")
+    return method
+
+
+def label_words(names: frozenset[str]) -> str:
+    """Names of `Sample` fields as people say them."""
+    return " and ".join(sorted(names - {"image"})) or "pictures without labels"

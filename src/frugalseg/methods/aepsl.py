@@ -26,7 +26,9 @@ from torch.nn import functional as F
 from torchvision.transforms import v2
 
 from frugalseg.data.transforms import Augmented, ZoomCrop, longer_side, stack
-from frugalseg.nets import backbone, cam, heads, optim, schedule
+from frugalseg.engine.array_store import ArrayStore
+from frugalseg.engine.run import Run
+from frugalseg.nets import backbone, heads, optim, schedule, tag_classifier
 from frugalseg.nets.weights import read_weights
 from frugalseg.progress import track
 from frugalseg.recipes.aepsl import Config
@@ -34,8 +36,6 @@ from frugalseg.recipes.checks import restored
 from frugalseg.regions import saliency
 from frugalseg.regions.cache import Cache
 from frugalseg.regions.crf import dense_crf
-from frugalseg.run import Run
-from frugalseg.state import Shelf
 from frugalseg.types import IGNORE, Prediction, Sample
 
 # -- losses ----------------------------------------------------------------------------------------------------------
@@ -74,7 +74,7 @@ def head(config: Config, channels: int) -> tuple[nn.Module, int]:
     return heads.LargeFOV(channels, config.channels, config.dilation, config.dropout, average), config.channels
 
 
-class Classifier(cam.Classifier):
+class Classifier(tag_classifier.Classifier):
     """The tag classifier: a network whose CAM tells where a class is (sec. 3.1)."""
 
     def __init__(self, config: Config, classes: Sequence[str]) -> None:
@@ -98,7 +98,7 @@ class Classifier(cam.Classifier):
 
     def _predict(self, sample: Sample, tags: str) -> Prediction:
         size = longer_side(size_of(sample), self.config.resize)
-        maps, v = cam.multi_scale(self, sample.image, size, self.config.cam_scales, self.config.cam_flip)
+        maps, v = tag_classifier.multi_scale(self, sample.image, size, self.config.cam_scales, self.config.cam_flip)
         keep = prohibited(v, given(sample, tags), self.config.threshold)
         maps = maps[keep.nonzero().flatten()].relu()
         maps = maps / maps.amax((1, 2), keepdim=True).clamp(min=1e-5)
@@ -116,8 +116,8 @@ class Segmenter(Classifier):
         nn.init.normal_(self.score.weight, std=0.01)
         nn.init.constant_(self.score.get_parameter("bias"), 0.0)
         if config.levels:
-            self.label_norm = cam.standardized(self.backbone.channels, config.standardize)
-            self.fc = cam.label_layer(self.backbone.channels, self.classes)
+            self.label_norm = tag_classifier.standardized(self.backbone.channels, config.standardize)
+            self.fc = tag_classifier.label_layer(self.backbone.channels, self.classes)
         self.fc.requires_grad_(config.label_branch)
 
     def branches(self, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -143,7 +143,7 @@ class Segmenter(Classifier):
         masks = batch["semantic"][:, :: self.config.label_stride, :: self.config.label_stride][:, : extent[0], : extent[1]]
         losses = {"segmentation": segmentation_loss(logits, masks, tags)}
         if self.config.label_branch:
-            losses["label"] = cam.label_loss(labels, tags, self.label_loss)
+            losses["label"] = tag_classifier.label_loss(labels, tags, self.label_loss)
         if self.config.psl and self.config.masks == "mined":
             online = online_mask(logits, self._weights(labels, tags), self.config.background_weight)
             losses["online"] = segmentation_loss(logits, online, tags) * float(batch["online"])
@@ -151,7 +151,7 @@ class Segmenter(Classifier):
 
     def _weights(self, labels: Tensor, tags: Tensor) -> Tensor:
         if self.config.prohibit_by == "predicted":
-            return weighting(cam.confidences(labels.detach(), self.label_loss), self.config)
+            return weighting(tag_classifier.confidences(labels.detach(), self.label_loss), self.config)
         return tags.nan_to_num(0.0) if self.config.prohibit_by == "tags" else torch.ones_like(tags)
 
     def maps(self, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -160,11 +160,11 @@ class Segmenter(Classifier):
         scores = self.score(features).softmax(1)
         if not self.config.label_branch:
             return scores, scores[:, 1:].amax((2, 3))
-        return scores, cam.confidences(self.fc(pooled), self.label_loss)
+        return scores, tag_classifier.confidences(self.fc(pooled), self.label_loss)
 
     def _predict(self, sample: Sample, tags: str) -> Prediction:
         size = longer_side(size_of(sample), self.config.resize)
-        scores, v = cam.multi_scale(self, sample.image, size, self.config.test_scales, self.config.test_flip)
+        scores, v = tag_classifier.multi_scale(self, sample.image, size, self.config.test_scales, self.config.test_flip)
         keep = prohibited(v, given(sample, tags), self.config.threshold)
         weights = weighting(keep, self.config)[keep > 0]
         scores = torch.cat([scores[:1] * self.config.background_weight, scores[1:][keep > 0] * weights[:, None, None]])
@@ -264,7 +264,7 @@ def assemble(claims: np.ndarray, ids: Iterable[int], background: np.ndarray) -> 
 class Mined:
     """Regions mined so far: for each picture and tag the union over the rounds, kept as packed bits."""
 
-    def __init__(self, shelves: Sequence[Shelf]) -> None:
+    def __init__(self, shelves: Sequence[ArrayStore]) -> None:
         self.shelves = list(shelves)
 
     @staticmethod
@@ -283,7 +283,7 @@ class Mined:
 class Erased:
     """The training pictures with everything mined so far replaced by the mean pixel (algorithm 1), at their original size."""
 
-    def __init__(self, data: Any, regions: Sequence[Shelf], mean: Sequence[float]) -> None:
+    def __init__(self, data: Any, regions: Sequence[ArrayStore], mean: Sequence[float]) -> None:
         self.data, self.classes, self.mined = data, data.classes, Mined(regions)
         self.mean = torch.tensor(mean).round().to(torch.uint8)[:, None]
 
@@ -301,7 +301,7 @@ class Erased:
 class Assembled:
     """The training masks S, made in the reading processes, so that saliency uses every core."""
 
-    def __init__(self, config: Config, data: Any, regions: Sequence[Shelf]) -> None:
+    def __init__(self, config: Config, data: Any, regions: Sequence[ArrayStore]) -> None:
         self.config, self.data, self.mined, self.cache = config, data, Mined(regions), Cache()
 
     def __len__(self) -> int:
@@ -325,7 +325,7 @@ class Assembled:
 class Labelled:
     """The training pictures with masks read from a shelf; with no shelf, with their own."""
 
-    def __init__(self, data: Any, shelf: Shelf | None) -> None:
+    def __init__(self, data: Any, shelf: ArrayStore | None) -> None:
         self.data, self.classes, self.shelf = data, data.classes, shelf
 
     def __len__(self) -> int:
@@ -369,11 +369,11 @@ def learnable(config: Config, data: Any) -> Any:
     return data.only(*config.needs).select((tagged & masked).nonzero().flatten())
 
 
-def mine(config: Config, data: Any, run: Run, mean: Sequence[float]) -> tuple[list[Shelf], Classifier]:
+def mine(config: Config, data: Any, run: Run, mean: Sequence[float]) -> tuple[list[ArrayStore], Classifier]:
     """Algorithm 1: classify, mine, erase, again. Gives a shelf of regions per round and the first round's classifier."""
     if config.mined:
         return borrowed(config, data)
-    regions: list[Shelf] = []
+    regions: list[ArrayStore] = []
     models: list[Classifier] = []
     for t in range(config.rounds):
         erased = Erased(data, regions, mean)
@@ -393,17 +393,17 @@ def mined_regions(config: Config, model: Classifier, index: int, sample: Sample)
     if not len(ids):
         return Mined.pack(np.zeros((0, height, width), bool), ids)
     size = longer_side((height, width), config.resize)
-    maps, _ = cam.multi_scale(model, sample.image, size, config.cam_scales, config.cam_flip)
+    maps, _ = tag_classifier.multi_scale(model, sample.image, size, config.cam_scales, config.cam_flip)
     maps = F.interpolate(maps[None, ids - 1], (height, width), mode="bilinear", align_corners=False)[0]
     return Mined.pack(torch.stack([discriminative(own, config) for own in maps]).cpu().numpy(), ids)
 
 
-def borrowed(config: Config, data: Any) -> tuple[list[Shelf], Classifier]:
+def borrowed(config: Config, data: Any) -> tuple[list[ArrayStore], Classifier]:
     """The regions and the first classifier that another run mined from the same pictures and tags."""
     source = Path(str(config.mined))
     if not (source / "state" / "data.json").exists():
         raise ValueError(f"mined={source}: there is no run to take from; train it again, or leave mined out to mine anew")
-    shelves = [Shelf(source / "state" / f"regions{t}") for t in range(config.rounds)]
+    shelves = [ArrayStore(source / "state" / f"regions{t}") for t in range(config.rounds)]
     missing = [str(shelf.folder) for shelf in shelves if any(index not in shelf for index in range(len(data)))]
     if missing:
         raise ValueError(

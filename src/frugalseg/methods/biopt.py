@@ -25,10 +25,10 @@ from torchvision.transforms import v2
 from frugalseg.data import episodes
 from frugalseg.data.episodes import Base, Episode, class_mask
 from frugalseg.data.problems import DataError
+from frugalseg.engine.run import Run
 from frugalseg.nets import backbone, optim, schedule
 from frugalseg.recipes.biopt import Config
 from frugalseg.recipes.checks import restored
-from frugalseg.run import Run
 from frugalseg.types import IGNORE, Prediction, Sample
 
 EPS = 1e-5  # added to the weight of a mean, as in PANet

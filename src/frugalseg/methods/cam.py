@@ -22,13 +22,13 @@ from torch.nn import functional as F
 from torchvision.ops import box_iou
 
 from frugalseg import rle
-from frugalseg.data import objects
+from frugalseg.data import detection
 from frugalseg.data.transforms import Augmented, ZoomCrop, longer_side, stack
-from frugalseg.nets import backbone, cam, optim, schedule
+from frugalseg.engine.run import Run
+from frugalseg.nets import backbone, optim, schedule, tag_classifier
 from frugalseg.recipes.cam import Config
 from frugalseg.recipes.checks import restored
-from frugalseg.regions import grabcut, proposals
-from frugalseg.run import Run
+from frugalseg.regions import cues, proposals
 from frugalseg.types import Prediction, Sample
 
 
@@ -57,7 +57,7 @@ def parts(activations: np.ndarray, fraction: float, smallest: float) -> list[tup
     return [(code, float(peak)) for code, area, peak in zip(codes, areas, peaks, strict=True) if area >= least]
 
 
-class CAM(cam.Classifier):
+class CAM(tag_classifier.Classifier):
     """The tag classifier, whose maps become objects."""
 
     def __init__(self, config: Config, classes: Sequence[str]) -> None:
@@ -76,16 +76,18 @@ class CAM(cam.Classifier):
 
     def _predict(self, sample: Sample, tags: str) -> Prediction:
         own, config = (int(sample.image.shape[-2]), int(sample.image.shape[-1])), self.config
-        maps, v = cam.multi_scale(self, sample.image, longer_side(own, config.resize), config.cam_scales, config.cam_flip)
+        maps, v = tag_classifier.multi_scale(
+            self, sample.image, longer_side(own, config.resize), config.cam_scales, config.cam_flip
+        )
         v = v.cpu()
-        kept = objects.allowed(sample) if tags == "given" else v >= config.min_score
+        kept = detection.allowed(sample) if tags == "given" else v >= config.min_score
         things = self.localized(maps, v, kept.nonzero().flatten().tolist(), own)
         if config.objects == "proposal" and things:
             things = self.proposed(sample, things, own)
         boxes = torch.tensor([thing.box for thing in things]).reshape(-1, 4)
         labels = torch.tensor([thing.label for thing in things], dtype=torch.int64)
         scores = torch.tensor([thing.score for thing in things])
-        return objects.predicted(sample, self.classes, boxes, labels, scores, [thing.code for thing in things])
+        return detection.predicted(sample, self.classes, boxes, labels, scores, [thing.code for thing in things])
 
     def localized(self, maps: Tensor, v: Tensor, classes: Sequence[int], size: tuple[int, int]) -> list[Thing]:
         """The parts of the maps (C, h, w) of these classes, 0..C-1, best first: a part scores v (C,) times its peak."""
@@ -106,8 +108,8 @@ class CAM(cam.Classifier):
         for row, thing in zip(nearest, things, strict=True):
             best.setdefault((row, thing.label), thing)
         chosen = boxes[[row for row, _ in best]]
-        cue = grabcut.cue(config.cue, config.cue_side, config.cue_iterations, config.cue_cut)
-        codes = grabcut.codes(cue, sample.name, sample.image.as_subclass(Tensor).cpu(), chosen)
+        cue = cues.cue(config.cue, config.cue_side, config.cue_iterations, config.cue_cut)
+        codes = cues.codes(cue, sample.name, sample.image.as_subclass(Tensor).cpu(), chosen)
         found = zip(best.values(), chosen.tolist(), codes, strict=True)
         return [thing._replace(box=box, code=code) for thing, box, code in found]
 
@@ -122,7 +124,7 @@ def train(config: Config, data: Any, run: Run) -> CAM:
     run.seed("cam")
     model = CAM(config, data.classes).to(memory_format=torch.channels_last)
     wrapped, optimizer = run.setup(model, optimizer_of(config, model))
-    crops = Augmented(data, ZoomCrop(config.crop, config.resize, config.scales, objects.PADDING))
+    crops = Augmented(data, ZoomCrop(config.crop, config.resize, config.scales, detection.PADDING))
     steps = max(1, math.ceil(config.epochs * len(data) / config.batch))
     for step, batch in run.steps("classifier", crops, steps, config.batch, model=wrapped, optimizer=optimizer, collate=stack):
         run.update(wrapped(batch), optimizer, schedule.poly(step, steps, 1.0))

@@ -22,13 +22,13 @@ from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHe
 from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
 from torchvision.ops import FeaturePyramidNetwork, MultiScaleRoIAlign
 
-from frugalseg.data import objects
+from frugalseg.data import detection
+from frugalseg.engine.run import Run
 from frugalseg.nets import optim, schedule
-from frugalseg.nets.fork import Pyramid
 from frugalseg.nets.paste import paste
+from frugalseg.nets.pyramid import Pyramid
 from frugalseg.recipes.checks import restored
 from frugalseg.recipes.maskrcnn import Config
-from frugalseg.run import Run
 from frugalseg.types import Prediction, Sample
 
 ANCHOR = 8  # side of an anchor in cells of its map (FPN: 32 pixels at stride 4)
@@ -109,10 +109,10 @@ class Detector(nn.Module):
         # torchvision would paste all masks into dense pictures at once; ours go straight into run lengths.
         (found,), _ = self.net.roi_heads(features, proposals, images.image_sizes)
         if tags == "given":
-            found = {name: values[objects.allowed(sample)[found["labels"] - 1]] for name, values in found.items()}
-        boxes = found["boxes"] / objects.ratio(own, images.image_sizes[0]).to(device)
+            found = {name: values[detection.allowed(sample)[found["labels"] - 1]] for name, values in found.items()}
+        boxes = found["boxes"] / detection.ratio(own, images.image_sizes[0]).to(device)
         codes = paste(found["masks"][:, 0], boxes, size, self.config.threshold)
-        return objects.predicted(sample, self.classes, boxes, found["labels"], found["scores"], codes)
+        return detection.predicted(sample, self.classes, boxes, found["labels"], found["scores"], codes)
 
 
 # -- training --------------------------------------------------------------------------------------------------------
@@ -120,12 +120,12 @@ class Detector(nn.Module):
 
 def train(config: Config, data: Any, run: Run) -> Detector:
     """Learn from the object masks of `data`. Writes weights/last."""
-    data = objects.learnable(data)
+    data = detection.learnable(data)
     run.expect("data", data.fingerprint)
     run.seed("maskrcnn")
     model = Detector(config, data.classes).to(memory_format=torch.channels_last)
     wrapped, optimizer = run.setup(model, optimizer_of(config, model))
-    views, collate = objects.Objects(data, flip=config.flip), partial(stack, longest=config.longest)
+    views, collate = detection.Objects(data, flip=config.flip), partial(stack, longest=config.longest)
     steps = run.steps("detector", views, config.steps, config.batch, model=wrapped, optimizer=optimizer, collate=collate)
     for step, batch in steps:
         run.update(wrapped(batch), optimizer, rate(config, step))
@@ -146,7 +146,7 @@ def stack(items: Sequence[dict[str, Any]], longest: int) -> dict[str, Any]:
         {
             "boxes": item["boxes"],
             "labels": item["labels"],
-            "masks": objects.dense(item["cuts"], item["corners"], (image.shape[1], image.shape[2])),
+            "masks": detection.dense(item["cuts"], item["corners"], (image.shape[1], image.shape[2])),
         }
         for item, image in zip(items, images, strict=True)
     ]

@@ -12,7 +12,7 @@ class 0 is background.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from typing import Any, NamedTuple
 
@@ -23,16 +23,16 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 from torchvision.ops import box_area, box_iou, roi_align
 
-from frugalseg import retrain
-from frugalseg.data import objects
-from frugalseg.nets import backbone, cam, optim, roi, schedule
+from frugalseg.data import detection
+from frugalseg.engine.array_store import ArrayStore
+from frugalseg.engine.run import Run
+from frugalseg.nets import backbone, optim, roi, schedule, tag_classifier
+from frugalseg.nets.layers import initialise, narrowing
 from frugalseg.nets.paste import paste
 from frugalseg.nets.weights import load_weights
 from frugalseg.recipes.checks import restored
 from frugalseg.recipes.pdsl import Config
-from frugalseg.regions import grabcut, proposals
-from frugalseg.run import Run
-from frugalseg.state import Shelf
+from frugalseg.regions import cues, grabcut, precompute, proposals
 from frugalseg.types import Prediction, Sample
 
 BOX_SIZE = 7  # cells a side of a proposal's features for the detector (sec. 3.2)
@@ -249,25 +249,6 @@ def looks(config: Config) -> tuple[int, int, int]:
     return config.cue_side, config.cue_iterations, config.cue_cut
 
 
-def initialise(layer: nn.Module, deviation: float) -> None:
-    """Gaussian weights of that deviation, Kaiming's for 0, and biases of 0."""
-    weight = layer.get_parameter("weight")
-    if deviation:
-        nn.init.normal_(weight, std=deviation)
-    else:
-        nn.init.kaiming_normal_(weight, nonlinearity="relu")
-    nn.init.zeros_(layer.get_parameter("bias"))
-
-
-def narrowing(channels_in: int, channels: int) -> tuple[nn.Module, int]:
-    """A 1×1 convolution to that many channels, or nothing for 0, and the channels that come out."""
-    if not channels:
-        return nn.Identity(), channels_in
-    layer = nn.Conv2d(channels_in, channels, 1)
-    initialise(layer, 0.0)
-    return nn.Sequential(layer, nn.ReLU(inplace=True)), channels
-
-
 # -- the model -------------------------------------------------------------------------------------------------------
 
 
@@ -280,12 +261,12 @@ class PDSL(nn.Module):
         options: dict[str, Any] = {"weights": config.weights, "normalize": config.normalize, "level": config.level}
         options |= {"frozen": config.frozen, "freeze_norm": config.freeze_norm}
         self.backbone = backbone.build(config.backbone, config.stride, **options)
-        joined = cam.joined_channels(self.backbone, config.levels)
-        self.norm = cam.standardized(joined, config.standardize)
+        joined = tag_classifier.joined_channels(self.backbone, config.levels)
+        self.norm = tag_classifier.standardized(joined, config.standardize)
         self.narrow, channels = narrowing(joined, config.channels)
         self.detection = DetectionBranch(config, channels, len(self.classes))
         self.segmentation = MaskBranch(config, channels, len(self.classes))
-        self.cue = None if config.cue == "gradient" else grabcut.cue(config.cue, *looks(config))
+        self.cue = None if config.cue == "gradient" else cues.cue(config.cue, *looks(config))
         if self.backbone.report and config.backbone.startswith("vgg16") and config.width == 4096 and not config.channels:
             # VGG-16's own fully connected layers read the same 7 × 7 cells.
             names = {"classifier.0.": "fc6.", "classifier.3.": "fc7."}
@@ -385,10 +366,10 @@ class PDSL(nn.Module):
         if not len(chosen_rows):
             return torch.zeros(shape, device=rows.device), torch.zeros(len(rows), dtype=torch.bool, device=rows.device)
         picture = torch.from_numpy(item["picture"])
-        sources = item["sources"][chosen_rows].cpu() * objects.ratio(item["own"], (picture.shape[1], picture.shape[2]))
+        sources = item["sources"][chosen_rows].cpu() * detection.ratio(item["own"], (picture.shape[1], picture.shape[2]))
         masks = self.cue(item["name"], picture, sources)
         overlaps, nearest = box_iou(item["proposals"][rows], item["proposals"][chosen_rows]).max(1)
-        factors = objects.ratio(item["own"], (masks.shape[1], masks.shape[2])).to(rows.device)
+        factors = detection.ratio(item["own"], (masks.shape[1], masks.shape[2])).to(rows.device)
         regions = torch.cat([nearest[:, None], item["places"][rows] * factors], 1)
         cells = roi_align(masks[:, None].float().to(rows.device), regions, MASK_SIZE, 1.0, 2, aligned=True)[:, 0]
         return (cells.flip(-1) if item["flip"] else cells) >= 0.5, overlaps > 0
@@ -427,18 +408,18 @@ class PDSL(nn.Module):
         views = [self.view(sample.image.to(device), scale, flip) for scale, flip in self.looks()]
         scores, moved = self.scores(views, boxes, own)
         if tags == "given":
-            scores = scores * objects.allowed(sample).to(scores)
+            scores = scores * detection.allowed(sample).to(scores)
         row, label = (scores >= self.config.min_score).nonzero().T
         row, label = (row, label) if tags != "given" else (row[scores[row, label] > 0], label[scores[row, label] > 0])
         kept = roi.nms(moved[row, label], scores[row, label], label, self.config.nms, self.config.detections)
         row, label = row[kept], label[kept]
         found = moved[row, label]
         if self.config.masks == "grabcut":
-            tool = grabcut.GrabCut(*looks(self.config), keep=False)
-            codes = grabcut.codes(tool, sample.name, sample.image.as_subclass(Tensor).cpu(), found.cpu())
+            tool = cues.GrabCut(*looks(self.config), keep=False)
+            codes = cues.codes(tool, sample.name, sample.image.as_subclass(Tensor).cpu(), found.cpu())
         else:
             codes = paste(self.foreground(views, found, label + 1, own), found, own, self.config.threshold)
-        return objects.predicted(sample, self.classes, found, label + 1, scores[row, label], codes)
+        return detection.predicted(sample, self.classes, found, label + 1, scores[row, label], codes)
 
     def looks(self) -> list[tuple[int, bool]]:
         """The scales and mirrorings of a picture at test."""
@@ -447,10 +428,10 @@ class PDSL(nn.Module):
     def view(self, image: Tensor, scale: int, flip: bool) -> View:
         """A picture (3, H, W) as it looks at that scale, perhaps mirrored."""
         own = int(image.shape[-2]), int(image.shape[-1])
-        size = objects.scaled(own, scale, self.config.longest)
-        resized = objects.resized(image, size)
+        size = detection.scaled(own, scale, self.config.longest)
+        resized = detection.resized(image, size)
         maps = self.narrow(self.norm(self.encode(resized.flip(-1) if flip else resized)))
-        return View(maps, size, flip, objects.ratio(own, size).to(image.device))
+        return View(maps, size, flip, detection.ratio(own, size).to(image.device))
 
     def scores(self, views: Sequence[View], boxes: Tensor, own: tuple[int, int]) -> tuple[Tensor, Tensor]:
         """Scores (P, K) and boxes (P, K, 4) in the picture's pixels: the mean over heads and views, row by row, before NMS."""
@@ -528,7 +509,9 @@ class Views:
     place of the image.
     """
 
-    def __init__(self, config: Config, data: Any, boxes: Shelf, starts: Any = None, features: Shelf | None = None) -> None:
+    def __init__(
+        self, config: Config, data: Any, boxes: ArrayStore, starts: Any = None, features: ArrayStore | None = None
+    ) -> None:
         self.config, self.data, self.boxes, self.starts, self.features = config, data, boxes, starts, features
 
     def __len__(self) -> int:
@@ -552,13 +535,13 @@ class Views:
         places, kept = within(sources, crop)
         left, top, right, bottom = crop
         extent = bottom - top, right - left
-        size = objects.scaled(extent, scale, self.config.longest)
+        size = detection.scaled(extent, scale, self.config.longest)
         shifted = places - places.new_tensor([left, top, left, top])
-        view = objects.resized(coloured(image[:, top:bottom, left:right], self.config.jitter), size)
+        view = detection.resized(coloured(image[:, top:bottom, left:right], self.config.jitter), size)
         return self._begun(index, sources[kept]) | {
             "image": view.flip(-1) if flip else view,
             "tags": sample.tags,
-            "proposals": (mirrored(shifted, extent[1]) if flip else shifted) * objects.ratio(extent, size),
+            "proposals": (mirrored(shifted, extent[1]) if flip else shifted) * detection.ratio(extent, size),
             "size": size,
             "name": sample.name,
             "picture": grabcut.reduced(image, self.config.cue_side).numpy(),
@@ -630,34 +613,31 @@ def coloured(image: Tensor, most: float) -> Tensor:
     return ((value - (value - pixels) * away) * light).round().to(torch.uint8)
 
 
-def train(config: Config, data: Any, run: Run) -> PDSL:
-    """Learn from the tags of `data` and from nothing else. Writes weights/last."""
+def train(config: Config, data: Any, run: Run, starts: Callable[[Any], Any] | None = None) -> PDSL:
+    """Learn from the tags of `data` and from nothing else. Writes weights/last.
+
+    starts: gives data whose objects are those that the run `start_from` finds in it, told their tags.
+    """
     data = data.only("image", "tags").select([index for index, record in enumerate(data.records) if "tags" in record.fields])
-    data = proposals.covered(data, config.proposals)
+    data = precompute.covered(data, config.proposals)
     run.expect("data", data.fingerprint)
     run.seed("pdsl")
     model = PDSL(config, data.classes).to(memory_format=torch.channels_last)  # first: faults are said before long work
-    starts = started(config, data, run) if config.start_from else None
-    boxes = proposals.shelved(data, config.proposals, config.count, run)
+    objects_to_start = starts(data) if starts else None
+    boxes = precompute.stored_proposals(data, config.proposals, config.count, run)
     model.backbone.to(run.device).eval()  # what is looked at before the training is seen as at test
     if config.standardize:
         standardize(model, data, run)
     features = remembered(config, model, Views(config, data, boxes), run) if config.cache_features else None
     wrapped, optimizer = run.setup(model.train(), optimizer_of(config, model))
-    views = Views(config, data, boxes, starts, features)
+    views = Views(config, data, boxes, objects_to_start, features)
     for step, batch in run.steps("pdsl", views, config.steps, config.batch, model=wrapped, optimizer=optimizer):
         run.update(wrapped(batch), optimizer, rate(config, step))
     run.save_model(model, {"method": "pdsl", "config": asdict(config), "classes": list(model.classes)})
     return model
 
 
-def started(config: Config, data: Any, run: Run) -> Any:
-    """The pictures with the objects that the run `start_from` finds in them, told their tags."""
-    model = retrain.teacher(config.start_from or "", data.classes, "start_from")
-    return retrain.relabelled(data, model, run, "start_from", "starts")
-
-
-def remembered(config: Config, model: PDSL, views: Views, run: Run) -> Shelf:
+def remembered(config: Config, model: PDSL, views: Views, run: Run) -> ArrayStore:
     """The maps of a frozen backbone for all pictures, scales and mirrorings, in half precision."""
     if any(parameter.requires_grad for parameter in model.backbone.parameters()):
         raise ValueError(
@@ -679,8 +659,8 @@ def standardize(model: PDSL, data: Any, run: Run) -> None:
     @torch.no_grad()
     def compute(_: int, sample: Sample) -> dict[str, np.ndarray]:
         image = sample.image.as_subclass(Tensor)
-        size = objects.scaled((int(image.shape[1]), int(image.shape[2])), scale, longest)
-        features = model.encode(objects.resized(image, size).to(run.device)).double()
+        size = detection.scaled((int(image.shape[1]), int(image.shape[2])), scale, longest)
+        features = model.encode(detection.resized(image, size).to(run.device)).double()
         return {"moments": torch.stack([features.mean((0, 2, 3)), features.square().mean((0, 2, 3))]).numpy(force=True)}
 
     shelf = run.each("statistics", some, compute)

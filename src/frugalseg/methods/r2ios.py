@@ -24,16 +24,17 @@ from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
 
-from frugalseg.data import objects
+from frugalseg.data import detection
+from frugalseg.engine.array_store import ArrayStore
+from frugalseg.engine.run import Run
 from frugalseg.nets import optim, roi, schedule
-from frugalseg.nets.fork import Fork
+from frugalseg.nets.layers import initialise, narrowing
 from frugalseg.nets.paste import paste
+from frugalseg.nets.two_stride import TwoStrideBackbone
 from frugalseg.nets.weights import load_weights
 from frugalseg.recipes.checks import restored
 from frugalseg.recipes.r2ios import Config
-from frugalseg.regions import proposals
-from frugalseg.run import Run
-from frugalseg.state import Shelf
+from frugalseg.regions import precompute, proposals
 from frugalseg.types import Prediction, Sample
 
 REFINEMENT_SIZE = 7  # cells a side of the refinement branch's RoI pooling (sec. 3.2)
@@ -192,25 +193,6 @@ class Lateral(nn.Module):
         return (self.fine(fine) + up[..., :height, :width]).relu()
 
 
-def initialise(layer: nn.Conv2d | nn.Linear, deviation: float) -> None:
-    """Gaussian weights of that deviation, Kaiming's for 0, and biases of 0 (sec. 4.1)."""
-    if deviation:
-        nn.init.normal_(layer.weight, std=deviation)
-    else:
-        nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
-    if layer.bias is not None:
-        nn.init.zeros_(layer.bias)
-
-
-def narrowing(channels_in: int, channels: int) -> tuple[nn.Module, int]:
-    """A 1×1 convolution to that many channels, or nothing for 0, and the channels that come out."""
-    if not channels:
-        return nn.Identity(), channels_in
-    layer = nn.Conv2d(channels_in, channels, 1)
-    initialise(layer, 0.0)
-    return nn.Sequential(layer, nn.ReLU(inplace=True)), channels
-
-
 def region_proposal_network(channels: int, shorter: int, count: int) -> RegionProposalNetwork:
     """Faster R-CNN's learned proposals on the refinement map, as an alternative to selective search."""
     anchors = AnchorGenerator((tuple(round(share * shorter) for share in ANCHORS),), ((0.5, 1.0, 2.0),))
@@ -273,7 +255,7 @@ class R2IOS(nn.Module):
         options = {"weights": config.weights, "normalize": config.normalize, "level": config.level}
         options |= {"frozen": config.frozen, "freeze_norm": config.freeze_norm}
         kind = {"lateral": "shared"}.get(config.mask_features, config.mask_features)
-        self.fork = Fork(config.backbone, config.stride, config.mask_stride, kind, **options)
+        self.fork = TwoStrideBackbone(config.backbone, config.stride, config.mask_stride, kind, **options)
         self.narrow, channels = narrowing(self.fork.channels, config.channels)
         self.narrow_fine, fine = self._fine(channels)
         self.segmentation = SegmentationBranch(config, fine)
@@ -442,21 +424,21 @@ class R2IOS(nn.Module):
 
     def _predict(self, sample: Sample, tags: str) -> Prediction:
         own = (int(sample.image.shape[-2]), int(sample.image.shape[-1]))
-        size = objects.scaled(own, self.config.scale, self.config.longest)
+        size = detection.scaled(own, self.config.scale, self.config.longest)
         device = next(self.parameters()).device
-        image = objects.resized(sample.image.to(device), size)
-        images = objects.padded([image], self.fork.stride)
-        maps, ratio = self.maps(images), objects.ratio(own, size).to(device)
+        image = detection.resized(sample.image.to(device), size)
+        images = detection.padded([image], self.fork.stride)
+        maps, ratio = self.maps(images), detection.ratio(own, size).to(device)
         boxes = self.boxes_of(sample, images, size, maps, ratio)
         found = self.recur(maps, roi.rois([boxes]), size)
-        kept = self.keep(found, objects.allowed(sample).to(device) if tags == "given" else None)
+        kept = self.keep(found, detection.allowed(sample).to(device) if tags == "given" else None)
         inputs, masks = found.inputs[kept], found.masks[kept]
         if self.config.mask_box == "repool" and len(kept):
             inputs = found.boxes[kept]
             masks = self.masks(maps, roi.rois([inputs])).softmax(1)[:, 1]
         codes = paste(masks, inputs / ratio, own, self.config.threshold)
         boxes = found.boxes[kept] / ratio
-        return objects.predicted(sample, self.classes, boxes, found.labels[kept], found.scores[kept], codes)
+        return detection.predicted(sample, self.classes, boxes, found.labels[kept], found.scores[kept], codes)
 
     def boxes_of(self, sample: Sample, images: Tensor, size: tuple[int, int], maps: Maps, ratio: Tensor) -> Tensor:
         """The picture's proposals (P, 4), in pixels of the resized one."""
@@ -492,7 +474,7 @@ def image_list(images: Tensor, sizes: Tensor) -> ImageList:
 class Boxes:
     """Proposals (P, 4) read from a shelf."""
 
-    def __init__(self, shelf: Shelf) -> None:
+    def __init__(self, shelf: ArrayStore) -> None:
         self.shelf = shelf
 
     def __getitem__(self, index: int) -> Tensor:
@@ -501,15 +483,15 @@ class Boxes:
 
 def train(config: Config, data: Any, run: Run) -> R2IOS:
     """Learn from the object masks of `data`, first without the gate, then with it (sec. 3.3). Writes weights/last."""
-    data, boxes = objects.learnable(data), None
+    data, boxes = detection.learnable(data), None
     if config.proposals != "rpn":
-        data = proposals.covered(data, config.proposals)
+        data = precompute.covered(data, config.proposals)
     run.expect("data", data.fingerprint)
     if config.proposals != "rpn":
-        boxes = Boxes(proposals.shelved(data, config.proposals, config.count, run))
+        boxes = Boxes(precompute.stored_proposals(data, config.proposals, config.count, run))
     run.seed("r2ios")
     model = R2IOS(config, data.classes).to(memory_format=torch.channels_last)
-    views = objects.Objects(data, boxes, config.scale, config.longest, config.flip)
+    views = detection.Objects(data, boxes, config.scale, config.longest, config.flip)
     fit(config, model, views, run, "recursion", config.steps, gate=False)
     if config.gate_steps:
         fit(config, model, views, run, "gate", config.gate_steps, gate=config.gate)
@@ -519,7 +501,7 @@ def train(config: Config, data: Any, run: Run) -> R2IOS:
 def fit(config: Config, model: R2IOS, views: Any, run: Run, stage: str, steps: int, gate: bool) -> None:
     """The training loop of both phases."""
     wrapped, optimizer = run.setup(model, optimizer_of(config, model))
-    collate = partial(objects.stack, multiple=config.stride)
+    collate = partial(detection.stack, multiple=config.stride)
     for step, batch in run.steps(stage, views, steps, config.batch, model=wrapped, optimizer=optimizer, collate=collate):
         batch["gate"] = gate
         run.update(wrapped(batch), optimizer, rate(config, step, steps, stage == "recursion"))

@@ -30,15 +30,16 @@ from frugalseg import rle
 from frugalseg.data import Data, read
 from frugalseg.data.images import BadImage
 from frugalseg.data.transforms import longer_side, squashed
+from frugalseg.engine.run import Run
+from frugalseg.engine.sampler import seed_of
 from frugalseg.metrics.regions import best_overlap
 from frugalseg.nets import backbone, ema, optim, schedule
 from frugalseg.nets.sync import RowNorm, gathered, shared_norms, total
 from frugalseg.recipes.checks import restored
 from frugalseg.recipes.r2o import Config
-from frugalseg.regions import foreground, superpixels
+from frugalseg.regions import border_prior, superpixels
 from frugalseg.regions.cache import Cache
 from frugalseg.regions.kmeans import kmeans
-from frugalseg.run import Run, seed_of
 from frugalseg.types import IGNORE, Prediction, Sample
 
 CLASSES = ("object",)
@@ -342,7 +343,7 @@ class Network(nn.Module):
     def _predict(self, sample: Sample) -> Prediction:
         size = (int(sample.image.shape[-2]), int(sample.image.shape[-1]))
         ids = self.parts(sample.image)
-        mask = (ids == foreground.inner(ids)).to(torch.uint8)[None, None]
+        mask = (ids == border_prior.inner(ids)).to(torch.uint8)[None, None]
         mask = F.interpolate(mask, size, mode="nearest-exact")[0, 0].cpu()
         return Prediction(sample.name, size, self.classes, torch.ones(1), mask)
 
@@ -353,7 +354,7 @@ class Network(nn.Module):
         size = longer_side((int(image.shape[-2]), int(image.shape[-1])), config.parts_side)
         pixels = vision.resize(image.as_subclass(Tensor).to(device).float(), list(size), antialias=True)[None]
         features = self.encoder.fine(pixels) if config.parts_level == "fine" else self.encoder(pixels)
-        return foreground.parts(features[0].float(), config.parts)
+        return border_prior.parts(features[0].float(), config.parts)
 
 
 class Student(nn.Module):

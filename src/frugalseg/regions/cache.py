@@ -7,7 +7,6 @@ import importlib.metadata
 import inspect
 import json
 import math
-import os
 import warnings
 import zipfile
 import zlib
@@ -20,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from frugalseg.files import write
+from frugalseg.files import cache_folder, write
 
 _LIBRARIES: dict[Callable[..., Tensor], dict[str, str]] = {}
 _CUTS: dict[Callable[..., Tensor], str] = {}
@@ -54,7 +53,7 @@ class Cache:
     """
 
     def __init__(self, folder: Path | str | None = None) -> None:
-        self.folder = Path(folder or os.environ.get("FRUGALSEG_CACHE") or _home()).expanduser()
+        self.folder = Path(folder).expanduser() if folder else cache_folder()
         self._warned = False
 
     def __call__(self, tool: Callable[..., Tensor], image: Tensor, **arguments: Any) -> Tensor:
@@ -108,10 +107,6 @@ def _longest(tool: Callable[..., Tensor], arguments: dict[str, Any]) -> tuple[in
     cut = _CUTS.get(tool)
     rows, most = (arguments.get(cut, 0), _signature(tool).parameters[cut].default) if cut else (0, 0)
     return (rows, arguments | {cut: most}) if cut and 1 <= rows < most else (0, arguments)
-
-
-def _home() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "frugalseg"
 
 
 def _digest(*parts: bytes) -> str:

@@ -5,27 +5,22 @@ All are (P, 4) float32 xyxy in pixels of the picture, right and bottom exclusive
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from frugalseg.metrics.regions import RegionScores
-from frugalseg.progress import track
 from frugalseg.regions.boxfiles import BoxFileError, BoxFiles
 from frugalseg.regions.cache import Cache, cacheable
 from frugalseg.regions.selective_search import selective_search
-from frugalseg.state import Shelf
 from frugalseg.types import Sample
 
 if TYPE_CHECKING:
-    from frugalseg.data import Data
+    pass
 
 ASPECTS = (0.5, 1.0, 2.0)  # height over width of the boxes of a grid
 MISSING = 0.05  # share of the pictures that a file of proposals may lack
@@ -129,90 +124,12 @@ def cleaned(sample: Sample, source: str, count: int = 2000) -> Cleaned:
     if source in TOOLS:
         return clean(_cache()(TOOLS[source], sample.image.as_subclass(Tensor), count=count), size)
     try:
-        return clean(_files(source)(sample.name), size)
+        return clean(files_of(source)(sample.name), size)
     except BoxFileError as error:
         raise BoxFileError(f"{error}; to predict or evaluate with other boxes: --proposals {'|'.join(TOOLS)}|FILE") from None
 
 
 # -- of a whole training set -----------------------------------------------------------------------------------------
-
-
-def covered(data: Data, source: str) -> Data:
-    """The pictures of a data set that the source has proposals of: all of them, unless it is a file or folder.
-
-    Some missing pictures are left out, which a warning says. Raises ValueError where more than MISSING of them are.
-    """
-    lost = [] if source in TOOLS else _files(source).missing(data.names)
-    if not lost:
-        return data
-    said = f"{source} has no boxes of {len(lost)} of {len(data)} pictures, such as {', '.join(map(repr, lost[:3]))}"
-    if len(lost) > MISSING * len(data):
-        raise ValueError(
-            f"proposals: {said}; are they of other pictures? A file is found by the picture's name without its ending"
-        )
-    warnings.warn(f"proposals: {said}; they are left out", stacklevel=3)
-    others = set(lost)
-    return data.select(index for index, name in enumerate(data.names) if name not in others)
-
-
-class Proposed:
-    """The proposals of each picture of a data set, made in the reading processes, so that every core works.
-
-    An item is boxes (P, 4), at least one, at most `count`, and faults: (5,) numbers of broken, outside, empty and cut ones and
-    whether there is none.
-    """
-
-    def __init__(self, data: Data, source: str, count: int) -> None:
-        self.data, self.source, self.count = data.only("image"), source, count
-
-    def __len__(self) -> int:
-        return len(self.data)
-
-    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
-        sample = self.data[index]
-        found = cleaned(sample, self.source, self.count)
-        boxes = some(replace(sample, proposals=found.boxes), self.source, self.count)
-        faults = [found.broken, found.outside, found.empty, found.beyond, not len(found.boxes)]
-        return {"boxes": boxes.numpy(), "faults": np.array(faults, np.int64)}
-
-
-def shelved(data: Data, source: str, count: int, run: Any) -> Shelf:
-    """The items of `Proposed`, made once in the life of a `run`, with a warning that counts what is wrong with them.
-
-    Raises ValueError where boxes of more than half of the pictures reach beyond their picture.
-    """
-    shelf = run.each("proposals", Proposed(data, source, count), lambda _, item: item)
-    faults = run.once("proposal_faults", lambda: [shelf.read(index)["faults"].tolist() for index in range(len(data))])
-    tell(np.array(faults).reshape(-1, 5), source)
-    return shelf
-
-
-def tell(faults: np.ndarray, source: str) -> None:
-    """Say what is wrong with the proposals of N pictures, (N, 5) as `Proposed` counts them. Raises ValueError; see `shelved`."""
-    broken, outside, empty, beyond, none = faults.sum(0).tolist()
-    strange = int(((faults[:, 1] + faults[:, 3]) > 0).sum())
-    if 2 * strange > len(faults):
-        raise ValueError(
-            f"proposals: boxes of {source} reach beyond {strange} of {len(faults)} pictures; they were made for other pictures, "
-            "or for these at another size"
-        )
-    counts = {"not finite": broken, "outside of their picture": outside, "without area": empty}
-    said = [f"{number} {what} are left out" for what, number in counts.items() if number]
-    said += [f"{beyond} reach beyond their picture and are cut"] * (beyond > 0)
-    said += [f"{none} pictures have none, and the whole picture stands in"] * (none > 0)
-    if said:
-        warnings.warn(f"proposals: of {source}, {'; '.join(said)}", stacklevel=3)
-
-
-def recall(data: Data, tool: Callable[..., Tensor], cache: Cache, **arguments: Any) -> RegionScores:
-    """How well a tool's boxes cover the annotated objects, but crowds and difficult ones; an empty score where there are none."""
-    scores = RegionScores(data.classes, data=data.root.resolve().name, split=data.split)
-    for index in track(range(len(data)), "recall", len(data)):
-        known = data.boxed(index)
-        if known is not None and not known.passed.all():
-            boxes, single = cache(tool, data.image(index), **arguments), torch.from_numpy(~known.passed)
-            scores.update(data.names[index], boxes, known.boxes[single], known.labels[single])
-    return scores
 
 
 @lru_cache(maxsize=1)
@@ -221,7 +138,7 @@ def _cache() -> Cache:
 
 
 @lru_cache(maxsize=4)
-def _files(source: str) -> BoxFiles:
+def files_of(source: str) -> BoxFiles:
     if not Path(source).exists():
         raise ValueError(f"proposals: got {source!r}; expected one of {', '.join(TOOLS)}, rpn, or a file or folder of boxes")
     return BoxFiles(Path(source))

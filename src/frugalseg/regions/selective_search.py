@@ -15,7 +15,7 @@ from skimage.color import rgb2hsv, rgb2lab
 from skimage.segmentation import felzenszwalb
 from torch import Tensor
 
-from frugalseg.data import objects
+from frugalseg.data import detection
 from frugalseg.regions.cache import cacheable
 
 COLOUR_BINS, TEXTURE_BINS, ORIENTATIONS = 25, 10, 8  # of each channel's histograms (sec. 3.2)
@@ -55,14 +55,14 @@ def selective_search(image: Tensor, count: int = 2000, mode: str = "fast", seed:
                 # The last merged, which is the whole image, has rank 1 (sec. 4.3).
                 priorities.append(chance.random(len(own)) * np.arange(len(own), 0, -1))
     found = torch.from_numpy(ranked(np.concatenate(boxes), np.concatenate(priorities), count))
-    return found * objects.ratio(*((own.shape[1], own.shape[2]) for own in (shrunk, image)))
+    return found * detection.ratio(*((own.shape[1], own.shape[2]) for own in (shrunk, image)))
 
 
 def fitted(image: Tensor) -> Tensor:
     """The image (3, H, W), shrunk if it has more than LARGEST pixels."""
     factor = math.sqrt(LARGEST / (image.shape[1] * image.shape[2]))
     height, width = (max(1, int(side * factor)) for side in image.shape[1:])
-    return objects.resized(image, (height, width)) if factor < 1 else image
+    return detection.resized(image, (height, width)) if factor < 1 else image
 
 
 def ranked(boxes: np.ndarray, priorities: np.ndarray, count: int) -> np.ndarray:

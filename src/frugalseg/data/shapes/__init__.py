@@ -11,7 +11,7 @@ grounds are textured like bodies, and clutter shares the badges' colours.
 from __future__ import annotations
 
 from .drawing import badges, draw
-from .kinds import CLASSES
+from .classes import CLASSES
 from .writing import write
 
 __all__ = ["CLASSES", "badges", "draw", "write"]

@@ -11,9 +11,9 @@ from torch import Tensor
 from torchvision.ops import masks_to_boxes
 
 from ...types import IGNORE, Instances, Sample
-from .kinds import BOAT, CLASSES
+from .classes import BOAT, CLASSES
 from .painting import Bools, Numbers, background, develop, majority, paint
-from .staging import arrange, cast, clutter
+from .layout import arrange, cast, clutter
 
 SMALLEST = 32  # pixels; below, the smallest badge is less than two pixels wide
 

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from .kinds import Floats
-from .staging import FRACTION, Shape, fill, pixels
+from .classes import Floats
+from .layout import FRACTION, Shape, fill, pixels
 
 Bools = NDArray[np.bool_]
 Numbers = NDArray[np.uint8]

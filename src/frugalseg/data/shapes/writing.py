@@ -12,13 +12,13 @@ import torch
 from faster_coco_eval.core import mask as rle_codec
 from PIL import Image
 
-from frugalseg.export import png
+from frugalseg.data import png
 from frugalseg.files import write_json
 from frugalseg.progress import track
 from frugalseg.types import IGNORE, Instances, Sample
 
 from .drawing import draw, ring
-from .kinds import CLASSES
+from .classes import CLASSES
 
 VERSION = 1  # of the drawing: raised when the same arguments draw other pixels
 

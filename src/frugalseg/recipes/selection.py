@@ -1,0 +1,30 @@
+"""Which images of a data set a training learns from, and which it is scored on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which pictures.
+
+    Args:
+        split: the list of pictures to learn from; empty takes them all.
+        val: the list to score on when training is over, if it exists and has masks; empty scores nothing.
+        classes: a text file of class folders, one a line, to learn from their pictures only (ImageNet-100); empty takes all.
+        share: learn from this share of the pictures, at least one; `seed` draws it, and a smaller share is part of a larger.
+        limit: learn from the first N pictures only; 0 takes all.
+        skip_limit: share of pictures that may be left out as broken before that is an error.
+        masks_from: a finished run whose masks of these pictures are the labels, in place of the pictures' own.
+        dry_run: two small steps for each stage on eight pictures, downloading nothing, to see that everything works.
+    """
+
+    split: str = "train"
+    val: str = "val"
+    classes: str = ""
+    share: float = 1.0
+    limit: int = 0
+    skip_limit: float = 0.05
+    masks_from: str = ""
+    dry_run: bool = False
