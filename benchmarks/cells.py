@@ -157,11 +157,10 @@ def origin(folder: Path, settings: Mapping[str, Any], learned: str, scored: str)
 def beside(cell: Cell, rows: list[dict[str, Any]], val: Any) -> tuple[Any, dict[str, Any]]:
     """What takes no learning on the pictures scored, and what else must be known of them."""
     from benchmarks import foreground, ranked
-    from frugalseg.methods import FOREGROUND, OBJECTS
 
-    makes = METHODS[cell.method].makes
-    further = {"crowding": ranked.crowding(val)} if makes == OBJECTS else {}
-    return foreground.baseline(val) if makes == FOREGROUND else rows[0].get("baselines"), further
+    task = METHODS[cell.method].task
+    further = {"crowding": ranked.crowding(val)} if task == "instances" else {}
+    return foreground.baseline(val) if task == "foreground" else rows[0].get("baselines"), further
 
 
 def score(cell: Cell, folder: Path, val: Any, quiet: bool) -> tuple[list[dict[str, Any]], dict[str, Any], float]:

@@ -82,7 +82,7 @@ def install(monkeypatch: pytest.MonkeyPatch) -> Method:
     module.Config, module.train, module.load = Config, train, load  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "threshold_method", module)
     needs = frozenset({"image", "tags"})
-    method = Method("threshold", "Threshold: bright is an object", needs, "masks", "threshold_method", "threshold_method")
+    method = Method("threshold", "Threshold: bright is an object", needs, "semantic", "threshold_method", "threshold_method")
     monkeypatch.setitem(METHODS, "threshold", method)
     return method
 

@@ -322,7 +322,7 @@ def test_partial_labels_are_counted_apart(sound: Path) -> None:
 
 def test_what_can_be_trained_follows_from_the_labels(sound: Path) -> None:
     def method(name: str, *needs: str) -> Method:
-        return Method(name, "", frozenset({"image", *needs}), "", "", "")
+        return Method(name, "", frozenset({"image", *needs}), "semantic", "", "")
 
     methods = {name: method(name, *needs) for name, needs in {"none": (), "few": ("semantic",), "full": ("instances",)}.items()}
     (sound / "train" / "masks" / "03.png").unlink()

@@ -202,7 +202,7 @@ def test_without_a_method_the_labels_choose(
     assert run("train", "data", "--workers", "0", "--dry-run") == 0
     assert "semantic, tags: training threshold" in capsys.readouterr().out
     assert run("train", "data/images", "--split", "") == 2
-    assert "no method can learn from data/images, which has pictures without labels" in capsys.readouterr().err
+    assert "no method can learn from data/images, which has images without labels" in capsys.readouterr().err
 
 
 def test_same_command_finds_its_run_again_others_do_not(work: Path, capsys: pytest.CaptureFixture[str]) -> None:

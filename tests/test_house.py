@@ -22,20 +22,6 @@ MACHINE_PATH = re.compile(r"(?<![\w.])/(wor[k]|roo[t]|far[m]|hom[e]|User[s]|mn[t
 REGISTRY = re.compile(r"(?<![a-z])(p[y]pi|pytho[n]hosted|npm[j]s|d[e]bian|download\.p[y]torch)\.(o[r]g|c[o]m)")
 UNFINISHED = re.compile(r"\b(TOD[O]|FIXM[E]|XX[X]|NotImplementedErro[r])\b")
 
-# Each layer and what it must not know. `cli → methods → {run, nets, regions, data, metrics} → types`.
-LOWER = ("types", "recipes", "run", "nets", "regions", "data", "metrics")
-UPPER = ("frugalseg.methods", "frugalseg.cli")
-FORBIDDEN = {
-    **dict.fromkeys(LOWER, UPPER),
-    "types": ("frugalseg",),
-    "recipes": ("frugalseg.methods", "frugalseg.cli", "torch", "torchvision"),
-    "regions": (*UPPER, "frugalseg.nets", "frugalseg.engine.run"),
-    "metrics": (*UPPER, "frugalseg.nets", "frugalseg.engine.run", "frugalseg.regions"),
-    "methods": ("frugalseg.cli",),
-}
-# The one step upwards: `check` says what can be trained, so it reads the list of methods, which holds no method's code.
-GRANTED = {("frugalseg.workflows.check", "frugalseg.methods.METHODS"), ("frugalseg.workflows.check", "frugalseg.methods.Method")}
-
 
 def tracked() -> list[Path]:
     listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=False)
@@ -153,15 +139,6 @@ def test_package_ships_its_data_files() -> None:
     shipped = {path for pattern in patterns for path in SOURCE.glob(pattern)}
     assert shipped
     assert [path.name for path in tracked() if path.is_relative_to(SOURCE) and path.suffix != ".py" and path not in shipped] == []
-
-
-def test_imports_point_down() -> None:
-    wrong = []
-    for path in python_files("src"):
-        name = module_name(path)
-        layer = name.split(".")[1] if "." in name else ""
-        wrong += [(name, used) for used in imports(path) if within(used, *FORBIDDEN.get(layer, ()))]
-    assert set(wrong) - GRANTED == set()
 
 
 def test_methods_do_not_know_each_other() -> None:

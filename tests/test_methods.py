@@ -19,7 +19,7 @@ from frugalseg.data import Data
 from frugalseg.engine.log import read_log
 from frugalseg.engine.run import Run
 from frugalseg.inference.predictor import Predictor
-from frugalseg.methods import FOREGROUND, METHODS, kinds
+from frugalseg.methods import METHODS, kinds
 from frugalseg.types import Prediction
 from frugalseg.workflows.train import train
 
@@ -75,7 +75,7 @@ def trained(pictures: Data, tmp_path_factory: pytest.TempPathFactory) -> dict[st
 
 
 def classes_of(method: str, pictures: Data) -> tuple[str, ...]:
-    return ("object",) if METHODS[method].makes == FOREGROUND else pictures.classes
+    return ("object",) if METHODS[method].task == "foreground" else pictures.classes
 
 
 def same(one: list[Prediction], other: list[Prediction]) -> bool:

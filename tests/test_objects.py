@@ -27,7 +27,7 @@ from frugalseg import draw, rle
 from frugalseg.data import DataError, png, read, shapes
 from frugalseg.data.images import load_mask
 from frugalseg.inference.predictor import Predictor
-from frugalseg.methods import OBJECTS, Method
+from frugalseg.methods import Method
 from frugalseg.metrics.corloc import CorLoc
 from frugalseg.metrics.instances import COCO, InstanceScores
 from frugalseg.metrics.panoptic import PanopticScores
@@ -67,7 +67,7 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def predictor(pictures: Path, tmp_path: Path) -> Predictor:
     data = read(pictures, "Segmentation/val")
-    method = Method("oracle", "Oracle", frozenset({"image", "instances"}), OBJECTS, "", "")
+    method = Method("oracle", "Oracle", frozenset({"image", "instances"}), "instances", "", "")
     return Predictor(method, Oracle(data), data.classes, tmp_path / "run")
 
 
@@ -178,7 +178,7 @@ def test_boxes_are_scored_with_those_annotated_and_difficult_ones_need_not_be_fo
 
 
 def test_corloc_stands_beside_and_counts_boxes_too_where_a_model_learned_from_tags(predictor: Predictor, pictures: Path) -> None:
-    predictor.method = Method("weak", "Weak", frozenset({"image", "tags"}), OBJECTS, "", "")
+    predictor.method = Method("weak", "Weak", frozenset({"image", "tags"}), "instances", "", "")
     scores = evaluate(predictor, pictures, "Segmentation/val", quiet=True)
     assert isinstance(scores.beside, CorLoc)
     assert scores.beside.value == 1.0, "all boxes of the oracle are true"
@@ -380,7 +380,7 @@ def test_the_report_shows_the_values(predictor: Predictor, pictures: Path, monke
     module = ModuleType("oracle_method")
     module.Config = Config  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "oracle_method", module)
-    method = Method("oracle", "Oracle", frozenset({"image"}), OBJECTS, "oracle_method", "oracle_method")
+    method = Method("oracle", "Oracle", frozenset({"image"}), "instances", "oracle_method", "oracle_method")
     monkeypatch.setitem(report.METHODS, "oracle", method)
     (predictor.folder / "config.yaml").write_text(f"method: oracle\ndata: {pictures}\nsplit: Segmentation/train\n")
     page = report.write(predictor.folder).read_text()

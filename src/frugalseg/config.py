@@ -66,13 +66,25 @@ def options(*kinds: type) -> dict[str, Option]:
     """The flat options of several dataclasses, by name; where two define the same name, the first one's."""
     found: dict[str, Option] = {}
     for kind in kinds:
-        doc, hints = parse_docstring(kind.__doc__ or ""), typing.get_type_hints(kind)
-        texts = {parameter.arg_name: " ".join((parameter.description or "").split()) for parameter in doc.params}
+        texts, hints = documented(kind), typing.get_type_hints(kind)
         for field in fields(kind):
             default = field.default if field.default_factory is MISSING else field.default_factory()
-            title = doc.short_description or kind.__name__
-            found.setdefault(field.name, Option(field.name, hints[field.name], default, texts.get(field.name, ""), title))
+            title, text = texts.get(field.name, (kind.__name__, ""))
+            found.setdefault(field.name, Option(field.name, hints[field.name], default, text, title))
     return found
+
+
+def documented(kind: type) -> dict[str, tuple[str, str]]:
+    """For each field of a dataclass: the first line of the docstring that explains it, and the explanation.
+
+    A dataclass made of groups (`recipes.groups`) inherits their explanations; its own come first.
+    """
+    texts: dict[str, tuple[str, str]] = {}
+    for part in reversed([part for part in kind.__mro__ if is_dataclass(part)]):
+        doc = parse_docstring(vars(part).get("__doc__") or "")
+        title = doc.short_description or part.__name__
+        texts |= {entry.arg_name: (title, " ".join((entry.description or "").split())) for entry in doc.params}
+    return texts
 
 
 def parser(*kinds: type, **keywords: Any) -> ArgumentParser:

@@ -23,8 +23,6 @@ from frugalseg.recipes import checks
 from frugalseg.recipes.biopt import Free
 from frugalseg.recipes.runtime import Runtime
 from frugalseg.recipes.selection import Selection
-from frugalseg.regions import precompute
-from frugalseg.workflows import find_objects
 
 if TYPE_CHECKING:
     from frugalseg.inference.predictor import Predictor
@@ -404,7 +402,7 @@ def segment(words: list[str], given: dict[str, Any]) -> int:
 
 def objects(words: list[str], given: dict[str, Any]) -> int:
     from frugalseg.tasks import foreground
-    from frugalseg.workflows import predict
+    from frugalseg.workflows import find_objects, predict
 
     options = config.resolve([Objects], given)
     written = [name for name in ("out", "overlays") if name in given]
@@ -435,7 +433,7 @@ def regions(words: list[str], given: dict[str, Any]) -> int:
     import inspect
 
     from frugalseg.data import read
-    from frugalseg.regions import TOOLS, proposals
+    from frugalseg.regions import TOOLS, precompute, proposals
     from frugalseg.regions.cache import Cache
     from frugalseg.regions.precompute import fill
 

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -27,6 +27,7 @@ from frugalseg.engine.checkpoint import Checkpoints
 from frugalseg.engine.log import Clock, peak_memory, read_log
 from frugalseg.engine.sampler import IndexedDataset, SeededDataset, StepSampler, seed_of
 from frugalseg.files import write, write_json
+from frugalseg.nets.network import Network
 from frugalseg.nets.weights import save_weights
 from frugalseg.progress import Advance, progress
 from frugalseg.recipes.runtime import Runtime
@@ -53,11 +54,12 @@ class Run:
     Args:
         folder: where everything about the run lives; a folder with earlier state goes on from it.
         runtime: see `Runtime`.
-        dry: two steps of two pictures for each stage, to try a recipe.
+        dry: two steps of two images for each stage, to try a recipe.
+        method: the name of what is trained, for its weights files.
     """
 
-    def __init__(self, folder: str | Path, runtime: Runtime | None = None, *, dry: bool = False) -> None:
-        self.folder, self.runtime, self.dry = Path(folder), runtime or Runtime(), dry
+    def __init__(self, folder: str | Path, runtime: Runtime | None = None, *, dry: bool = False, method: str = "") -> None:
+        self.folder, self.runtime, self.dry, self.method = Path(folder), runtime or Runtime(), dry, method
         ranks = self.runtime.devices * self.runtime.nodes
         started = int(os.environ["WORLD_SIZE"]) if "TORCHELASTIC_RUN_ID" in os.environ else ranks
         if started != ranks:  # each would think itself the only one and write over the others' files
@@ -280,8 +282,13 @@ class Run:
             )
         return shelf
 
-    def save_model(self, model: nn.Module, metadata: dict[str, Any], name: str = "last") -> Path:
-        """Write weights/<name>.safetensors with what is needed to load it again in its header."""
+    def save_model(self, model: nn.Module, metadata: dict[str, Any] | None = None, name: str = "last") -> Path:
+        """Write weights/<name>.safetensors with what is needed to load it again in its header.
+
+        metadata: what the header says; None takes the method of the run and what the model says of itself.
+        """
+        if metadata is None:
+            metadata = {"method": self.method, **cast(Network, model).metadata()}
         path = self.folder / "weights" / f"{name}.safetensors"
         if self.main:
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -18,6 +18,7 @@ from frugalseg.data import Data, read
 from frugalseg.data.images import BadImage, converted
 from frugalseg.inference import tiling
 from frugalseg.methods import Method, find
+from frugalseg.recipes import checks
 from frugalseg.regions.proposals import TOOLS
 from frugalseg.types import Prediction, Sample
 
@@ -132,11 +133,21 @@ def load(path: str | Path, device: str | torch.device = "auto", proposals: str |
     method = find(metadata["method"])
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    network = method.code.load(state, metadata).to(device)
+    network = restored(method, state, metadata).to(device)
     predictor = Predictor(method, network, tuple(metadata["classes"]), given if given.is_dir() else None)
     if str(proposals):
         propose(predictor, str(proposals))
     return predictor
+
+
+def restored(method: Method, state: Mapping[str, Tensor], metadata: dict[str, Any]) -> nn.Module:
+    """The network of a weights file, ready to predict."""
+    if hasattr(method.code, "load"):
+        return method.code.load(state, metadata)
+    network = method.code.build(checks.restored(method.config, metadata["config"]), metadata["classes"])
+    network.load_state_dict(state)
+    network.read_metadata(metadata)
+    return network.to(memory_format=torch.channels_last).eval()
 
 
 def _finished(meant: Path) -> str:

@@ -7,6 +7,11 @@ from typing import Literal
 
 from frugalseg.recipes import checks
 
+SUMMARY = "AE-PSL: adversarial erasing and prohibitive learning (Wei et al., CVPR 2017)"
+TASK = "semantic"
+NEEDS = frozenset({"image", "tags"})
+BASELINE = ""
+
 
 @dataclass(frozen=True)
 class Config:

@@ -7,6 +7,11 @@ from typing import Literal
 
 from frugalseg.recipes import checks
 
+SUMMARY = "BiOpt: masks of new classes from a few examples (Liu et al., 2020)"
+TASK = "few_shot"
+NEEDS = frozenset({"image", "semantic"})
+BASELINE = ""
+
 
 @dataclass(frozen=True)
 class Config:

@@ -7,6 +7,11 @@ from typing import Literal
 
 from frugalseg.recipes import checks
 
+SUMMARY = "CAM: class activation maps as object masks (Zhou et al., CVPR 2016), the baselines beside PDSL"
+TASK = "instances"
+NEEDS = frozenset({"image", "tags"})
+BASELINE = ""
+
 
 @dataclass(frozen=True)
 class Config:

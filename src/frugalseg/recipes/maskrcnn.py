@@ -7,6 +7,11 @@ from typing import Literal
 
 from frugalseg.recipes import checks
 
+SUMMARY = "Mask R-CNN (He et al., ICCV 2017), torchvision's: the baseline beside R2-IOS"
+TASK = "instances"
+NEEDS = frozenset({"image", "instances"})
+BASELINE = ""
+
 
 @dataclass(frozen=True)
 class Config:

@@ -7,6 +7,11 @@ from typing import Literal
 
 from frugalseg.recipes import checks
 
+SUMMARY = "PDSL: parallel detection and segmentation from tags (Shen et al., ICCV 2021)"
+TASK = "instances"
+NEEDS = frozenset({"image", "tags"})
+BASELINE = "cam"
+
 
 @dataclass(frozen=True)
 class Config:

@@ -7,6 +7,11 @@ from typing import Literal
 
 from frugalseg.recipes import checks
 
+SUMMARY = "R2-IOS: reversible recursive refinement of object masks (Liang et al., CVPR 2016)"
+TASK = "instances"
+NEEDS = frozenset({"image", "instances"})
+BASELINE = "maskrcnn"
+
 
 @dataclass(frozen=True)
 class Config:

@@ -7,6 +7,11 @@ from typing import Literal
 
 from frugalseg.recipes import checks
 
+SUMMARY = "R2O: a backbone from images alone, and objects without labels (Gokul et al., 2022)"
+TASK = "foreground"
+NEEDS = frozenset({"image"})
+BASELINE = ""
+
 
 @dataclass(frozen=True)
 class Config:

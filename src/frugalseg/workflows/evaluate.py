@@ -14,7 +14,6 @@ from frugalseg.data import Data, png, read
 from frugalseg.data.problems import DataError
 from frugalseg.files import write_json
 from frugalseg.inference.predictor import Predictor
-from frugalseg.methods import FOREGROUND, NEW_CLASSES, OBJECTS
 from frugalseg.metrics.corloc import CorLoc
 from frugalseg.metrics.fewshot import FewShotResult
 from frugalseg.metrics.foreground import ForegroundScores
@@ -55,15 +54,15 @@ def evaluate(
             raise DataError(
                 f"{error}\nScoring needs pictures with masks that were kept aside: name their list with --split."
             ) from None
-    if predictor.method.makes == NEW_CLASSES:
+    if predictor.method.task == "few_shot":
         from frugalseg.tasks import few_shot
 
         return few_shot.evaluate(predictor, data, shots, episodes, seeds, quiet)
-    if predictor.method.makes == FOREGROUND:
+    if predictor.method.task == "foreground":
         from frugalseg.tasks import foreground
 
         return foreground.evaluate(predictor, data, quiet=quiet)
-    if predictor.method.makes == OBJECTS:
+    if predictor.method.task == "instances":
         from frugalseg.tasks import instances
 
         return instances.evaluate(predictor, data, tags, quiet)
@@ -92,7 +91,7 @@ def preview(predictor: Predictor, data: str | Path, quiet: bool = False) -> None
 
     A few-shot model makes nothing of a picture alone, and is left out.
     """
-    if predictor.folder is None or predictor.method.makes == NEW_CLASSES:
+    if predictor.folder is None or predictor.method.task == "few_shot":
         return
     split = config.read(predictor.folder / "config.yaml")["split"]
     known = read(data, split=split or None, verify=False, skip_limit=1.0)

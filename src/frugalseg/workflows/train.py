@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from frugalseg import config
 from frugalseg.config import UsageError
-from frugalseg.methods import FOREGROUND, Method, find, kinds, label_words
+from frugalseg.methods import Method, find, kinds, label_words
 from frugalseg.recipes.runtime import Runtime
 from frugalseg.workflows.run_folder import has_progress, run_folder, run_info, update_run_info
 
@@ -38,6 +38,7 @@ def fit(method: Method, data: str | Path | Data, settings: Mapping[str, Any], fo
     from frugalseg.data.subset import drawn, of_classes
     from frugalseg.engine.run import Run
     from frugalseg.inference.predictor import Predictor
+    from frugalseg.nets.network import Network
 
     settings = without_download(settings) if settings["dry_run"] else settings
     recipe, runtime = config.build(method.config, settings), config.build(Runtime, settings)
@@ -66,7 +67,7 @@ def fit(method: Method, data: str | Path | Data, settings: Mapping[str, Any], fo
         expect_a_batch(recipe, len(chosen), runtime.devices * runtime.nodes)
     described = {"method": method.name, "data": str(data.root), **settings}
     folder = folder or run_folder(method, data, described)
-    run = Run(folder, runtime, dry=settings["dry_run"])
+    run = Run(folder, runtime, dry=settings["dry_run"], method=method.name)
     tell_what_is_missing(chosen, recipe.needs)
     tell_what_is_random(recipe, settings["dry_run"])
     if run.main:
@@ -77,7 +78,9 @@ def fit(method: Method, data: str | Path | Data, settings: Mapping[str, Any], fo
         update_run_info(folder, **run_info(chosen, recipe, settings["masks_from"]))
     chosen = pseudo_labels.relabelled(chosen, teacher, run) if teacher else chosen
     network = method.code.train(recipe, chosen.only(*recipe.needs), run, **starting_objects(recipe, run))
-    classes = network.classes if method.makes == FOREGROUND else data.classes
+    if isinstance(network, Network):
+        run.save_model(network)
+    classes = network.classes if method.task == "foreground" else data.classes
     return Predictor(method, network, classes, folder, run.main)
 
 

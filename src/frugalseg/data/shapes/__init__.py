@@ -10,8 +10,8 @@ grounds are textured like bodies, and clutter shares the badges' colours.
 
 from __future__ import annotations
 
-from .drawing import badges, draw
 from .classes import CLASSES
+from .drawing import badges, draw
 from .writing import write
 
 __all__ = ["CLASSES", "badges", "draw", "write"]

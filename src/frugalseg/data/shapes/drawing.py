@@ -12,8 +12,8 @@ from torchvision.ops import masks_to_boxes
 
 from ...types import IGNORE, Instances, Sample
 from .classes import BOAT, CLASSES
-from .painting import Bools, Numbers, background, develop, majority, paint
 from .layout import arrange, cast, clutter
+from .painting import Bools, Numbers, background, develop, majority, paint
 
 SMALLEST = 32  # pixels; below, the smallest badge is less than two pixels wide
 

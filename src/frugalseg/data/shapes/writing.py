@@ -17,8 +17,8 @@ from frugalseg.files import write_json
 from frugalseg.progress import track
 from frugalseg.types import IGNORE, Instances, Sample
 
-from .drawing import draw, ring
 from .classes import CLASSES
+from .drawing import draw, ring
 
 VERSION = 1  # of the drawing: raised when the same arguments draw other pixels
 

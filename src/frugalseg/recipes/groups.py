@@ -1,0 +1,276 @@
+"""Groups of settings that several methods share, each documented once. A recipe's `Config` is made of them:
+
+    @dataclass(frozen=True)
+    class Config(groups.Optimizer, groups.Backbone):
+        lr: float = 0.01            # another default
+        steps: int = 1000           # a setting of its own
+
+        needs = frozenset({"image", "tags"})
+
+Its docstring says what the method is and explains its own settings, and those that mean something else than in the group.
+Free of torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+Limits = Mapping[str, float]
+IMAGE_TOOLS = ("", "selective_search", "grid", "random", "rpn")  # proposals that know nothing but the image, or are learned along
+IMAGE_CUES = ("", "grabcut", "superpixels", "gradient")  # likewise foreground in boxes
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Settings of a method. Each group names the limits of its own settings; a recipe has those of all its groups."""
+
+    needs: ClassVar[frozenset[str]]  # the `Sample` fields it learns from; a property where settings decide
+    repeats: ClassVar[bool] = True  # whether a step may show an image twice
+    least: ClassVar[Limits] = {}  # the smallest value of numbers
+    shares: ClassVar[tuple[str, ...]] = ()  # numbers from 0 to 1
+    positive: ClassVar[tuple[str, ...]] = ()  # numbers above 0
+
+    @property
+    def external_supervision(self) -> tuple[str, ...]:
+        """What a report must say beside the labels: knowledge that came in through weights, proposals or masks of others."""
+        return ()
+
+    def faults(self) -> list[str]:
+        """What is wrong with the settings, one line each; a recipe adds what its own settings need of each other."""
+        values = vars(self)
+        least = {name: low for kind in reversed(type(self).__mro__) for name, low in vars(kind).get("least", {}).items()}
+        shares, positive = (_collected(type(self), name) for name in ("shares", "positive"))
+        found = [f"{name}={values[name]}: expected at least {low}" for name, low in least.items() if values[name] < low]
+        found += [f"{name}={values[name]}: expected a number from 0 to 1" for name in shares if not 0 <= values[name] <= 1]
+        return found + [f"{name}={values[name]}: expected a number above 0" for name in positive if not values[name] > 0]
+
+    def __post_init__(self) -> None:
+        found = self.faults()
+        if found:
+            name = type(self).__module__.rpartition(".")[2]
+            raise ValueError(f"{name} settings are not valid:\n" + "\n".join(f"  - {fault}" for fault in found))
+
+
+def _collected(kind: type, name: str) -> Iterable[str]:
+    """The names in a tuple of every class that a recipe is made of, each once."""
+    return dict.fromkeys(item for base in kind.__mro__ for item in vars(base).get(name, ()))
+
+
+@dataclass(frozen=True)
+class Weights(Settings):
+    """Backbone.
+
+    Args:
+        backbone: feature network: vgg16, vgg16_plain, resnet18/50/101 (with _ws for weak supervision), mobilenet_v2, tiny, or
+            timm/<name>.
+        weights: a run folder or local file of backbone weights, or "imagenet" to download the library's; none starts from
+            random numbers.
+        normalize: how those weights want the image: "imagenet" (torchvision's), "half" (-1 to 1: TensorFlow's), "caffe" (BGR).
+    """
+
+    backbone: str = "resnet50"
+    weights: str | None = None
+    normalize: Literal["imagenet", "half", "caffe"] = "imagenet"
+
+    @property
+    def external_supervision(self) -> tuple[str, ...]:
+        """The backbone's weights, and what other groups add."""
+        return *([f"backbone weights {self.weights}"] if self.weights else []), *super().external_supervision
+
+
+@dataclass(frozen=True)
+class Backbone(Weights):
+    """Backbone.
+
+    Args:
+        level: number of leading backbone blocks to use; 0 uses all.
+        frozen: number of leading backbone blocks that stay as they are.
+        freeze_norm: keep all batch-norm statistics of the backbone as they are.
+    """
+
+    level: int = 0
+    frozen: int = 0
+    freeze_norm: bool = False
+
+    least: ClassVar[Limits] = {"level": 0, "frozen": 0}
+
+
+@dataclass(frozen=True)
+class Optimizer(Settings):
+    """Optimiser.
+
+    Args:
+        batch: images per step, all processes together.
+        lr: learning rate of the pretrained layers.
+        optimizer: "sgd" is the papers'; "adamw" learns in few steps.
+        momentum: of SGD.
+        weight_decay: of either.
+    """
+
+    batch: int = 8
+    lr: float = 1e-3
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+
+    least: ClassVar[Limits] = {"batch": 1}
+    positive: ClassVar[tuple[str, ...]] = ("lr",)
+
+
+@dataclass(frozen=True)
+class TwoRates(Optimizer):
+    """Optimiser.
+
+    Args:
+        head_lr: learning rate of the new layers.
+    """
+
+    head_lr: float = 1e-2
+
+    positive: ClassVar[tuple[str, ...]] = ("head_lr",)
+
+
+@dataclass(frozen=True)
+class Scale(Settings):
+    """Size of the images.
+
+    Args:
+        scale: shorter side of an image, in pixels.
+        longest: its longer side, at most.
+        flip: mirror half of the training images.
+    """
+
+    scale: int = 600
+    longest: int = 1000
+    flip: bool = True
+
+    least: ClassVar[Limits] = {"scale": 16, "longest": 16}
+
+    def faults(self) -> list[str]:
+        """Also a longer side below the shorter one."""
+        return super().faults() + (
+            [f"longest={self.longest}: expected at least scale={self.scale}"] if self.longest < self.scale else []
+        )
+
+
+@dataclass(frozen=True)
+class Proposals(Settings):
+    """Object proposals.
+
+    Args:
+        proposals: "selective_search", "grid", "random", or a file or folder of boxes.
+        count: proposals of an image, at most.
+    """
+
+    proposals: str = "selective_search"
+    count: int = 2000
+
+    least: ClassVar[Limits] = {"count": 1}
+
+    @property
+    def external_supervision(self) -> tuple[str, ...]:
+        """Proposals that others made, and what other groups add."""
+        others = self.proposals not in IMAGE_TOOLS
+        return *super().external_supervision, *([f"proposals {self.proposals} (learned from masks, perhaps)"] if others else [])
+
+
+@dataclass(frozen=True)
+class Cue(Settings):
+    """Cue: what finds the foreground in a box.
+
+    Args:
+        cue: "grabcut", "superpixels", "superpixels:FOLDER" of grey maps, or a folder of masks of object ids.
+        cue_side: longer side of the image that the cue sees, in pixels.
+        cue_iterations: of GrabCut.
+        cue_cut: let GrabCut see the box and a little around it alone, with its longer side shrunk to so many pixels; 0: all.
+    """
+
+    cue: str = "grabcut"
+    cue_side: int = 400
+    cue_iterations: int = 5
+    cue_cut: int = 0
+
+    least: ClassVar[Limits] = {"cue_side": 16, "cue_iterations": 1, "cue_cut": 0}
+
+    @property
+    def external_supervision(self) -> tuple[str, ...]:
+        """Masks that others made, and what other groups add."""
+        others = self.cue not in IMAGE_CUES
+        return *super().external_supervision, *([f"masks {self.cue} as the cue (learned from masks, perhaps)"] if others else [])
+
+
+@dataclass(frozen=True)
+class Detections(Settings):
+    """Objects that are put out.
+
+    Args:
+        detections: objects of an image, at most.
+        min_score: least confidence of an object.
+    """
+
+    detections: int = 100
+    min_score: float = 0.05
+
+    least: ClassVar[Limits] = {"detections": 1}
+    shares: ClassVar[tuple[str, ...]] = ("min_score",)
+
+
+@dataclass(frozen=True)
+class Overlapping(Detections):
+    """Objects that are put out.
+
+    Args:
+        nms: overlap from which the less confident of two boxes of a class is dropped.
+        threshold: of the mask's probability.
+    """
+
+    nms: float = 0.5
+    threshold: float = 0.5
+
+    shares: ClassVar[tuple[str, ...]] = ("nms", "threshold")
+    positive: ClassVar[tuple[str, ...]] = ("threshold",)
+
+
+@dataclass(frozen=True)
+class ActivationMaps(Settings):
+    """Class activation maps.
+
+    Args:
+        levels: blocks whose maps are joined to tell where things are, counted from 1; empty takes the last map.
+        standardize: take mean and standard deviation off every channel before the linear layer.
+        label_loss: "squared" is softmax against tags that sum to 1 (HCP's form); "bce" is multi-label cross-entropy.
+        cam_scales: image scales whose maps are averaged.
+        cam_flip: average with the mirrored image's map.
+    """
+
+    levels: tuple[int, ...] = ()
+    standardize: bool = False
+    label_loss: Literal["squared", "bce"] = "bce"
+    cam_scales: tuple[float, ...] = (1.0,)
+    cam_flip: bool = False
+
+    def faults(self) -> list[str]:
+        """Also blocks that are no numbers from 1, and scales that are not above 0."""
+        found = [f"levels={self.levels}: expected numbers of blocks, counted from 1"] if any(n < 1 for n in self.levels) else []
+        if not self.cam_scales or min(self.cam_scales) <= 0:
+            found.append(f"cam_scales={self.cam_scales}: expected at least one scale, each above 0")
+        return super().faults() + found
+
+
+@dataclass(frozen=True)
+class Crops(Settings):
+    """Training crops.
+
+    Args:
+        resize: longer side of an image before cropping, in pixels; 0 keeps its size.
+        crop: side of the random training crop, in pixels.
+        scales: range of the random zoom of a training crop.
+    """
+
+    resize: int = 0
+    crop: int = 321
+    scales: tuple[float, float] = (1.0, 1.0)
+
+    least: ClassVar[Limits] = {"resize": 0, "crop": 16}
