@@ -10,33 +10,23 @@ import pytest
 from frugalseg import cli, config
 from frugalseg.data import shapes
 from frugalseg.data.formats import voc
+from frugalseg.methods import METHODS, kinds
 
-CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.yaml"))
-# Pictures of 48 pixels fill no large crop and show no large object; and a large network would spend minutes on the padding.
-SIDES = ["--scale", "48", "--longest", "64", "--width", "64", "--val", ""]  # intervals over drawn pictures take minutes
-LIGHT = ["--scales", "[48]", "--test-scales", "[48]", "--longest", "64", "--width", "64", "--mask-channels", "8"]
-SMALL = {
-    "pdsl": [*LIGHT, "--count", "10", "--cue-side", "48", "--val", ""],
-    "aepsl": ["--crop", "65"],
-    "cam": ["--crop", "65", "--val", ""],
-    "biopt": ["--side", "65", "--least", "1", "--known", "2", "--pairs", "6"],
-    "r2ios": [*SIDES, "--count", "100", "--rois", "16"],
-    "maskrcnn": [*SIDES, "--proposals", "50", "--rois", "16"],
-    "r2o": ["--side", "64", "--hidden", "16", "--val", ""],
-}
-LENGTH = {  # of a training, and the method's default
-    "pdsl": ("steps", 100_000),
-    "aepsl": ("classifier_epochs", 15),
-    "cam": ("epochs", 15),
-    "biopt": ("steps", 10_000),
-    "r2ios": ("gate_steps", 100_000),
-    "maskrcnn": ("steps", 160_000),
-    "r2o": ("epochs", 300),
-}
-OWN = {  # of layouts that the miniature has not, and of pictures that would be blown up
+ROOT = Path(__file__).parents[1]
+CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
+# Images of 48 pixels fill no large crop and show no large object, and a large network would spend minutes on the padding: what a
+# recipe says of sizes gives way to what the method's smoke recipe says. Backbones, losses and schedules stay the recipe's own.
+SIZES = (
+    "scale", "longest", "scales", "test_scales", "crop", "side", "parts_side", "cue_side", "width", "hidden", "mask_channels",
+    "rois", "known", "pairs",
+)  # fmt: skip
+LARGER = {"crop": 65, "side": 65, "cue_side": 48, "scale": 48, "longest": 64}  # than in the smoke recipe: deep maps need cells
+LENGTHS = ("steps", "epochs", "classifier_epochs", "gate_steps")
+OWN = {  # of layouts that the miniature has not, and of images that would be enlarged
     "r2ios_sbd": ["--split", "Main/train"],
     "maskrcnn_transfer_coco": ["--split", "Main/train"],
     "aepsl_transfer_cityscapes": ["--resize", "96"],
+    "fcn_transfer_cityscapes": ["--resize", "96"],
 }
 NAMES = dict(zip(shapes.CLASSES, voc.CLASSES, strict=False))
 
@@ -55,15 +45,33 @@ def miniature(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+def small(method: str) -> list[str]:
+    """Options that make any recipe of a method fit the miniature."""
+    smoke = config.read(ROOT / "configs" / f"{method}_smoke.yaml")
+    fixed = {"least": 1, "count": 100, "val": ""} if method == "biopt" else {"val": ""}
+    sizes = {name: smoke[name] for name in SIZES if name in smoke} | {name: LARGER[name] for name in LARGER if name in smoke}
+    known = config.options(*kinds(METHODS[method]))
+    return [f"{known[name].flag}={value}" for name, value in (sizes | fixed).items() if name in known]
+
+
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 @pytest.mark.filterwarnings("ignore:--dry-run")
 def test_recipe_runs(path: Path, miniature: Path, tmp_path: Path) -> None:
     method, run = path.stem.partition("_")[0], tmp_path / path.stem.partition("_")[0] / "dry"
     words = ["train", method, str(miniature), "--config", str(path), "--dry-run", "--out", str(tmp_path), "--name", "dry"]
-    assert cli.main([*words, *SMALL[method], *OWN.get(path.stem, []), "--quiet", "--workers", "0"]) == 0
+    assert cli.main([*words, *small(method), *OWN.get(path.stem, []), "--quiet", "--workers", "0"]) == 0
     assert (run / "weights" / "last.safetensors").exists()
-    name, default = LENGTH[method]
-    assert config.read(run / "config.yaml")[name] == config.read(path).get(name, default)
+    written, recipe, known = config.read(run / "config.yaml"), config.read(path), config.options(METHODS[method].config)
+    lengths = [name for name in LENGTHS if name in known]
+    assert lengths
+    assert {name: written[name] for name in lengths} == {name: recipe.get(name, known[name].default) for name in lengths}
+
+
+def test_every_method_has_a_smoke_recipe() -> None:
+    names = {path.stem for path in CONFIGS}
+    assert [
+        name for name, method in METHODS.items() if method.module.startswith("frugalseg.") and f"{name}_smoke" not in names
+    ] == []
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)

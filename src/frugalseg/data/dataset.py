@@ -183,6 +183,14 @@ class Data(Dataset[Sample]):
         """The records at `indices`, in that order."""
         return self._with([self.records[int(index)] for index in indices])
 
+    def having(self, *fields: str) -> Data:
+        """The images of which all these labels (names of FIELDS) are known. Raises ValueError if there is none."""
+        found = self.select(index for index, record in enumerate(self.records) if record.fields >= set(fields))
+        if not len(found):
+            labels = " and ".join(sorted(set(fields) - {"image"}))
+            raise ValueError(f"{self.root}, list {self.split!r}: no image has {labels}; `frugalseg check` says what there is")
+        return found
+
     def only(self, *fields: str) -> Data:
         """The same pictures with every label withheld except `fields`, e.g. `data.only("image", "tags")`.
 

@@ -40,4 +40,5 @@ def knowledge(weights: str | None, proposals: str = "", cue: str = "") -> tuple[
 def restored(kind: type[Config], stored: Mapping[str, Any], **changes: Any) -> Config:
     """The settings in the metadata of a weights file: with tuples for JSON's lists, without the weights they began from."""
     settings = {name: tuple(value) if isinstance(value, list) else value for name, value in stored.items()}
-    return kind(**{**settings, "weights": None, **changes})
+    begun_from = {"weights": None} if "weights" in settings else {}
+    return kind(**{**settings, **begun_from, **changes})

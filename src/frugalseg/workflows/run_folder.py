@@ -67,12 +67,17 @@ def run_info(data: Data, recipe: Any, masks_from: str) -> dict[str, Any]:
         "images": len(data),
         "classes": list(data.classes),
         "labels": sorted(recipe.needs - {"image"}),
-        "extra_supervision": [*recipe.extra_supervision, *others, *_origin(masks_from)],
+        "extra_supervision": [*external_supervision(recipe), *others, *_origin(masks_from)],
         "fingerprint": data.fingerprint,
         "problems": [str(problem) for problem in data.problems],
         "machine": f"{platform.system()} {platform.machine()}, {device}",
         "versions": {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in LIBRARIES},
     }
+
+
+def external_supervision(recipe: Any) -> tuple[str, ...]:
+    """What a recipe says came in beside the labels, under the name that packages of others may still use."""
+    return getattr(recipe, "extra_supervision", ()) or recipe.external_supervision
 
 
 def _before(weights: str | None) -> list[str]:
