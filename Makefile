@@ -1,5 +1,14 @@
-# make demo · make test · make lint · make bench · make results · make lock · make clean
-# Each does its own set-up in .venv; Python 3.11 or newer and make are all it needs.
+# make demo      draw images, learn from their tags, score, write a report
+# make check     all that must pass before a change is kept: lint, test, docs
+# make lint      ruff and mypy
+# make test      the test suite on all cores, with the share of lines that it covers
+# make docs      the documentation as a site, in site/; a broken link or an undocumented public name fails
+# make dist      the wheel and the source archive, in dist/
+# make bench     what is missing of the benchmarks; make results: docs/results.md from their JSON files
+# make lock      requirements.lock from pyproject.toml
+# make clean     remove whatever the targets above have made
+#
+# Each target does its own set-up in .venv; Python 3.11 or newer and make are all it needs.
 
 SUITABLE := for p in python3 python3.13 python3.12 python3.11 python3.14; do \
 	"$$p" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo "$$p" && break; done
@@ -16,17 +25,29 @@ VENV = "$(PYTHON)" -m venv .venv
 INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 endif
 
-.PHONY: demo test lint bench results lock clean
+.PHONY: demo check lint test docs dist bench results lock clean
 
 demo: $(READY)
 	$(BIN)/frugalseg demo
 
-test: $(READY)
-	$(BIN)/python -m pytest -q -rs --durations=10
+check: lint test docs
 
 lint: $(READY)
 	$(BIN)/ruff check
+	$(BIN)/ruff format --check
 	$(BIN)/mypy
+
+# One process for each core, each with one thread. `make test TEST="tests/test_rle.py --no-cov"` runs a part.
+test: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -rs --durations=10 \
+		--numprocesses auto --dist worksteal --cov --cov-report= $(TEST)
+
+docs: $(READY)
+	$(BIN)/mkdocs build --strict --clean --quiet
+
+dist: $(READY)
+	rm -rf build dist
+	$(BIN)/python -m build --no-isolation
 
 # Continues where it stopped; `make bench BENCH="--only voc20 --jobs 4"` chooses, `BENCH=--list` says where every cell stands.
 bench: $(READY)
@@ -39,11 +60,11 @@ results: $(READY)
 # Versions already locked stay; `make lock UPGRADE=--upgrade` takes the newest. torch and torchvision must agree on CUDA's version.
 lock:
 	@command -v uv >/dev/null || { echo "make lock needs uv (pip install uv)."; exit 1; }
-	uv pip compile pyproject.toml --extra dev --output-file requirements.lock --universal --python-version 3.11 \
+	uv pip compile pyproject.toml --extra dev --extra docs --output-file requirements.lock --universal --python-version 3.11 \
 		--generate-hashes --no-emit-index-url --no-emit-find-links --no-annotate --custom-compile-command "make lock" --quiet $(UPGRADE)
 
 clean:
-	rm -rf .venv build dist .pytest_cache .ruff_cache .mypy_cache src/*.egg-info
+	rm -rf .venv build dist site .coverage .coverage.* .pytest_cache .ruff_cache .mypy_cache src/*.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The environment is made again only when what it is made from has changed.

@@ -620,7 +620,7 @@ ALONE = {"segmentation", "label"}  # the losses without the online mask
         ({"channels": 0}, STAGES, {*ALONE, "online"}),
         ({"levels": (4, 5), "standardize": True, "reuse": "previous"}, STAGES, {*ALONE, "online"}),
     ],
-    ids=str,
+    ids=lambda value: str(sorted(value) if isinstance(value, set) else value),  # the same in every process
 )
 def test_every_switch_trains_and_predicts(
     tmp_path: Path, pictures: Data, changes: dict[str, Any], stages: list[str], losses: set[str]
