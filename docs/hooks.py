@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,33 +28,51 @@ log = logging.getLogger("mkdocs.hooks.frugalseg")  # below "mkdocs", so that --s
 def undocumented(source: Path = SOURCE) -> list[str]:
     """Public modules, classes, functions, methods and properties without a docstring, as `file:line: name`.
 
-    A name that begins with an underscore is private, and so is all that is inside it; nested functions are private too.
+    A name that begins with an underscore is private, and so is all that is inside it; nested functions are private too. A method
+    that overrides another of the package has the docstring of that one, as for `help`.
     """
+    files = {path: ast.parse(path.read_text(encoding="utf-8"), filename=str(path)) for path in sorted(source.rglob("*.py"))}
+    classes = {node.name: node for tree in files.values() for node in ast.walk(tree) if isinstance(node, ast.ClassDef)}
     missing = []
-    for path in sorted(source.rglob("*.py")):
-        parts = path.relative_to(source).with_suffix("").parts
-        if not any(part.startswith("_") and part != "__init__" for part in parts):
-            tree = ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
-            where = path.relative_to(source.parent).as_posix()
-            missing += [f"{where}:{line}: {name}" for name, line in _without_docstring(tree)]
+    for path, tree in files.items():
+        where = path.relative_to(source.parent).as_posix()
+        if not any(part.startswith("_") and part != "__init__.py" for part in path.relative_to(source).parts):
+            missing += [f"{where}:{line}: {name}" for name, line in _without_docstring(tree, classes)]
     return missing
 
 
-def _without_docstring(module: ast.Module) -> Iterator[tuple[str, int]]:
+def _without_docstring(module: ast.Module, classes: Mapping[str, ast.ClassDef]) -> Iterator[tuple[str, int]]:
     if ast.get_docstring(module) is None:
         yield "the module itself", 1
-    for name, node in _public(module, ""):
-        if ast.get_docstring(node) is None:
+    for name, node, parent in _public(module, ""):
+        if not _documented(node) and not _inherits(node.name, parent, classes):
             yield name, node.lineno
 
 
-def _public(parent: ast.Module | ast.ClassDef, prefix: str) -> Iterator[tuple[str, Definition]]:
-    """The public definitions of a module or a class, those of public classes inside it included."""
+def _public(parent: ast.Module | ast.ClassDef, prefix: str) -> Iterator[tuple[str, Definition, ast.Module | ast.ClassDef]]:
+    """The public definitions of a module or a class, those of public classes inside it included, each with what it stands in."""
     for node in parent.body:
         if isinstance(node, Definition) and not node.name.startswith("_") and node.name not in EXEMPT and not _repeats(node):
-            yield prefix + node.name, node
+            yield prefix + node.name, node, parent
             if isinstance(node, ast.ClassDef):
                 yield from _public(node, f"{prefix}{node.name}.")
+
+
+def _documented(node: Definition) -> bool:
+    """Whether it has a docstring, or takes one: `__doc__ = Other.__doc__`."""
+    taken = any(isinstance(line, ast.Assign) and ast.unparse(line.targets[0]) == "__doc__" for line in node.body)
+    return taken or ast.get_docstring(node) is not None
+
+
+def _inherits(name: str, parent: ast.AST, classes: Mapping[str, ast.ClassDef]) -> bool:
+    """Whether a base class in the package has a method of this name with a docstring."""
+    if not isinstance(parent, ast.ClassDef):
+        return False
+    bases = [classes[base] for base in (ast.unparse(node).rpartition(".")[2] for node in parent.bases) if base in classes]
+    methods = [node for base in bases for node in base.body if isinstance(node, Definition) and node.name == name]
+    return any(_documented(node) for node in methods) or any(
+        _inherits(name, base, classes) for base in bases if base is not parent
+    )
 
 
 def _repeats(node: Definition) -> bool:

@@ -41,6 +41,7 @@ class Option:
 
     @property
     def flag(self) -> str:
+        """As it is typed: `--lr-schedule`."""
         return "--" + self.name.replace("_", "-")
 
     @property
@@ -50,6 +51,7 @@ class Option:
 
     @property
     def expected(self) -> str:
+        """What kind of value it takes, in words."""
         if typing.get_origin(self.hint) is typing.Literal:
             return "one of " + ", ".join(map(str, typing.get_args(self.hint)))
         if self.listed:

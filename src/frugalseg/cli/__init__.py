@@ -260,6 +260,7 @@ class Shapes:
 
 
 def demo(words: list[str], given: dict[str, Any]) -> int:
+    """Draw images, learn from their tags, score, and write a report."""
     from frugalseg.data import shapes
     from frugalseg.methods import kinds
     from frugalseg.workflows.train import fit
@@ -279,6 +280,7 @@ def demo(words: list[str], given: dict[str, Any]) -> int:
 
 
 def check(words: list[str], given: dict[str, Any]) -> int:
+    """Say what a folder holds, what is wrong with it, and what can be trained."""
     from frugalseg.workflows.check import check as examine
 
     options = config.resolve([Check], given)
@@ -289,6 +291,7 @@ def check(words: list[str], given: dict[str, Any]) -> int:
 
 
 def train(words: list[str], given: dict[str, Any]) -> int:
+    """Train a method, or go on with a run; scores it when it is done."""
     from frugalseg.methods import find, kinds, suggest
     from frugalseg.workflows.train import fit
 
@@ -344,6 +347,7 @@ def finish(predictor: Predictor, data: str | Path, split: str, quiet: bool, skip
 
 
 def evaluate(words: list[str], given: dict[str, Any]) -> int:
+    """Score a run on images with labels."""
     from frugalseg.inference.predictor import load
     from frugalseg.workflows import evaluate, report
     from frugalseg.workflows.run_folder import update_run_info
@@ -359,6 +363,7 @@ def evaluate(words: list[str], given: dict[str, Any]) -> int:
 
 
 def predict(words: list[str], given: dict[str, Any]) -> int:
+    """Write what a run predicts for images."""
     from frugalseg.data import read
     from frugalseg.inference.predictor import load
     from frugalseg.workflows import predict
@@ -382,6 +387,7 @@ def tell(done: int, skipped: Sequence[Any], out: str, what: str) -> int:
 
 
 def segment(words: list[str], given: dict[str, Any]) -> int:
+    """Find the classes of a few references in images, without training."""
     from frugalseg.data import read
     from frugalseg.workflows import predict
     from frugalseg.workflows.few_shot import Few
@@ -401,6 +407,7 @@ def segment(words: list[str], given: dict[str, Any]) -> int:
 
 
 def objects(words: list[str], given: dict[str, Any]) -> int:
+    """Find objects without labels, or score what is found."""
     from frugalseg.tasks import foreground
     from frugalseg.workflows import find_objects, predict
 
@@ -422,6 +429,7 @@ def objects(words: list[str], given: dict[str, Any]) -> int:
 
 
 def backbone(words: list[str], given: dict[str, Any]) -> int:
+    """Write a run's backbone as another library reads it."""
     from frugalseg.export import backbone as export
 
     options = config.resolve([Backbone], given)
@@ -430,6 +438,7 @@ def backbone(words: list[str], given: dict[str, Any]) -> int:
 
 
 def regions(words: list[str], given: dict[str, Any]) -> int:
+    """Compute regions of a data set into the cache."""
     import inspect
 
     from frugalseg.data import read
@@ -460,6 +469,7 @@ def regions(words: list[str], given: dict[str, Any]) -> int:
 
 
 def shapes(words: list[str], given: dict[str, Any]) -> int:
+    """Draw the built-in data set."""
     from frugalseg.data.shapes import write
 
     say(f"the built-in pictures are in {write(words[0], **config.resolve([Shapes], given))}")
@@ -467,6 +477,7 @@ def shapes(words: list[str], given: dict[str, Any]) -> int:
 
 
 def methods(words: list[str], given: dict[str, Any]) -> int:
+    """List the methods."""
     from rich.table import Table
 
     table = Table("method", "learns from", "makes", "paper")
@@ -620,6 +631,7 @@ def say(text: str) -> None:
 
 
 def complain(text: str) -> None:
+    """A line on the error stream."""
     print(printable(text), file=sys.stderr, flush=True)
 
 
@@ -630,10 +642,12 @@ def warn(message: Warning | str, category: type[Warning], *_: Any, **__: Any) ->
 
 
 def printable(text: str) -> str:
+    """The text with its control characters written out, all but line breaks."""
     return "".join(letter if letter.isprintable() or letter == "\n" else repr(letter)[1:-1] for letter in text)
 
 
 def show(table: Any) -> None:
+    """Print a table in colour."""
     from rich.console import Console
 
     if first_process():

@@ -52,6 +52,7 @@ class Outline(NamedTuple):
 
     @property
     def rle(self) -> rle.RLE:
+        """Its mask in COCO's form, {size, counts}."""
         return {"size": list(self.size), "counts": self.counts}
 
 
@@ -165,6 +166,7 @@ class Data(Dataset[Sample]):
 
     @property
     def names(self) -> list[str]:
+        """The images' names, in order."""
         return [record.name for record in self.records]
 
     @property

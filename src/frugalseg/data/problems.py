@@ -268,6 +268,7 @@ class Problem:
 
     @property
     def count(self) -> int:
+        """How many items have it."""
         return len(self.items)
 
     @property
@@ -277,18 +278,22 @@ class Problem:
 
     @property
     def severity(self) -> str:
+        """error, warning or note."""
         return CODES[self.code].severity
 
     @property
     def effect(self) -> str:
+        """What it does to the items, such as "image left out"; empty for nothing."""
         return CODES[self.code].effect
 
     @property
     def message(self) -> str:
+        """What is wrong, in a sentence."""
         return CODES[self.code].message
 
     @property
     def fix(self) -> str:
+        """What to do about it."""
         return CODES[self.code].fix
 
     def __str__(self) -> str:
@@ -307,6 +312,7 @@ class Problems:
         self.seen: Counter[str] = Counter()
 
     def add(self, code: str, item: str) -> None:
+        """Note that an item has the fault of this code."""
         self._items[code][item if item.isprintable() else ascii(item)[1:-1]] = None
 
     def counts(self) -> Counter[str]:

@@ -41,6 +41,7 @@ class ZoomCrop(v2.Transform):
         self.crop, self.resize, self.scales, self.fill = crop, resize, scales, list(fill)
 
     def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
+        """torchvision asks: size after the zoom and place of the crop, drawn once for a whole sample."""
         height, width = next(tuple(item.shape[-2:]) for item in flat_inputs if isinstance(item, tv_tensors.Image))
         zoom = float(torch.empty(()).uniform_(*self.scales))
         side = round(zoom * (self.resize or max(height, width)))
@@ -51,6 +52,7 @@ class ZoomCrop(v2.Transform):
         return {"size": size, "top": top, "left": left}
 
     def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
+        """torchvision asks: the image, mask or boxes after zoom, crop and padding."""
         (height, width), top, left = params["size"], params["top"], params["left"]
         fill = {tv_tensors.Image: self.fill, tv_tensors.Mask: IGNORE}.get(type(inpt), 0)
         inpt = F.resize(inpt, size=[height, width], antialias=True)

@@ -73,6 +73,7 @@ def picture_facts(
 
 
 def mask_facts(root: Path, paths: list[Path], options: files.Options) -> dict[Path, file_info.Facts]:
+    """Size and ids of each mask, read from the cache of file facts where the file has not changed."""
     look = partial(look_at_mask, max_pixels=options.max_pixels)
     return file_info.of(root, f"mask-{options.max_pixels}", paths, look, {"height", "width", "ids"})
 

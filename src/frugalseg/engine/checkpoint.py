@@ -28,6 +28,7 @@ class Checkpoints:
         self.folder = folder
 
     def newest(self) -> Path | None:
+        """The folder of the newest checkpoint, or None."""
         return max(self.folder.glob("step*"), default=None)
 
     def restore(self, modules: dict[str, nn.Module], optimizer: Any | None) -> tuple[int, float, bool]:

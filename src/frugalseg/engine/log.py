@@ -18,9 +18,11 @@ class Clock:
 
     @property
     def seconds(self) -> float:
+        """Seconds of training so far."""
         return self.earlier + time.perf_counter() - self.begin
 
     def lap(self, step: int) -> float:
+        """Steps a second since the last call."""
         (before, first), now = self._lap, time.perf_counter()
         self._lap = (now, step)
         return (step - first) / max(now - before, 1e-9)

@@ -103,6 +103,7 @@ class Run:
 
     @property
     def device(self) -> torch.device:
+        """Where this process computes."""
         return self.fabric.device
 
     @property

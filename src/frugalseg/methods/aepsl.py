@@ -269,6 +269,7 @@ class Mined:
 
     @staticmethod
     def pack(claims: np.ndarray, ids: np.ndarray) -> dict[str, np.ndarray]:
+        """As an `ArrayStore` keeps them: claims (T, H, W) bool as bits, ids (T,) of their classes."""
         flat = claims.reshape(len(claims), math.prod(claims.shape[1:]))  # -1 for the pixels fails on a picture without tags
         return {"bits": np.packbits(flat, axis=1), "ids": ids, "size": np.array(claims.shape[1:])}
 

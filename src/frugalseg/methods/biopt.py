@@ -203,6 +203,7 @@ class Examples(NamedTuple):
         return Examples(self.prototypes[places], self.shown[places], self.shots[places])
 
     def to(self, device: torch.device) -> Examples:
+        """The same on another device."""
         return Examples(*(part.to(device) for part in self))
 
     def together(self) -> Examples:
@@ -574,6 +575,7 @@ class Tasks:
         return sum(map(len, self.base.pictures.values()))
 
     def drawn(self) -> Episode:
+        """A random episode: a class, a query and its references."""
         label = self.base.labels[int(torch.randint(len(self.base.labels), ()))]
         pictures = self.base.pictures[label]
         query, *references = (pictures[place] for place in torch.randperm(len(pictures))[: self.config.shots + 1].tolist())
@@ -682,6 +684,7 @@ def optimizer_of(config: Config, model: BiOpt) -> torch.optim.Optimizer:
 
 
 def stack(items: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """Items as one batch: each tensor gets a first dimension B."""
     return {name: torch.stack([item[name] for item in items]) for name in items[0]}
 
 

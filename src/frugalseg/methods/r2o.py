@@ -121,6 +121,7 @@ def prior(whole: Tensor, config: Config, cache: Cache) -> Tensor:
 
 
 def stack(items: Sequence[dict[str, Tensor]]) -> dict[str, Any]:
+    """Items as one batch: each tensor gets a first dimension B."""
     return {name: torch.stack([item[name] for item in items]) for name in items[0]}
 
 

@@ -51,13 +51,22 @@ class Scores(Protocol):
     """What `paired` asks of a metric."""
 
     @property
-    def classes(self) -> tuple[str, ...]: ...
+    def classes(self) -> tuple[str, ...]:
+        """Names of the ids 1..C."""
+
     @property
-    def names(self) -> list[str]: ...
+    def names(self) -> list[str]:
+        """The images, in sorted order."""
+
     @property
-    def value(self) -> float: ...
-    def truth(self) -> np.ndarray | Sequence[np.ndarray]: ...
-    def resampled(self, samples: int, seed: int) -> np.ndarray: ...
+    def value(self) -> float:
+        """The metric as a fraction."""
+
+    def truth(self) -> np.ndarray | Sequence[np.ndarray]:
+        """What the rows hold of the ground truth: two metrics can be paired only where it is equal."""
+
+    def resampled(self, samples: int, seed: int) -> np.ndarray:
+        """(samples,) values of the metric, each over a bootstrap draw of the images."""
 
 
 def draws(images: int, samples: int, seed: int) -> Iterator[np.ndarray]:

@@ -140,6 +140,7 @@ class PresenceScores:
         self.present: list[bool] = []
 
     def update(self, confidence: float, present: bool) -> None:
+        """One question: the confidence that the class is in an image, and whether it is."""
         self.confidences.append(confidence)
         self.present.append(present)
 
@@ -166,6 +167,7 @@ class PresenceScores:
         return float((below + up_to).mean() / 2 / len(ordered))
 
     def to_json(self) -> dict[str, Any]:
+        """Everything printed."""
         figures = {name: number(getattr(self, name)) for name in ("precision", "recall", "ranking")}
         return {"threshold": self.threshold, "questions": len(self.present), "present": sum(self.present), **figures}
 
@@ -193,6 +195,7 @@ class FewShotResult:
         return float(np.mean([scores.binary for scores in self.seeds.values()]))
 
     def table(self) -> Table:
+        """IoU of each class, means, intervals, and the scores of presence."""
         first = next(iter(self.seeds.values()))
         table = Table("class", "IoU %", "episodes", title="\n".join(scores.protocol for scores in self.seeds.values()))
         for column in table.columns[1:]:

@@ -37,6 +37,7 @@ class ForegroundScores(PerImage):
 
     @property
     def metric(self) -> str:  # type: ignore[override]
+        """The first part of the protocol: which overlap."""
         return f"iou|{self.kind}"
 
     def update(self, name: str, parts: Any, chosen: int, truth: Any, ignore: Any = None) -> None:

@@ -130,6 +130,7 @@ class InstanceScores(PerImage):
 
     @property
     def metric(self) -> str:  # type: ignore[override]
+        """The first part of the protocol: the measure, with its rule and limits."""
         at = self.measure
         limits = [f"area{at.areas[0]:g}-{at.areas[1]:g}"] if at.areas else []
         most = [f"max{at.most}"] if at.most else []
@@ -177,6 +178,7 @@ class InstanceScores(PerImage):
 
     @property
     def per_class(self) -> dict[str, float]:
+        """The measure of each class; NaN for one without objects."""
         return dict(zip(self.classes, self.measured(self.measure).tolist(), strict=True))
 
     def score(self, weights: np.ndarray) -> np.ndarray:

@@ -51,6 +51,7 @@ class PanopticScores(PerImage):
 
     @property
     def metric(self) -> str:  # type: ignore[override]
+        """The first part of the protocol."""
         return f"pq|things|score{self.threshold:g}|void-ignored"
 
     def update(
@@ -75,6 +76,7 @@ class PanopticScores(PerImage):
 
     @property
     def per_class(self) -> dict[str, float]:
+        """PQ of each class; NaN for one without objects."""
         return dict(zip(self.classes, quality(self.stacked().sum(0)).tolist(), strict=True))
 
     def score(self, weights: np.ndarray) -> np.ndarray:

@@ -52,6 +52,7 @@ class PerImage(ABC):
 
     @property
     def images(self) -> int:
+        """How many images have been scored."""
         return len(self.rows)
 
     @property
@@ -140,6 +141,7 @@ def number(value: float) -> float | None:
 
 
 def percent(value: float) -> str:
+    """A fraction as a percentage with two decimals; a dash for NaN."""
     return "–" if np.isnan(value) else f"{100 * value:.2f}"
 
 

@@ -33,6 +33,7 @@ class RegionScores(PerImage):
 
     @property
     def metric(self) -> str:  # type: ignore[override]
+        """The first part of the protocol: what the mean is over."""
         return f"abo|{self.average}"
 
     def update(self, name: str, proposals: Any, truth: Any, labels: Any) -> None:
@@ -59,6 +60,7 @@ class RegionScores(PerImage):
 
     @property
     def per_class(self) -> dict[str, float]:
+        """Mean best overlap of the objects of each class; NaN for one without objects."""
         labels, best = np.concatenate([self.rows[name] for name in self.names], 1)
         found = [best[labels == label] for label in range(1, len(self.classes) + 1)]
         return {name: float(own.mean()) if len(own) else float("nan") for name, own in zip(self.classes, found, strict=True)}

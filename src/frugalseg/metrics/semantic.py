@@ -57,6 +57,7 @@ class SemanticScores(PerImage):
 
     @property
     def names_with_background(self) -> tuple[str, ...]:
+        """Names of the ids 0..C."""
         return ("background", *self.classes)
 
     @property

@@ -120,6 +120,7 @@ class Backbone(nn.Module):
         self.train(self.training)
 
     def train(self, mode: bool = True) -> Backbone:
+        """Set the mode; frozen blocks, and norms that keep their statistics, stay in evaluation mode."""
         super().train(mode)
         for module in self._fixed():
             module.training = False

@@ -37,6 +37,7 @@ class Pyramid(nn.Module):
         return maps
 
     def train(self, mode: bool = True) -> Pyramid:
+        """Set the mode; what is frozen in the trunk stays in evaluation mode."""
         super().train(mode)
         self.trunk.train(mode)  # puts the frozen modules back to evaluation
         return self

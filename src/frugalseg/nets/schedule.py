@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 
 def constant(step: int, value: float) -> float:
+    """The same value at every step."""
     return value
 
 

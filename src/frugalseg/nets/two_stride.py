@@ -62,6 +62,7 @@ class TwoStrideBackbone(nn.Module):
         return coarse, coarse if self.kind == "same" else self.fine(shared)
 
     def train(self, mode: bool = True) -> TwoStrideBackbone:
+        """Set the mode; what is frozen in the trunk and the tails stays in evaluation mode."""
         super().train(mode)
         for backbone in (self.trunk, *self._others):
             backbone.train(mode)  # puts the frozen modules back to evaluation, those of the tails too

@@ -154,6 +154,7 @@ class Kind:
         self.dtype = np.dtype(code)
 
     def fill(self, state: list[Any]) -> None:
+        """What the pickle says of the dtype after its code: byte order only. Raises BoxFileError for fields."""
         _, order, base, names, fields, *_ = state
         if order not in ("<", ">", "=", "|") or (base, names, fields) != (None, None, None):
             raise BoxFileError(ODD)
@@ -164,6 +165,7 @@ class Array:
     """Stands in for numpy's array and number, which believe what a pickle tells them."""
 
     def fill(self, state: list[Any]) -> None:
+        """What the pickle says of the array: shape, dtype, order and bytes, checked against each other. Raises BoxFileError."""
         *_, shape, kind, fortran, data = state
         if not isinstance(kind, Kind) or len(shape) > 32 or not all(type(side) is int and 0 <= side < 2**40 for side in shape):
             raise BoxFileError(ODD)
@@ -250,6 +252,7 @@ class Unpickler(pickle._Unpickler):
     }
 
     def find_class(self, module: str, name: str) -> Any:
+        """The harmless stand-in for what the pickle calls. Raises BoxFileError for all else: nothing of it is run."""
         known = HARMLESS.get((module.replace("numpy._core", "numpy.core"), name))
         if known is None:
             raise BoxFileError(f"the pickle calls {module}.{name}, which reading boxes does not need; it was not run")

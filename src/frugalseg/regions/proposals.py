@@ -139,6 +139,7 @@ def _cache() -> Cache:
 
 @lru_cache(maxsize=4)
 def files_of(source: str) -> BoxFiles:
+    """The box files in a file or folder, opened once. Raises ValueError for a path that is not there."""
     if not Path(source).exists():
         raise ValueError(f"proposals: got {source!r}; expected one of {', '.join(TOOLS)}, rpn, or a file or folder of boxes")
     return BoxFiles(Path(source))

@@ -197,6 +197,7 @@ def training_list(lists: Lists) -> str:
 
 
 def count(records: Sequence[Record], classes: tuple[str, ...], looked: Mapping[str, Looked]) -> Counts:
+    """Count the labels of one split's records. looked: what was read from each file."""
     known = [[tag == tag for tag in record.tags or ()] for record in records]
     tags, shown = Counter[str](), Counter[str]()
     for record in records:

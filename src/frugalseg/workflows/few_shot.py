@@ -66,6 +66,7 @@ class Advice:
 
     @property
     def hurts(self) -> bool:
+        """Whether the others do clearly better without it."""
         return self.worth is not None and self.worth < HURTS
 
     def __str__(self) -> str:

@@ -62,6 +62,7 @@ class Archive(Data):
 
     @property
     def fingerprint(self) -> str:
+        """Changes with the names and sizes of the files in it; 16 hexadecimal digits."""
         digest = hashlib.sha256(b"archive")
         for record in self.records:
             digest.update(repr((record.name, self.places[record.image].size)).encode())

@@ -93,4 +93,5 @@ class Collector:
         self.results += detected(objects, number, self.labels)
 
     def dataset(self) -> dict[str, Any]:
+        """All that was collected, as COCO's data set."""
         return {"images": self.images, "annotations": self.annotations, "categories": self.categories}

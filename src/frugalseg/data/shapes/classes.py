@@ -37,10 +37,12 @@ class Kind(NamedTuple):
 
 
 def polygon(tone: float, *xy: float) -> Piece:
+    """A polygon with these corners, x and y in turn."""
     return Piece(np.array(xy, np.float32).reshape(-1, 2), tone)
 
 
 def box(tone: float, left: float, top: float, right: float, bottom: float) -> Piece:
+    """A rectangle with these sides."""
     return polygon(tone, left, top, right, top, right, bottom, left, bottom)
 
 

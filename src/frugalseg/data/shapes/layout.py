@@ -37,6 +37,7 @@ class Shape:
 
     @property
     def outlines(self) -> list[Floats]:
+        """All outlines, of body and badge."""
         return [outline for outline, _ in (*self.body, *self.badge)]
 
 
@@ -130,4 +131,5 @@ def pixels(outline: Floats, corner: tuple[int, int], side: int) -> NDArray[np.in
 
 
 def fill(canvas: NDArray[Any], outline: Floats, value: float, corner: tuple[int, int], side: int) -> None:
+    """Fill an outline on a canvas that begins at pixel `corner` (x, y) of an image of that side."""
     cv2.fillPoly(canvas, [pixels(outline, corner, side)], value, shift=FRACTION)
