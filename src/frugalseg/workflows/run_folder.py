@@ -77,7 +77,8 @@ def run_info(data: Data, recipe: Any, masks_from: str) -> dict[str, Any]:
 
 def external_supervision(recipe: Any) -> tuple[str, ...]:
     """What a recipe says came in beside the labels, under the name that packages of others may still use."""
-    return getattr(recipe, "extra_supervision", ()) or recipe.external_supervision
+    notes = getattr(recipe, "extra_supervision", None)
+    return recipe.external_supervision if notes is None else notes
 
 
 def _before(weights: str | None) -> list[str]:
