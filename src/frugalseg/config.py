@@ -13,6 +13,7 @@ from argparse import ArgumentError
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass
 from difflib import get_close_matches
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -64,7 +65,8 @@ class Option:
         return words.get(self.hint) or str(self.hint).replace("typing.", "")
 
 
-def options(*kinds: type) -> dict[str, Option]:
+@cache
+def options(*kinds: type) -> Mapping[str, Option]:
     """The flat options of several dataclasses, by name; where two define the same name, the first one's."""
     found: dict[str, Option] = {}
     for kind in kinds:
@@ -167,13 +169,14 @@ def resolve(kinds: Sequence[type], *layers: Mapping[str, Any]) -> dict[str, Any]
 
     Raises UsageError with all faults, and the file of each that is in a file.
     """
-    known, check = options(*kinds), parser(*kinds)
+    known, check = options(*kinds), _checker(*kinds)
     given: dict[str, Any] = {}
     faults: list[str] = []
     for layer in layers:
         values = {key.replace("-", "_"): _plain_dict(value) for key, value in layer.items()}
         place = f"{layer.path}: " if isinstance(layer, Written) else ""
-        faults += [place + fault for name, value in values.items() for fault in _faults(check, name, value, known)]
+        if not _all_fit(check, values, known):
+            faults += [place + fault for name, value in values.items() for fault in _faults(check, name, value, known)]
         given |= values
     if faults:
         raise UsageError("\n".join(faults))
@@ -185,7 +188,33 @@ def _plain_dict(value: Any) -> Any:
     return asdict(value) if is_dataclass(value) and not isinstance(value, type) else value
 
 
+_checker = cache(parser)  # building a parser takes longer than all that it is asked
+
+
+def _all_fit(check: ArgumentParser, values: Mapping[str, Any], known: Mapping[str, Option]) -> bool:
+    """Whether no value has a fault, by a single parse, which takes hardly longer than that of one value."""
+    if any(_misfits(name, value, known) for name, value in values.items()):
+        return False
+    try:
+        check.parse_object(values, defaults=False)
+    except ArgumentError:
+        return False
+    return True
+
+
 def _faults(check: ArgumentParser, name: str, value: Any, known: Mapping[str, Option]) -> list[str]:
+    misfits = _misfits(name, value, known)
+    if misfits:
+        return misfits
+    try:
+        check.parse_object({name: value}, defaults=False)
+    except ArgumentError as error:
+        return [_explain(error, known)]
+    return []
+
+
+def _misfits(name: str, value: Any, known: Mapping[str, Option]) -> list[str]:
+    """The faults that jsonargparse would not name: settings that do not exist, None where it is not allowed."""
     if name not in known:
         return [f"there is no setting {name!r}{did_you_mean(name, known)}"]
     hint = known[name].hint
@@ -193,13 +222,7 @@ def _faults(check: ArgumentParser, name: str, value: Any, known: Mapping[str, Op
         return [f"{known[name].flag}: got nothing, expected {known[name].expected}"]
     if is_dataclass(hint) and isinstance(value, Mapping):
         inner = options(typing.cast(type, hint))
-        strange = [f"there is no setting {name}.{key}{did_you_mean(key, inner)}" for key in value if key not in inner]
-        if strange:
-            return strange
-    try:
-        check.parse_object({name: value}, defaults=False)
-    except ArgumentError as error:
-        return [_explain(error, known)]
+        return [f"there is no setting {name}.{key}{did_you_mean(key, inner)}" for key in value if key not in inner]
     return []
 
 
