@@ -87,8 +87,10 @@ def test_given_boxes_take_the_place_of_learned_ones() -> None:
     given = predictor.predict(own)
     propose(predictor, "rpn")
     assert same(predictor.predict(IMAGE)[0], learned[0])
+    trained = predictor.network
     propose(predictor, "grid")
     assert same(predictor.predict(IMAGE)[0], given[0])
+    assert (trained.config.proposals, predictor.network.config.proposals) == ("rpn", "grid"), "the model itself stays"
     assert not same(learned[0], given[0])
     with pytest.raises(UsageError, match="got 'rpn'; expected"):
         propose(predictor, "rpn")

@@ -32,6 +32,12 @@ def test_hand_values():
     assert [schedule.cosine(step, 6, 0.99, 1.0) for step in (0, 2, 3, 6, 7)] == pytest.approx([0.99, 0.9925, 0.995, 1, 1])
 
 
+def test_a_rate_rises_and_falls_tenfold_after_shares_of_the_training():
+    rates = [schedule.warmup_step_decay(step, 15, (0.5, 0.8), rise=4) for step in range(15)]
+    assert rates == pytest.approx([0.25, 0.5, 0.75, 1, 1, 1, 1, 1, 0.1, 0.1, 0.1, 0.1, 0.01, 0.01, 0.01])
+    assert [schedule.warmup_step_decay(step, 3, ()) for step in range(3)] == [1, 1, 1]
+
+
 def test_r2o_region_counts_are_the_papers():
     counts = [schedule.quarter_cosine(step, 300, 128, 4, hold=40) for step in (0, 39, 40, 100, 200, 300, 301)]
     assert counts == [128, 128, 128, 119, 74, 4, 4]

@@ -20,6 +20,11 @@ from torchvision import tv_tensors
 IGNORE = 255  # the value of a semantic mask that no loss and no metric counts
 
 
+def size_of(image: Tensor) -> tuple[int, int]:
+    """(H, W) of an image or mask (…, H, W)."""
+    return int(image.shape[-2]), int(image.shape[-1])
+
+
 def _faults(checks: Iterable[tuple[bool, str]]) -> list[str]:
     return [message for good, message in checks if not good]
 

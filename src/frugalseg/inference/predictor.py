@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -18,6 +18,7 @@ from frugalseg.data import Data, read
 from frugalseg.data.images import BadImage, converted
 from frugalseg.inference import tiling
 from frugalseg.methods import Method, find
+from frugalseg.nets.network import Network
 from frugalseg.recipes import checks
 from frugalseg.regions.proposals import TOOLS
 from frugalseg.types import Prediction, Sample
@@ -159,7 +160,7 @@ def _finished(meant: Path) -> str:
 
 def propose(predictor: Predictor, source: str) -> None:
     """Let a model look at other proposals. Raises UsageError for one that takes none, and for a source that is not there."""
-    before, network = predictor.proposals, cast(Any, predictor.network)
+    before = predictor.proposals
     if before is None:
         raise UsageError(
             f"proposals: got {source!r}, but this model of {predictor.method.name} takes none; leave --proposals out"
@@ -167,4 +168,6 @@ def propose(predictor: Predictor, source: str) -> None:
     if source not in (*TOOLS, before) and not Path(source).exists():
         raise UsageError(f"proposals: got {source!r}; expected {', '.join(TOOLS)}, or a file or folder of boxes")
     if source != before:
-        network.config, predictor.others = replace(network.config, proposals=source), Path(source).name
+        network = cast(Network, predictor.network)
+        # Called by its class for the networks that do not inherit it yet.
+        predictor.network, predictor.others = Network.with_settings(network, proposals=source), Path(source).name

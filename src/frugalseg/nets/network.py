@@ -9,10 +9,11 @@ Images are predicted one by one or in batches of like size, always through the s
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Iterable, Sequence
-from dataclasses import asdict
-from typing import Any
+from dataclasses import asdict, replace
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -78,6 +79,19 @@ class Network(nn.Module, ABC):
         """Predictions image by image. tags: "given" tells it which classes are in each image; see `given_tags`."""
         self.eval()
         return [self.predict_batch([self.preprocess(sample, tags)], [sample], tags)[0] for sample in samples]
+
+    # -- other settings
+
+    def with_settings(self, **changes: Any) -> Self:
+        """A new network with other settings for prediction; the two share their layers, and this one stays as it is.
+
+        Raises TypeError for a setting the method does not have, ValueError for values that are not valid.
+        """
+        other = copy.copy(self)
+        for parts in ("_parameters", "_buffers", "_modules"):  # so that a layer replaced in one stays in the other
+            setattr(other, parts, dict(getattr(self, parts)))
+        other.config = replace(self.config, **changes)
+        return other
 
     # -- weights files
 

@@ -24,6 +24,14 @@ def step_decay(step: int, value: float, drops: Sequence[float], factor: float = 
     return value * factor ** sum(step >= drop for drop in drops)
 
 
+def warmup_step_decay(step: int, steps: int, drops: Sequence[float], rise: int = 0) -> float:
+    """Learning rate as a share of its value: it rises over `rise` steps and falls tenfold after each of `drops`.
+
+    drops: shares of the training, such as (0.7, 0.9). `step_decay` times `warmup`, whose first step already learns.
+    """
+    return step_decay(step, 1.0, [math.ceil(share * steps) for share in drops]) * warmup(step + 1, rise)
+
+
 def poly(step: int, steps: int, value: float, power: float = 0.9, end: float = 0.0) -> float:
     """end + (value − end)·(1 − step/steps)^power, DeepLab's schedule (Chen et al., TPAMI 2018, section 4)."""
     return end + (value - end) * (1.0 - _progress(step, steps)) ** power
