@@ -11,8 +11,8 @@ SOURCE = ROOT / "src" / "frugalseg"
 
 # From the bottom to the top; what stands in one line may not import each other.
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("files", "moved"),
-    ("rle", "config", "progress"),
+    ("files", "machine", "moved"),
+    ("boxes", "rle", "config", "progress"),
     ("types",),
     ("metrics", "data", "nets", "recipes"),
     ("engine", "draw"),

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from frugalseg.files import cache_folder
+from frugalseg.machine import cores
 from frugalseg.progress import track
 
 Facts = dict[str, Any]
@@ -64,7 +65,7 @@ def of(
 
 def _parallel(look: Callable[[Path], Facts], paths: Sequence[Path]) -> Iterator[tuple[Path, Facts]]:
     """Threads suffice: PIL decodes without the interpreter's lock. In chunks: a million files shall not be a million futures."""
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(cores()) as pool:
         for start in range(0, len(paths), CHUNK):
             chunk = paths[start : start + CHUNK]
             yield from zip(chunk, pool.map(look, chunk), strict=True)

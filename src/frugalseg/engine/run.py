@@ -27,6 +27,7 @@ from frugalseg.engine.checkpoint import Checkpoints
 from frugalseg.engine.log import Clock, peak_memory, read_log
 from frugalseg.engine.sampler import IndexedDataset, SeededDataset, StepSampler, seed_of
 from frugalseg.files import write, write_json
+from frugalseg.machine import cores
 from frugalseg.nets.network import Network
 from frugalseg.nets.weights import save_weights
 from frugalseg.progress import Advance, progress
@@ -110,7 +111,7 @@ class Run:
     def _workers(self) -> int:
         if self.runtime.workers >= 0:
             return self.runtime.workers
-        return min(8, max(1, len(os.sched_getaffinity(0)) // self.runtime.devices - 1))
+        return min(8, max(1, cores() // self.runtime.devices - 1))
 
     def setup(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[nn.Module, torch.optim.Optimizer]:
         """Model and optimiser on the device, wrapped for the processes and the precision of the run."""

@@ -5,7 +5,6 @@ A cue is called with an image's name, the image and boxes, and gives a mask for 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -22,6 +21,7 @@ from torchvision.transforms.v2 import functional as transforms
 
 from frugalseg import files, rle
 from frugalseg.data import images
+from frugalseg.machine import cores
 from frugalseg.regions import saliency, superpixels
 from frugalseg.regions.cache import Cache
 from frugalseg.regions.grabcut import LEAST, MOST, SMALLEST, _scaled, _whole, ellipse, grabcut, reduced
@@ -49,7 +49,7 @@ class GrabCut:
         settings = {"iterations": self.iterations, "cut": self.cut}
         cut = partial(self.cache.of(small), grabcut) if self.keep else partial(grabcut, small)
         # GrabCut lets other threads work meanwhile. A pool that outlives the call would be dead in a forked process.
-        with ThreadPoolExecutor(_cores()) as pool:
+        with ThreadPoolExecutor(cores()) as pool:
             masks = [*pool.map(lambda box: cut(box=box, **settings), places)]
         return torch.stack(masks) if masks else torch.zeros(0, *small.shape[1:], dtype=torch.bool)
 
@@ -162,7 +162,3 @@ def cue(name: str, side: int = 400, iterations: int = 5, cut: int = 0) -> Cue:
         expected = "grabcut, superpixels, superpixels:FOLDER of grey maps NAME.png, gradient, or a folder of masks NAME.png"
         raise ValueError(f"cue: got {name!r}; expected {expected}")
     return Folder(Path(name))
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +17,7 @@ from frugalseg.data import Data
 from frugalseg.data.transforms import squashed
 from frugalseg.engine.array_store import ArrayStore
 from frugalseg.engine.run import Run
+from frugalseg.machine import cores
 from frugalseg.metrics.regions import RegionScores
 from frugalseg.progress import track
 from frugalseg.regions import TOOLS, Tool, proposals
@@ -45,7 +45,7 @@ def fill(
     """
     tool = TOOLS[tool] if isinstance(tool, str) else tool
     work = partial(_keep, data, tool, cache or Cache(), square, arguments)
-    with ThreadPoolExecutor(jobs or _cores()) as pool:
+    with ThreadPoolExecutor(jobs or cores()) as pool:
         try:
             outcomes = list(track(pool.map(work, range(len(data))), tool.__name__, len(data)))
         except BaseException:
@@ -68,11 +68,6 @@ def _keep(data: Data, tool: Tool, cache: Cache, square: int, arguments: dict[str
         return "made" if path.is_file() else "unkept"
     except (ValueError, OSError) as error:  # a broken image must not stop the others
         return error
-
-
-def _cores() -> int:
-    """Cores this process may use, which a container or scheduler can make fewer than the machine has."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def covered(data: Data, source: str) -> Data:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import json
-import os
 import platform
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from frugalseg import config
 from frugalseg.config import UsageError
 from frugalseg.files import write_json
+from frugalseg.machine import cores
 from frugalseg.methods import Method, kinds
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def run_info(data: Data, recipe: Any, masks_from: str) -> dict[str, Any]:
     """What a reader of the result must know: pictures, labels, what else was put in, what was left out, on what machine."""
     import torch
 
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{len(os.sched_getaffinity(0))} CPU cores"
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{cores()} CPU cores"
     others = [note for option in ("weights", "start_from") for note in _before(getattr(recipe, option, None))]
     return {
         "images": len(data),
