@@ -1,6 +1,6 @@
 """The engine: processes, resumable steps, checkpoints, logs. The only module that knows Fabric.
 
-Resume is a function of the step: which pictures a step sees, how they are augmented and what dropout drops depend on (seed,
+Resume is a function of the step: which images a step sees, how they are augmented and what dropout drops depend on (seed,
 stage, step, rank) alone, so a run that was killed at any instant and started again ends with the weights it would have had.
 """
 
@@ -9,9 +9,8 @@ from __future__ import annotations
 import json
 import os
 import signal
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, cast
@@ -24,6 +23,7 @@ from torch.utils.data import DataLoader
 
 from frugalseg.engine.array_store import ArrayStore
 from frugalseg.engine.checkpoint import Checkpoints
+from frugalseg.engine.launch import check_number_of_processes, launch
 from frugalseg.engine.log import Clock, peak_memory, read_log
 from frugalseg.engine.sampler import IndexedDataset, SeededDataset, StepSampler, seed_of
 from frugalseg.files import write, write_json
@@ -33,9 +33,8 @@ from frugalseg.nets.weights import save_weights
 from frugalseg.progress import Advance, progress
 from frugalseg.recipes.runtime import Runtime
 
-LAUNCHER = "FRUGALSEG_LAUNCHER"  # tells a process which one started it
 DRY_STEPS = 2  # steps of each stage under --dry-run
-DRY_BATCH = 2  # pictures for each process in such a step
+DRY_BATCH = 2  # images for each process in such a step
 
 
 class Stopped(SystemExit):
@@ -61,13 +60,7 @@ class Run:
 
     def __init__(self, folder: str | Path, runtime: Runtime | None = None, *, dry: bool = False, method: str = "") -> None:
         self.folder, self.runtime, self.dry, self.method = Path(folder), runtime or Runtime(), dry, method
-        ranks = self.runtime.devices * self.runtime.nodes
-        started = int(os.environ["WORLD_SIZE"]) if "TORCHELASTIC_RUN_ID" in os.environ else ranks
-        if started != ranks:  # each would think itself the only one and write over the others' files
-            nodes, devices = self.runtime.nodes, self.runtime.devices
-            raise ValueError(
-                f"torchrun started {started} processes, but devices={devices} x nodes={nodes}: add --devices or --nodes"
-            )
+        ranks = check_number_of_processes(self.runtime)
         self.fabric = Fabric(
             accelerator=self.runtime.accelerator,
             devices=self.runtime.devices,
@@ -75,7 +68,7 @@ class Run:
             precision=self.runtime.precision,  # type: ignore[arg-type]
             strategy="ddp" if ranks > 1 else "auto",
         )
-        self._launch()
+        launch(self.fabric)
         self._stopping = False
         self._losses: dict[str, Tensor] = {}
         self._figures: dict[str, Any] = {}
@@ -83,19 +76,6 @@ class Run:
         (self.folder / "state").mkdir(parents=True, exist_ok=True)
 
     # -- processes ---------------------------------------------------------------------------------------------------
-
-    def _launch(self) -> None:
-        """Start the other processes, or meet those of torchrun or SLURM.
-
-        A process that this one starts ends with it, even if it is waiting to meet it or at work for the two of them.
-        """
-        launcher = int(os.environ.pop(LAUNCHER, 0))
-        if launcher:
-            threading.Thread(target=_end_with, args=(launcher,), daemon=True).start()
-        else:
-            os.environ[LAUNCHER] = str(os.getpid())
-        self.fabric.launch()
-        os.environ.pop(LAUNCHER, None)
 
     @property
     def main(self) -> bool:
@@ -123,11 +103,11 @@ class Run:
     def _stoppable(self) -> Iterator[None]:
         """SIGTERM, as schedulers send it, is remembered and obeyed between two steps, when the state is whole."""
 
-        def remember(*_: object) -> None:
+        def note(*_: object) -> None:
             self._stopping = True
 
         try:
-            before = signal.signal(signal.SIGTERM, remember)
+            before = signal.signal(signal.SIGTERM, note)
         except ValueError:  # not the main thread of the process: signals stay as they are
             yield
             return
@@ -200,7 +180,7 @@ class Run:
             collate_fn=collate or _as_list,
             num_workers=self._workers,
             generator=torch.Generator().manual_seed(0),
-            worker_init_fn=_deaf,
+            worker_init_fn=_ignore_signals,
             pin_memory=self.device.type == "cuda",
         )
 
@@ -260,29 +240,33 @@ class Run:
 
     def each(self, name: str, data: Any, compute: Callable[[int, Any], dict[str, np.ndarray]]) -> ArrayStore:
         """Arrays for every item of `data`, one file each, computed once, shared among the processes, resumable between items."""
-        shelf = ArrayStore(self.folder / "state" / name)
-        todo = [index for index in range(len(data)) if index not in shelf]
+        return self.stream(name, data, lambda items: (compute(index, item) for index, item in items))
+
+    def stream(
+        self, name: str, data: Any, compute: Callable[[Iterable[tuple[int, Any]]], Iterable[dict[str, np.ndarray]]]
+    ) -> ArrayStore:
+        """`each` for what takes several items at a time: `compute` gives the arrays of each (index, item), in their order."""
+        store = ArrayStore(self.folder / "state" / name)
+        missing = [index for index in range(len(data)) if index not in store]
         self.fabric.barrier()  # every process has listed the same work before any does a part of it
-        mine = todo[self.fabric.global_rank :: self.fabric.world_size]
+        share = missing[self.fabric.global_rank :: self.fabric.world_size]
         begin = time.perf_counter()
-        with self._stoppable(), self._progress(name, len(mine)) as advance:
-            for index, item in DataLoader(
-                IndexedDataset(data, mine), batch_size=None, num_workers=self._workers if mine else 0, worker_init_fn=_deaf
-            ):
-                shelf.write(index, compute(index, item))
+        with self._stoppable(), self._progress(name, len(share)) as advance:
+            for index, arrays in zip(share, compute(self._items(data, share)), strict=True):
+                store.write(index, arrays)
                 advance()
                 if self._stopping:
                     raise Stopped
         self.fabric.barrier()
-        if todo:
-            self.log(
-                stage=name,
-                event="done",
-                seconds=round(time.perf_counter() - begin, 2),
-                items=len(todo),
-                peak_memory=peak_memory(),
-            )
-        return shelf
+        if missing:
+            seconds = round(time.perf_counter() - begin, 2)
+            self.log(stage=name, event="done", seconds=seconds, items=len(missing), peak_memory=peak_memory())
+        return store
+
+    def _items(self, data: Any, indices: Sequence[int]) -> Iterable[tuple[int, Any]]:
+        """(index, item) of these indices, read by worker processes."""
+        workers = self._workers if indices else 0
+        return DataLoader(IndexedDataset(data, indices), batch_size=None, num_workers=workers, worker_init_fn=_ignore_signals)
 
     def save_model(self, model: nn.Module, metadata: dict[str, Any] | None = None, name: str = "last") -> Path:
         """Write weights/<name>.safetensors with what is needed to load it again in its header.
@@ -336,7 +320,7 @@ class Run:
         )
         return " ".join(f"{name} {value:.3f}" for name, value in losses.items())
 
-    def _progress(self, name: str, total: int, done: int = 0, unit: str = "pictures") -> AbstractContextManager[Advance]:
+    def _progress(self, name: str, total: int, done: int = 0, unit: str = "images") -> AbstractContextManager[Advance]:
         return progress(name, total, done=done, unit=unit, quiet=self.runtime.quiet or not self.main)
 
     # -- checkpoints -------------------------------------------------------------------------------------------------
@@ -349,16 +333,10 @@ class Run:
         self.fabric.barrier()
 
 
-def _end_with(parent: int) -> None:
-    while os.getppid() == parent:
-        time.sleep(0.5)
-    os._exit(1)  # nothing is lost: what is on disk is whole
+def _ignore_signals(worker: int) -> None:
+    """DataLoader workers ignore SIGTERM and SIGINT, which schedulers and terminals send to a whole process group.
 
-
-def _deaf(worker: int) -> None:
-    """Reader processes leave SIGTERM and SIGINT, which schedulers and terminals send to a whole group, to their parent.
-
-    Its last step needs them. A reader that ended by itself would wait for good until somebody takes what it has read.
+    The parent shuts them down at a step boundary. A worker that ended by itself would make the parent wait for its data forever.
     """
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)

@@ -19,7 +19,7 @@ class StepSampler(Sampler[list[tuple[int, int]]]):
     """Batches of (epoch, index): the k-th depends only on (seed, rank, k).
 
     Every epoch is one permutation of the data; a step takes the next `batch` entries of the endless row of permutations and each
-    of `ranks` processes an equal share of them, so the pictures of a step do not depend on the number of processes.
+    of `ranks` processes an equal share of them, so the images of a step do not depend on the number of processes.
     """
 
     def __init__(
