@@ -20,7 +20,7 @@ from frugalseg.engine.log import read_log
 from frugalseg.engine.run import Run
 from frugalseg.inference.predictor import Predictor
 from frugalseg.methods import METHODS, kinds
-from frugalseg.types import Prediction
+from frugalseg.types import Prediction, Sample
 from frugalseg.workflows.train import train
 
 CONFIGS = Path(__file__).parents[1] / "configs"
@@ -117,6 +117,23 @@ def fits(prediction: Prediction) -> None:
     assert ((found.scores >= 0) & (found.scores <= 1)).all()
     assert found.scores.tolist() == sorted(found.scores.tolist(), reverse=True)
     assert all(code["size"] == [height, width] and found.dense(i).any() for i, code in enumerate(found.rles))
+
+
+def test_batches_equal_one_by_one(method: str, trained: dict[str, Predictor], pictures: Data) -> None:
+    """Each image beside its mirror image, which has the same size and other content."""
+    samples = [pictures.only("image")[index] for index in range(len(pictures))]
+    mirrored = [Sample(f"{sample.name} mirrored", sample.image.flip(-1)) for sample in samples]
+    images = [sample for pair in zip(samples, mirrored, strict=True) for sample in pair]
+    alone, together = (trained[method].predict(images, batch=batch) for batch in (1, 2))
+    assert [prediction.name for prediction in together] == [sample.name for sample in images]
+    for one, other in zip(alone, together, strict=True):
+        torch.testing.assert_close(one.tags, other.tags, rtol=1e-4, atol=1e-4)
+        if one.semantic is not None:
+            assert (one.semantic != other.semantic).float().mean() <= 1e-3, "rounding may turn a pixel between two classes"
+        else:
+            torch.testing.assert_close(one.instances.boxes, other.instances.boxes, rtol=1e-4, atol=1e-2)
+            torch.testing.assert_close(one.instances.scores, other.instances.scores, rtol=1e-4, atol=1e-4)
+            assert torch.equal(one.instances.labels, other.instances.labels)
 
 
 def test_weights_lie_in_memory_as_pictures_do(method: str, trained: dict[str, Predictor], pictures: Data) -> None:

@@ -20,7 +20,7 @@ import frugalseg
 from frugalseg import cli
 from frugalseg.config import UsageError
 from frugalseg.data import Data, read, shapes
-from frugalseg.inference.predictor import Predictor, propose
+from frugalseg.inference.predictor import Predictor
 from frugalseg.methods import METHODS
 from frugalseg.methods.cam import CAM
 from frugalseg.methods.r2ios import R2IOS
@@ -85,15 +85,15 @@ def test_given_boxes_take_the_place_of_learned_ones() -> None:
         Sample("picture", IMAGE, proposals=proposals.grid(IMAGE, predictor.network.config.count)),
     )
     given = predictor.predict(own)
-    propose(predictor, "rpn")
+    predictor = predictor.with_proposals("rpn")
     assert same(predictor.predict(IMAGE)[0], learned[0])
     trained = predictor.network
-    propose(predictor, "grid")
+    predictor = predictor.with_proposals("grid")
     assert same(predictor.predict(IMAGE)[0], given[0])
     assert (trained.config.proposals, predictor.network.config.proposals) == ("rpn", "grid"), "the model itself stays"
     assert not same(learned[0], given[0])
     with pytest.raises(UsageError, match="got 'rpn'; expected"):
-        propose(predictor, "rpn")
+        predictor = predictor.with_proposals("rpn")
 
 
 def test_models_that_look_at_no_proposals_say_so() -> None:
@@ -102,16 +102,16 @@ def test_models_that_look_at_no_proposals_say_so() -> None:
     parts, without = made(CAM, "cam", test_cam.TINY), Predictor(METHODS["aepsl"], torch.nn.Identity(), ())
     for predictor in (numbered, parts, without):
         with pytest.raises(UsageError, match=rf"model of {predictor.method.name} takes none; leave --proposals out"):
-            propose(predictor, "grid")
+            predictor.with_proposals("grid")
     boxes = made(CAM, "cam", replace(test_cam.TINY, objects="proposal", proposals="boxes.npz"))
-    propose(boxes, "random")
+    boxes = boxes.with_proposals("random")
     assert boxes.proposals == "random"
 
 
 def test_boxes_of_whole_pictures_are_refused_in_tiles() -> None:
     predictor = made(R2IOS, "r2ios", replace(test_r2ios.TINY, proposals="boxes.npz"))
-    with pytest.raises(UsageError, match=r"boxes of whole pictures; type --proposals selective_search with --tile"):
+    with pytest.raises(UsageError, match=r"boxes of whole images; type --proposals selective_search with --tile"):
         next(predictor.stream(IMAGE, tile=32))
-    propose(predictor, "grid")
+    predictor = predictor.with_proposals("grid")
     ((_, found),) = predictor.stream(IMAGE, tile=32)
     assert found.size == (40, 50)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
@@ -69,7 +70,7 @@ def scene(seed: int, size: tuple[int, int] = (90, 130)) -> torch.Tensor:
 @pytest.mark.parametrize(("side", "overlap"), [(40, 12), (64, 8), (200, 50)])
 def test_tiled_equals_whole(seed: int, side: int, overlap: int) -> None:
     sample = Sample("a", scene(seed))
-    whole, tiled = components(sample), tiling.predict(components, sample, side, overlap)
+    whole, tiled = components(sample), tiling.predict(partial(map, components), sample, side, overlap)
     assert tiled.size == whole.size
     assert sorted(code["counts"] for code in tiled.instances.rles) == sorted(code["counts"] for code in whole.instances.rles)
     boxes = {code["counts"]: box for code, box in zip(whole.instances.rles, whole.instances.boxes.tolist(), strict=True)}
@@ -81,7 +82,7 @@ def test_tiled_equals_whole(seed: int, side: int, overlap: int) -> None:
 
 
 def test_objects_of_different_classes_stay_apart_and_an_empty_picture_stays_empty() -> None:
-    empty = tiling.predict(components, Sample("a", torch.zeros(3, 50, 50, dtype=torch.uint8)), 20, 5)
+    empty = tiling.predict(partial(map, components), Sample("a", torch.zeros(3, 50, 50, dtype=torch.uint8)), 20, 5)
     assert len(empty.instances) == 0
 
     def undecided(sample: Sample) -> Prediction:
@@ -93,7 +94,7 @@ def test_objects_of_different_classes_stay_apart_and_an_empty_picture_stays_empt
     undecided.calls = 0
     image = torch.zeros(3, 20, 35, dtype=torch.uint8)
     image[:, 5:15, 5:30] = 100
-    assert sorted(tiling.predict(undecided, Sample("a", image), 20, 5).instances.labels.tolist()) == [1, 2]
+    assert sorted(tiling.predict(partial(map, undecided), Sample("a", image), 20, 5).instances.labels.tolist()) == [1, 2]
 
 
 SIZE = (40, 60)
@@ -185,7 +186,7 @@ def test_tiles_have_the_tags_of_their_picture() -> None:
         return components(sample)
 
     sample = Sample("a", scene(0), torch.tensor([1.0, 0.0]))
-    assert len(tiling.predict(told, sample, 40, 12).instances) == len(components(sample).instances)
+    assert len(tiling.predict(partial(map, told), sample, 40, 12).instances) == len(components(sample).instances)
 
 
 def test_a_model_of_class_masks_is_refused() -> None:
@@ -193,4 +194,4 @@ def test_a_model_of_class_masks_is_refused() -> None:
         return Prediction(sample.name, (20, 20), ("a",), None, torch.zeros(20, 20, dtype=torch.uint8))
 
     with pytest.raises(UsageError, match="makes no objects"):
-        tiling.predict(semantic, Sample("a", torch.zeros(3, 40, 40, dtype=torch.uint8)), 20, 5)
+        tiling.predict(partial(map, semantic), Sample("a", torch.zeros(3, 40, 40, dtype=torch.uint8)), 20, 5)

@@ -7,7 +7,6 @@ stage, step, rank) alone, so a run that was killed at any instant and started ag
 from __future__ import annotations
 
 import json
-import os
 import signal
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 
@@ -31,6 +31,9 @@ def predict(
     """
     network.eval()
     ahead = read_ahead(samples)
+    if not isinstance(network, Network):  # not yet in three parts
+        yield from ((sample, _alone(network, sample, tags)) for sample in ahead)
+        return
     for sample in ahead:
         prepared = _prepared(network, sample, tags)
         limit = batch or automatic(network, sample, prepared, tags)
@@ -92,6 +95,11 @@ def _window(network: Network, window: Sequence[Sample], tags: str, most: int) ->
         found = _computed(network, [prepared[place] for place in places], [window[place] for place in places], tags)
         predictions |= dict(zip(places, found, strict=True))
     return [predictions[place] for place in range(len(window))]
+
+
+@torch.inference_mode()
+def _alone(network: Any, sample: Sample, tags: str) -> Prediction:
+    return network.predict([sample], tags=tags)[0]
 
 
 @torch.inference_mode()

@@ -7,7 +7,7 @@ higher score counts. So an object larger than the overlap, even one that crosses
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -55,19 +55,22 @@ def _starts(extent: int, side: int, overlap: int) -> list[int]:
     return [round(step * (extent - side) / (count - 1)) for step in range(count)]
 
 
-def predict(network: Callable[[Sample], Prediction], sample: Sample, side: int, overlap: int, quiet: bool = True) -> Prediction:
-    """The objects of a picture (3, H, W) of any size. network: predicts one tile. Memory: one tile and run lengths.
+def predict(
+    network: Callable[[Iterable[Sample]], Iterable[Prediction]], sample: Sample, side: int, overlap: int, quiet: bool = True
+) -> Prediction:
+    """The objects of an image (3, H, W) of any size. Memory: a few tiles and run lengths.
 
-    quiet: say nothing of how many tiles are done. Raises UsageError for a network that makes no objects.
+    network: predicts tiles, which are all of one size, in their order. quiet: say nothing of how many tiles are done.
+    Raises UsageError for a network that makes no objects.
     """
     size = (int(sample.image.shape[1]), int(sample.image.shape[2]))
     cut = tiles(size, side, overlap)
     parts: list[CompactInstances] = []
     tags: list[Tensor] = []
     classes: tuple[str, ...] = ()
-    for tile in track(cut, sample.name, unit="squares", quiet=quiet):
-        image = sample.image.as_subclass(Tensor)[:, tile.top : tile.bottom, tile.left : tile.right]
-        prediction = network(Sample(sample.name, image, sample.tags))
+    pixels = sample.image.as_subclass(Tensor)
+    pieces = (Sample(sample.name, pixels[:, tile.top : tile.bottom, tile.left : tile.right], sample.tags) for tile in cut)
+    for tile, prediction in zip(track(cut, sample.name, unit="squares", quiet=quiet), network(pieces), strict=True):
         if prediction.instances is None:
             raise UsageError("tiles: this model makes no objects, so parts cannot be joined; predict without --tile")
         parts.append(moved(prediction.instances, tile, size))

@@ -41,6 +41,11 @@ class Network(nn.Module, ABC):
         """Where its weights are."""
         return next(self.parameters()).device
 
+    @property
+    def proposal_source(self) -> str | None:
+        """Where it takes its object proposals from: a tool's name, a file or a folder; None for one that takes none."""
+        return None
+
     # -- the three parts
 
     @abstractmethod
