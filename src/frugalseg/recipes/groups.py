@@ -133,6 +133,23 @@ class TwoRates(Optimizer):
 
 
 @dataclass(frozen=True)
+class StepDecay(Settings):
+    """Optimiser.
+
+    Args:
+        steps: of the training.
+        warmup: steps over which the rates rise to their value.
+        drops: shares of the steps after which the rates fall tenfold.
+    """
+
+    steps: int = 100_000
+    warmup: int = 0
+    drops: tuple[float, ...] = ()
+
+    least: ClassVar[Limits] = {"steps": 1, "warmup": 0}
+
+
+@dataclass(frozen=True)
 class Scale(Settings):
     """Size of the images.
 
@@ -174,6 +191,22 @@ class Proposals(Settings):
         """Proposals that others made, and what other groups add."""
         others = self.proposals not in IMAGE_TOOLS
         return *super().external_supervision, *([f"proposals {self.proposals} (learned from masks, perhaps)"] if others else [])
+
+
+@dataclass(frozen=True)
+class RegionSampling(Settings):
+    """Regions of a training step.
+
+    Args:
+        rois: proposals of an image to learn from.
+        rois_foreground: share of objects among them, at most.
+    """
+
+    rois: int = 64
+    rois_foreground: float = 0.25
+
+    least: ClassVar[Limits] = {"rois": 1}
+    shares: ClassVar[tuple[str, ...]] = ("rois_foreground",)
 
 
 @dataclass(frozen=True)
