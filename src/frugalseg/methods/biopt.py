@@ -13,13 +13,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchvision.models.resnet import BasicBlock, Bottleneck
 from torchvision.transforms import v2
 
 from frugalseg.data import episodes
@@ -27,6 +26,7 @@ from frugalseg.data.episodes import Base, Episode, class_mask
 from frugalseg.data.problems import DataError
 from frugalseg.engine.run import Run
 from frugalseg.nets import backbone, optim, schedule
+from frugalseg.nets.linear_output import remove_last_relu
 from frugalseg.recipes.biopt import Config
 from frugalseg.recipes.checks import restored
 from frugalseg.types import IGNORE, Prediction, Sample
@@ -243,50 +243,6 @@ def temporary_prototypes(query: Tensor, rough: Tensor, support: Tensor) -> Tenso
 
 
 # -- networks --------------------------------------------------------------------------------------------------------
-
-
-class OpenBottleneck(Bottleneck):
-    """A residual block without the ReLU behind its sum (sec. 5.1: "the last ReLU layer [is] removed")."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        inner = self.relu(self.bn2(self.conv2(self.relu(self.bn1(self.conv1(x))))))
-        return self.bn3(self.conv3(inner)) + (x if self.downsample is None else self.downsample(x))
-
-
-class OpenBasicBlock(BasicBlock):
-    """The same for the block of ResNet-18."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        inner = self.bn2(self.conv2(self.relu(self.bn1(self.conv1(x)))))
-        return inner + (x if self.downsample is None else self.downsample(x))
-
-
-class OpenResidual(backbone.Residual):
-    """The same for the block of `tiny`."""
-
-    def forward(self, features: Tensor) -> Tensor:
-        return self.bn2(self.conv2(self.relu(self.bn1(self.conv1(features))))) + self.shortcut(features)
-
-
-OPEN: dict[type[nn.Module], type[nn.Module]] = {
-    Bottleneck: OpenBottleneck,
-    BasicBlock: OpenBasicBlock,
-    backbone.Residual: OpenResidual,
-}
-
-
-def remove_last_relu(body: nn.Module) -> None:
-    """Let features take both signs: no ReLU, and no pool, behind the last block. Networks of timm stay as they are."""
-    modules = [module for module in body.modules() if type(module) in OPEN]
-    last = [*body.modules()][-1]
-    if modules:
-        modules[-1].__class__ = OPEN[type(modules[-1])]
-    elif isinstance(last, nn.MaxPool2d | nn.ReLU | nn.ReLU6):
-        parent = next(module for module in reversed([*body.modules()]) if last in module.children())
-        for name, child in reversed([*cast(nn.Sequential, parent).named_children()]):
-            if not isinstance(child, nn.MaxPool2d | nn.ReLU | nn.ReLU6):
-                break
-            delattr(parent, name)
 
 
 def on_grid(side: float, stride: int) -> int:

@@ -11,7 +11,7 @@ import difflib
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from itertools import accumulate, pairwise
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, cast
 
@@ -23,6 +23,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torchvision import models
 
 from frugalseg.nets import resnet_ws
+from frugalseg.nets.folding import fold
 from frugalseg.nets.weights import Report, WeightsError, backbone_in, load_weights, weights_file
 
 Block = dict[str, nn.Module]  # the modules of one block in their order of work, by their names in the library
@@ -92,8 +93,13 @@ class Backbone(nn.Module):
         self.train(training)
         return [(features.shape[1], side // features.shape[2]) for features in maps]
 
+    @property
+    def has_levels(self) -> bool:
+        """Whether every block can give a map (`maps`); else there is the last map only."""
+        return bool(self.ends)
+
     def _layers_behind(self, levels: Sequence[int]) -> list[int]:
-        if not self.ends:
+        if not self.has_levels:
             raise ValueError(f"levels: got {tuple(levels)}, but a timm backbone gives its last map only; leave levels out")
         if any(not 0 <= level <= len(self.ends) for level in levels):
             raise ValueError(f"levels: got {tuple(levels)}; type numbers from 1 to {len(self.ends)}, or 0 for the last block")
@@ -116,7 +122,8 @@ class Backbone(nn.Module):
         for module in self._fixed():
             for parameter in module.parameters(recurse=False):
                 parameter.requires_grad_(False)
-        _fold(self.body, {id(module) for module in self._fixed()})
+        replaced = fold(self.body, {*self._fixed()})
+        self.blocks = [[replaced.get(module, module) for module in block] for block in self.blocks]
         self.train(self.training)
 
     def train(self, mode: bool = True) -> Backbone:
@@ -172,6 +179,11 @@ def build(
     return backbone
 
 
+def has_levels(name: str) -> bool:
+    """Whether the network of that name is a row of blocks that can each give a map, and can be cut behind any (`level`)."""
+    return name in NETWORKS
+
+
 def _check(name: str, output_stride: int, normalize: str) -> None:
     faults = []
     known = [f"timm/{model}" for model in timm.list_models()] if name.startswith("timm/") else [*NETWORKS, "timm/<name>"]
@@ -196,41 +208,6 @@ def _check_reached(name: str, wanted: int, reached: int) -> None:
         raise ValueError(
             f"output_stride: got {wanted}, but {name} ends at stride {reached}; type output_stride={reached} or a higher level"
         )
-
-
-# ---- fixed batch norm
-
-
-class FoldedConv2d(nn.Conv2d):
-    """A convolution that also does the work of the fixed batch norm behind it: (W x) s + t = (s W) x + t.
-
-    A fixed norm is a scale and a shift; folding it into the weights, anew in each forward pass, saves two passes over every map
-    and their gradients (a third of MobileNetV2's training step on a CPU) and changes neither the function nor what W learns.
-    """
-
-    norm: list[nn.BatchNorm2d]  # in a list, so that its tensors stay under their own name only
-
-    def forward(self, features: Tensor) -> Tensor:
-        (norm,) = self.norm
-        scale = norm.weight * (cast(Tensor, norm.running_var) + norm.eps).rsqrt()
-        start = cast(Tensor, norm.running_mean) if self.bias is None else cast(Tensor, norm.running_mean) - self.bias
-        return self._conv_forward(features, self.weight * scale.view(-1, 1, 1, 1), norm.bias - start * scale)
-
-
-class FoldedNorm(nn.BatchNorm2d):
-    """A fixed batch norm whose work is done by the convolution before it."""
-
-    def forward(self, features: Tensor) -> Tensor:
-        return features
-
-
-def _fold(body: nn.Module, fixed: set[int]) -> None:
-    """Fold each fixed norm that stands right behind a convolution. The modules stay the objects they are, under their names."""
-    for parent in body.modules():
-        for layer, norm in pairwise(parent.children()):
-            if type(layer) is nn.Conv2d and type(norm) is nn.BatchNorm2d and id(norm) in fixed:
-                layer.__class__, norm.__class__ = FoldedConv2d, FoldedNorm
-                cast(FoldedConv2d, layer).norm = [norm]
 
 
 # ---- networks that are plain sequences of blocks

@@ -1,8 +1,13 @@
-"""First weights of new layers, and the 1×1 convolution that narrows a map."""
+"""First weights of new layers, the 1×1 convolution that narrows a map, and batch norms of another class."""
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+Norm = TypeVar("Norm", bound=_BatchNorm)
 
 
 def initialise(layer: nn.Module, std: float) -> None:
@@ -23,3 +28,12 @@ def narrowing(channels_in: int, channels: int) -> tuple[nn.Module, int]:
     layer = nn.Conv2d(channels_in, channels, 1)
     initialise(layer, 0.0)
     return nn.Sequential(layer, nn.ReLU(inplace=True)), channels
+
+
+def norm_as(kind: type[Norm], norm: _BatchNorm) -> Norm:
+    """A batch norm of that class with the parameters and buffers of another, to take its place."""
+    settings = norm.num_features, norm.eps, norm.momentum, norm.affine, norm.track_running_stats
+    other = kind(*settings, device="meta")
+    for tensors in ("_parameters", "_buffers"):
+        setattr(other, tensors, dict(getattr(norm, tensors)))
+    return other.train(norm.training)

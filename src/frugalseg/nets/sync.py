@@ -1,4 +1,4 @@
-"""Numbers that all processes share: sums, and batch norm over the pictures of all of them, on CPUs too."""
+"""Numbers that all processes share: sums, and batch norm over the images of all of them, on CPUs too."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from torch import Tensor, distributed, nn
 from torch.distributed.nn.functional import all_reduce
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
+
+from frugalseg.nets.layers import norm_as
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -24,7 +26,7 @@ def total(value: Tensor) -> Tensor:
 
 
 def gathered(rows: Tensor) -> tuple[Tensor, int]:
-    """The rows (N, D) of all processes, in the order of their ranks, and where the own ones begin; gradients go back to each.
+    """The rows (N, D) of all processes in the order of their ranks, and the place of this one's first; gradients reach each.
 
     Each process puts its rows into zeros and all are added: the numbers of rows may differ.
     """
@@ -39,17 +41,18 @@ def gathered(rows: Tensor) -> tuple[Tensor, int]:
 
 
 def shared_norms(module: M, device: torch.device) -> M:
-    """The module with every batch norm taking its statistics over all processes; itself where there is one.
+    """The module with every batch norm inside it taking its statistics over all processes; unchanged for one process.
 
-    torch's SyncBatchNorm knows GPUs only, so on others the norms become `SharedNorm`.
+    torch's SyncBatchNorm works on GPUs only, so on other devices the norms are replaced by `SharedNorm`.
     """
     if processes() == 1:
         return module
     if device.type == "cuda":
         return nn.SyncBatchNorm.convert_sync_batchnorm(module)
-    for part in module.modules():
-        if isinstance(part, _BatchNorm):
-            part.__class__ = SharedNorm
+    for parent in module.modules():
+        for name, child in parent.named_children():
+            if isinstance(child, _BatchNorm):
+                setattr(parent, name, norm_as(SharedNorm, child))
     return module
 
 
@@ -63,7 +66,7 @@ class RowNorm(nn.BatchNorm1d):
 
 
 class SharedNorm(_BatchNorm):
-    """Batch norm over the batches of all processes; with the same pictures, the same result as one process's."""
+    """Batch norm over the batches of all processes; the same images give the same result as in one process."""
 
     def forward(self, features: Tensor) -> Tensor:
         if not self.training:
@@ -71,8 +74,8 @@ class SharedNorm(_BatchNorm):
         assert self.running_mean is not None
         assert self.running_var is not None
         assert self.num_batches_tracked is not None
-        given, shape = features.dtype, [1, -1] + [1] * (features.ndim - 2)
-        features = features.to(torch.promote_types(given, self.running_mean.dtype))  # sums in bfloat16 would lose most digits
+        dtype, shape = features.dtype, [1, -1] + [1] * (features.ndim - 2)
+        features = features.to(torch.promote_types(dtype, self.running_mean.dtype))  # sums in bfloat16 would lose most digits
         axes = [0, *range(2, features.ndim)]
         count = total(torch.tensor(float(features.numel() // features.shape[1]), device=features.device))
         if count < 2:
@@ -84,7 +87,7 @@ class SharedNorm(_BatchNorm):
             self.running_mean.lerp_(mean, self.momentum or 0.0)
             self.running_var.lerp_(variance * count / (count - 1), self.momentum or 0.0)
             self.num_batches_tracked += 1
-        return (centred * (variance + self.eps).rsqrt().view(shape) * self.weight.view(shape) + self.bias.view(shape)).to(given)
+        return (centred * (variance + self.eps).rsqrt().view(shape) * self.weight.view(shape) + self.bias.view(shape)).to(dtype)
 
     def _eval(self, features: Tensor) -> Tensor:
         return F.batch_norm(features, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps)
