@@ -9,11 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from itertools import pairwise
-from typing import Self, cast
+from typing import Any, Self, cast
 
 from torch import Tensor, nn
 
 from frugalseg.nets.layers import norm_as
+
+SETTINGS = ("in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "groups", "padding_mode")
 
 
 class FoldedConv2d(nn.Conv2d):
@@ -24,10 +26,8 @@ class FoldedConv2d(nn.Conv2d):
     @classmethod
     def of(cls, conv: nn.Conv2d, norm: nn.BatchNorm2d) -> Self:
         """Takes the place of `conv`, with its parameters."""
-        folded = cls(
-            conv.in_channels, conv.out_channels, conv.kernel_size, conv.stride, conv.padding, conv.dilation, conv.groups,
-            conv.bias is not None, conv.padding_mode, device="meta",  # which draws no random numbers
-        )  # fmt: skip
+        settings: Any = {name: getattr(conv, name) for name in SETTINGS}
+        folded = cls(**settings, bias=conv.bias is not None, device="meta")  # which draws no random numbers
         folded.weight, folded.bias, folded.norm = conv.weight, conv.bias, [norm]
         return folded.train(conv.training)
 
