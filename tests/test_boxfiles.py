@@ -65,8 +65,8 @@ def test_pickles_are_read_whatever_holds_the_boxes(held: Any, protocol: int, tmp
     path = pickled(tmp_path, held, protocol)
     for core in (b"numpy._core.", b"numpy.core.")[: 2 if protocol < 4 else 1]:  # later ones tell lengths
         boxes = BoxFiles(pickled(tmp_path, path.read_bytes().replace(b"numpy._core.", core)))
-        assert [len(own) for own in boxes.many.values()] == ([2, 2] if "c" in boxes.many else [2, 1])
-        for name, own in boxes.many.items():
+        assert [len(own) for own in boxes.by_name.values()] == ([2, 2] if "c" in boxes.by_name else [2, 1])
+        for name, own in boxes.by_name.items():
             assert np.array_equal(own, XYXY[name == "b" :])
             assert np.array_equal(boxes(name), own)
 
@@ -164,14 +164,14 @@ def test_programs_that_are_no_arrays_are_refused(program: bytes, tmp_path: Path)
 
 def test_the_same_bytes_named_again_and_again_make_no_end_of_boxes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = pickled(tmp_path, {f"{number}": XYXY for number in range(100)})
-    assert len(BoxFiles(path).many) == 100
+    assert len(BoxFiles(path).by_name) == 100
     monkeypatch.setattr(boxfiles, "LARGEST_FILE", 50 * XYXY.nbytes)
     with pytest.raises(BoxFileError, match="its boxes take more than 1,600 bytes"):
         BoxFiles(path)
 
 
 def test_a_picture_that_is_there_twice_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(BoxFileError, match="got the picture '7' twice"):
+    with pytest.raises(BoxFileError, match="got the image '7' twice"):
         BoxFiles(pickled(tmp_path, {"boxes": [XYXY, XYXY], "ids": [7, "7"]}))
 
 
@@ -226,7 +226,7 @@ def test_two_pictures_do_not_share_boxes(files: Callable[..., Path], tmp_path: P
     for name in ("2", "a/1", "a/1"):
         boxes(name)
     for name in ("b/1", "b/2"):
-        with pytest.raises(BoxFileError, match=rf"no boxes of the picture '{name}'; those of .* are taken for"):
+        with pytest.raises(BoxFileError, match=rf"no boxes of the image '{name}'; those of .* are taken for"):
             boxes(name)
     assert boxes.missing(["b/1"]) == []
     assert len(boxes("b/1")) == 2

@@ -29,7 +29,7 @@ def brightness(image: Tensor, times: float = 1.0, boxes: Tensor | None = None) -
     return image.float().mean(0) * times
 
 
-@cacheable("numpy", cut="rows")
+@cacheable("numpy", top_k="rows")
 def brightest(image: Tensor, rows: int = 8, least: int = 0) -> Tensor:
     calls.append({"rows": rows})
     if rows < 1:
@@ -61,7 +61,7 @@ def test_a_result_is_computed_once_even_by_another_cache(tmp_path: Path, image: 
         torch.testing.assert_close(result, expected, rtol=0, atol=0)
 
 
-def test_a_list_is_kept_once_and_cut_to_the_length_asked_for(tmp_path: Path, image: Tensor) -> None:
+def test_a_list_is_cached_once_and_sliced_to_the_length_asked_for(tmp_path: Path, image: Tensor) -> None:
     every = image.float().flatten().sort(descending=True).values
     for rows in (3, 8, 1, 7):
         assert torch.equal(Cache(tmp_path)(brightest, image, rows=rows), every[:rows])

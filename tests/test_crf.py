@@ -12,7 +12,7 @@ from torch.nn.functional import avg_pool2d, one_hot
 from torchvision.tv_tensors import Image
 
 from frugalseg.data import images
-from frugalseg.regions.crf import Lattice, _elevate, dense_crf, simplex
+from frugalseg.regions.crf import Lattice, dense_crf, elevate, simplex
 
 
 def scene(height: int = 40, width: int = 56, noise: float = 12.0) -> tuple[Tensor, Tensor]:
@@ -138,7 +138,7 @@ def test_barycentric_weights_rebuild_the_feature(size: int) -> None:
     assert barycentric.min() > -1e-4
     corner = torch.arange(size + 1)[:, None, None]
     corners = nearest * (size + 1) + corner - (size + 1) * (order[None] < corner)  # (corner, coordinate, N)
-    torch.testing.assert_close((barycentric[:, None] * corners).sum(0), _elevate(features), atol=2e-4, rtol=1e-4)
+    torch.testing.assert_close((barycentric[:, None] * corners).sum(0), elevate(features), atol=2e-4, rtol=1e-4)
 
 
 def test_noise_inside_flat_areas_goes_and_the_edges_stay() -> None:

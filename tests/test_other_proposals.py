@@ -58,7 +58,7 @@ def test_a_model_of_box_files_sees_other_pictures_by_other_boxes(tmp_path: Path,
     train, val = read(root, split="Main/train"), read(root, split="Segmentation/val")
     test_pdsl.fitted(train, tmp_path, proposals=str(boxes_of(train, tmp_path / "train.npz", 20)))
     run, photo = tmp_path / "pdsl" / "run", val.records[0].image
-    with pytest.raises(BoxFileError, match=r"no boxes of the picture .*--proposals selective_search\|grid\|random\|FILE"):
+    with pytest.raises(BoxFileError, match=r"no boxes of the image .*--proposals selective_search\|grid\|random\|FILE"):
         frugalseg.load(run, "cpu").predict(photo)
 
     (found,) = frugalseg.load(run, "cpu", proposals="grid").predict(photo)

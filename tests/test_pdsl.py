@@ -17,6 +17,7 @@ from torchvision.ops import roi_align
 
 from frugalseg import rle
 from frugalseg.data import Data, detection
+from frugalseg.data.transforms import shrink
 from frugalseg.methods import pdsl
 from frugalseg.methods.pdsl import Assigned, Pseudo
 from frugalseg.recipes.pdsl import Config
@@ -345,7 +346,7 @@ def test_the_cue_sees_a_reduced_picture_and_finds_the_object_where_it_is() -> No
     image = torch.where(disc, torch.tensor([220.0, 30, 40])[:, None, None], torch.tensor([30.0, 120, 60])[:, None, None])
     image = (image + torch.rand(image.shape) * 9).to(torch.uint8)
     box = torch.tensor([[80.0, 80, 140, 140]])
-    known = item((1.0, 0.0, 0.0), box) | {"own": (160, 160), "picture": grabcut.reduced(image, 40).numpy()}
+    known = item((1.0, 0.0, 0.0), box) | {"own": (160, 160), "picture": shrink(image, 40).numpy()}
     (found,), _ = network().cued(known, torch.arange(1), Pseudo(torch.tensor([0]), torch.tensor([1]), box))
     true = roi_align(disc.float()[None, None], [box], 28, aligned=True)[0, 0] >= 0.5
     assert (found & true).sum() / (found | true).sum() > 0.8
@@ -402,7 +403,7 @@ def test_masks_by_grabcut_are_those_of_the_boxes_found() -> None:
     (plain,), (cut,) = network().predict([sample]), network(masks="grabcut").predict([sample])
     assert torch.equal(plain.instances.boxes, cut.instances.boxes)
     assert torch.equal(plain.instances.scores, cut.instances.scores)
-    small = grabcut.reduced(sample.image, 400)
+    small = shrink(sample.image, 400)
     for box, code in zip(cut.instances.boxes.tolist(), cut.instances.rles, strict=True):
         own = grabcut.grabcut(small, tuple(box))
         assert torch.equal(torch.from_numpy(rle.decode([code], (40, 40))[0]).bool(), own)

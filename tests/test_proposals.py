@@ -49,7 +49,7 @@ def test_region_boxes_neighbours_and_histograms_equal_a_look_at_every_pixel() ->
         for other in [(y + 1, x), (y, x + 1)]:
             if other[0] < ids.shape[0] and other[1] < ids.shape[1] and ids[y, x] != ids[other]:
                 pairs.add((min(ids[y, x], ids[other]), max(ids[y, x], ids[other])))
-    assert set(map(tuple, search.touching(ids, count).tolist())) == pairs
+    assert set(map(tuple, search.neighbours(ids, count).tolist())) == pairs
     boxes, histograms = search.boxes_of(ids, count), search.histograms(ids, values, 5, sizes)
     for number in range(count):
         rows, columns = np.nonzero(ids == number)
@@ -58,7 +58,7 @@ def test_region_boxes_neighbours_and_histograms_equal_a_look_at_every_pixel() ->
         np.testing.assert_allclose(histograms[number], np.concatenate(expected), rtol=1e-6)
 
 
-def grown_by_hand(coloured: np.ndarray, textures: np.ndarray, ids: np.ndarray) -> list[tuple[int, ...]]:
+def merged_by_hand(coloured: np.ndarray, textures: np.ndarray, ids: np.ndarray) -> list[tuple[int, ...]]:
     """Algorithm 1 of the paper, comparing all pairs of neighbours anew at every step; regions are sets of pixels."""
     masks = [ids == number for number in range(ids.max() + 1)]
     colours = (coloured * search.COLOUR_BINS).clip(0, search.COLOUR_BINS - 1).astype(int)
@@ -71,7 +71,7 @@ def grown_by_hand(coloured: np.ndarray, textures: np.ndarray, ids: np.ndarray) -
         rows, columns = np.nonzero(mask)
         return int(columns.min()), int(rows.min()), int(columns.max()) + 1, int(rows.max()) + 1
 
-    def alike(a: np.ndarray, b: np.ndarray) -> float:
+    def similarity(a: np.ndarray, b: np.ndarray) -> float:
         score = 0.0
         for values, bins in ((colours, search.COLOUR_BINS), (textures.astype(int), search.TEXTURE_BINS)):
             score += np.minimum(histogram(a, values, bins), histogram(b, values, bins)).sum()
@@ -86,7 +86,7 @@ def grown_by_hand(coloured: np.ndarray, textures: np.ndarray, ids: np.ndarray) -
     boxes, alive = [box(mask) for mask in masks], dict(enumerate(masks))
     while len(alive) > 1:
         pairs = [(i, j) for i in alive for j in alive if i < j and touch(alive[i], alive[j])]
-        i, j = max(pairs, key=lambda pair: alike(alive[pair[0]], alive[pair[1]]))
+        i, j = max(pairs, key=lambda pair: similarity(alive[pair[0]], alive[pair[1]]))
         masks.append(alive.pop(i) | alive.pop(j))
         alive[len(masks) - 1] = masks[-1]
         boxes.append(box(masks[-1]))
@@ -98,8 +98,8 @@ def test_regions_merge_as_the_paper_says() -> None:
     coloured = pixels / 255
     textures, ids = search.texture(coloured), felzenszwalb(coloured, scale=30, sigma=0.8, min_size=15)
     assert ids.max() > 8
-    found = search.Regions(coloured, textures, ids).grown("CTSF")
-    assert [tuple(row) for row in found.tolist()] == grown_by_hand(coloured, textures, ids)
+    found = search.Regions(coloured, textures, ids).merged("CTSF")
+    assert [tuple(row) for row in found.tolist()] == merged_by_hand(coloured, textures, ids)
 
 
 @pytest.mark.parametrize("mode", search.MODES)
@@ -147,12 +147,12 @@ def test_a_large_picture_is_searched_shrunk_and_its_boxes_are_its_own(monkeypatc
     small = torch.randint(0, 256, (3, 30, 50), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
     large = small.repeat_interleave(2, 1).repeat_interleave(2, 2)
     whole = search.selective_search(small)
-    monkeypatch.setattr(search, "LARGEST", 30 * 50)
+    monkeypatch.setattr(search, "MAX_PIXELS", 30 * 50)
     assert torch.equal(search.selective_search(small), whole)
-    shrunk = search.fitted(large)
+    shrunk = search.limited(large)
     assert shrunk.shape == small.shape
     assert torch.equal(search.selective_search(large), search.selective_search(shrunk) * 2)
-    assert search.fitted(torch.zeros(3, 1, 90_000, dtype=torch.uint8)).shape == (3, 1, 11618)
+    assert search.limited(torch.zeros(3, 1, 90_000, dtype=torch.uint8)).shape == (3, 1, 11618)
 
 
 # -- grids and chance ------------------------------------------------------------------------------------------------
@@ -184,16 +184,20 @@ def test_grids_and_random_boxes_are_clean_and_as_many_as_wanted() -> None:
 
 def test_the_command_fills_the_cache_and_tells_recall(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     root = shapes.write(tmp_path / "set", train=3, val=0, test=0, size=64, quiet=True)
-    words = ["regions", "proposals", str(root), "--split", "Segmentation/train", "--cache", str(tmp_path / "cache")]
+    words = ["regions", "selective_search", str(root), "--split", "Segmentation/train", "--cache", str(tmp_path / "cache")]
     assert cli.main([*words, "--arguments", '{"count": 300}']) == 0
     said = capsys.readouterr().out
-    assert "proposals: 3 made" in said
+    assert "selective_search: 3 made" in said
     for line in ("recall at 0.5", "recall at 0.7", "mean over images"):
         assert line in said
     assert cli.main([*words, "--arguments", '{"count": 300}']) == 0
     assert "0 made, 3 there before" in capsys.readouterr().out
     assert cli.main(words) == 0
     assert "0 made, 3 there before" in capsys.readouterr().out, "one list serves every count"
+    assert cli.main(["regions", "proposals", *words[2:]]) == 0
+    assert "selective_search: 0 made, 3 there before" in capsys.readouterr().out, "its name in earlier releases"
+    assert cli.main(["regions", "selective_saerch", *words[2:]]) == 2
+    assert "no tool 'selective_saerch'" in capsys.readouterr().err
 
 
 def test_recall_is_that_of_the_annotated_boxes(tmp_path: Path) -> None:
@@ -271,12 +275,12 @@ def test_pictures_that_a_file_lacks_are_left_out_and_said_or_refused(tmp_path: P
     np.savez(tmp_path / "one.npz", **{name: own[name] for name in data.names[1:]})
     np.savez(tmp_path / "others.npz", a=XYXY)
     assert precompute.covered(data, str(tmp_path / "all.npz")) is data
-    with pytest.raises(ValueError, match=r"others\.npz has no boxes of 6 of 6 pictures, such as 'picture0', .*other pictures\?"):
+    with pytest.raises(ValueError, match=r"others\.npz has no boxes of 6 of 6 images, such as 'picture0', .*other images\?"):
         precompute.covered(data, str(tmp_path / "others.npz"))
-    with pytest.raises(ValueError, match="no boxes of 1 of 6 pictures"):
+    with pytest.raises(ValueError, match="no boxes of 1 of 6 images"):
         precompute.covered(data, str(tmp_path / "one.npz"))
-    monkeypatch.setattr(proposals, "MISSING", 0.2)
-    with pytest.warns(UserWarning, match="no boxes of 1 of 6 pictures, such as 'picture0'; they are left out"):
+    monkeypatch.setattr(precompute, "MISSING", 0.2)
+    with pytest.warns(UserWarning, match="no boxes of 1 of 6 images, such as 'picture0'; they are left out"):
         assert precompute.covered(data, str(tmp_path / "one.npz")).names == data.names[1:]
     for name in data.names[1:]:
         np.savez(tmp_path / f"{name}.npz", boxes=own[name])
@@ -289,8 +293,8 @@ def test_strange_boxes_of_a_training_set_are_counted_and_said_at_every_start(tmp
     wild = {"picture0": [[0, 0, 9, 9], [90, 90, 99, 99]], "picture1": [[0, 0, 60, 9], [3, 3, 3, 9]], "picture2": [[np.nan] * 4]}
     np.savez(tmp_path / "boxes.npz", **{name: np.array(wild.get(name, good), np.float32) for name in data.names})
     expected = (
-        "1 not finite are left out; 1 outside of their picture are left out; 1 without area are left out; 1 reach beyond their "
-        "picture and are cut; 1 pictures have none, and the whole picture stands in"
+        "1 not finite are left out; 1 outside of their image are left out; 1 without area are left out; 1 reach beyond their "
+        "image and are cut; 1 images have none: the whole image is their proposal"
     )
     for _ in range(2):
         with pytest.warns(UserWarning, match="proposals: of") as said:
@@ -301,9 +305,7 @@ def test_strange_boxes_of_a_training_set_are_counted_and_said_at_every_start(tmp
 def test_boxes_of_larger_pictures_are_refused(tmp_path: Path) -> None:
     data = toys.write(tmp_path / "pictures")
     np.savez(tmp_path / "boxes.npz", **{name: np.array([[0, 0, 400, 300]], np.float32) for name in data.names})
-    with pytest.raises(
-        ValueError, match="reach beyond 6 of 6 pictures; they were made for other pictures, or for these at another"
-    ):
+    with pytest.raises(ValueError, match="reach beyond 6 of 6 images; they were made for other images, or for these at another"):
         learned_from(data, tmp_path / "boxes.npz", tmp_path / "run")
 
 
@@ -327,7 +329,7 @@ def test_selective_search_as_girshick_hands_it_out(tmp_path: Path) -> None:
         boxes = BoxFiles(path)
     assert np.array_equal(boxes("2007_000033"), XYXY)
     assert np.array_equal(boxes("2007_000042"), XYXY[1:])
-    with pytest.raises(BoxFileError, match=r"no boxes of the picture 'x'; it knows '2007_000033', '2007_000042'"):
+    with pytest.raises(BoxFileError, match=r"no boxes of the image 'x'; it has '2007_000033', '2007_000042'"):
         boxes("x")
 
 

@@ -45,9 +45,10 @@ def overlap(image: Any, box: Any, mask: Any, side: int, cut: int) -> tuple[float
     """IoU of what GrabCut finds with the mask, and the seconds it took."""
     from torchvision.transforms.v2 import functional as transforms
 
+    from frugalseg.data.transforms import shrink
     from frugalseg.regions import grabcut
 
-    small = grabcut.reduced(image, side)
+    small = shrink(image, side)
     height, width = small.shape[1:]
     truth = transforms.resize(mask[None].float(), [height, width], antialias=True)[0] >= 0.5
     factors = box.new_tensor([width / image.shape[2], height / image.shape[1]]).repeat(2)

@@ -111,7 +111,7 @@ def item(config: Any, classes: int, count: int, device: str) -> dict[str, Any]:
     """A random picture, 4:3, at the smallest of the recipe's scales, with two tags and `count` random proposals."""
     import torch
 
-    from frugalseg.regions import grabcut
+    from frugalseg.data.transforms import shrink
 
     size = min(config.scales), round(min(config.scales) * 4 / 3)
     (image, boxes), tags = random_picture(size, count), torch.zeros(classes)
@@ -122,7 +122,7 @@ def item(config: Any, classes: int, count: int, device: str) -> dict[str, Any]:
         "own": size,
         "flip": False,
         "name": "random",
-        "picture": grabcut.reduced(image, config.cue_side).numpy(),
+        "picture": shrink(image, config.cue_side).numpy(),
     }
     return {name: value.to(device) for name, value in tensors.items()} | known
 

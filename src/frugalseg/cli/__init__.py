@@ -442,14 +442,12 @@ def regions(words: list[str], given: dict[str, Any]) -> int:
     import inspect
 
     from frugalseg.data import read
-    from frugalseg.regions import TOOLS, precompute, proposals
+    from frugalseg.regions import precompute, proposals, tool_named
     from frugalseg.regions.cache import Cache
-    from frugalseg.regions.precompute import fill
 
     options, (name, place) = config.resolve([Regions], given), words
-    if name not in TOOLS:
-        raise UsageError(f"there is no tool {name!r}{config.did_you_mean(name, TOOLS)} Expected one of {', '.join(TOOLS)}")
-    arguments, known = options["arguments"] or {}, list(inspect.signature(TOOLS[name]).parameters)[1:]
+    tool = tool_named(name)
+    arguments, known = options["arguments"] or {}, list(inspect.signature(tool).parameters)[1:]
     strange = [f"{name} has no argument {key!r}{config.did_you_mean(key, known)}" for key in arguments if key not in known]
     if strange:
         raise UsageError("\n".join(strange))
@@ -458,12 +456,12 @@ def regions(words: list[str], given: dict[str, Any]) -> int:
     for problem in data.problems:
         if problem.effect:
             complain(str(problem))
-    filled = fill(data, name, cache, options["jobs"] or None, options["square"], **arguments)
+    filled = precompute.fill(data, tool, cache, options["jobs"] or None, options["square"], **arguments)
     counts = f"{filled.made} made, {filled.found} there before, {filled.unkept} not kept, {len(filled.failed)} failed"
     failures = [f"  {picture}: {why}" for picture, why in filled.failed.items()]
-    say("\n".join([f"{name}: {counts}", *failures, f"cache  {cache.folder}"]))
-    if TOOLS[name] in proposals.TOOLS.values() and not filled.failed:
-        scores = precompute.recall(data, TOOLS[name], cache, **arguments)
+    say("\n".join([f"{tool.__name__}: {counts}", *failures, f"cache  {cache.folder}"]))
+    if tool in proposals.TOOLS.values() and not filled.failed:
+        scores = precompute.recall(data, tool, cache, **arguments)
         show(scores.table()) if scores.images else say("no picture has objects with boxes or masks: no recall to tell")
     return PROBLEM if filled.failed or filled.unkept else OK
 

@@ -24,6 +24,14 @@ def squashed(image: Tensor, side: int) -> Tensor:
     return F.resize(image, [side, side], InterpolationMode.BICUBIC).contiguous()
 
 
+def shrink(image: Tensor, longest: int) -> Tensor:
+    """The image (3, H, W) with its longer side at most `longest`; a smaller one as it is."""
+    image = image.as_subclass(Tensor)
+    height, width = (int(side) for side in image.shape[-2:])
+    factor = min(1.0, longest / max(height, width))
+    return image if factor == 1.0 else F.resize(image, [max(1, round(height * factor)), max(1, round(width * factor))])
+
+
 class ZoomCrop(v2.Transform):
     """Zoom to a longer side, by a random factor, and cut a random square; outside is `fill` in pictures, ignore in masks.
 

@@ -24,6 +24,7 @@ from torch.utils.checkpoint import checkpoint
 from torchvision.ops import box_area, box_iou, roi_align
 
 from frugalseg.data import detection
+from frugalseg.data.transforms import shrink
 from frugalseg.engine.array_store import ArrayStore
 from frugalseg.engine.run import Run
 from frugalseg.nets import backbone, optim, roi, schedule, tag_classifier
@@ -32,7 +33,7 @@ from frugalseg.nets.paste import paste
 from frugalseg.nets.weights import load_weights
 from frugalseg.recipes.checks import restored
 from frugalseg.recipes.pdsl import Config
-from frugalseg.regions import cues, grabcut, precompute, proposals
+from frugalseg.regions import cues, precompute, proposals
 from frugalseg.types import Prediction, Sample
 
 BOX_SIZE = 7  # cells a side of a proposal's features for the detector (sec. 3.2)
@@ -544,7 +545,7 @@ class Views:
             "proposals": (mirrored(shifted, extent[1]) if flip else shifted) * detection.ratio(extent, size),
             "size": size,
             "name": sample.name,
-            "picture": grabcut.reduced(image, self.config.cue_side).numpy(),
+            "picture": shrink(image, self.config.cue_side).numpy(),
             "own": own,
             "flip": flip,
             "sources": sources[kept],

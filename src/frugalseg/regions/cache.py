@@ -1,4 +1,4 @@
-"""A disk cache of what a tool made of an image: written once, whole or not at all, shared by any number of processes."""
+"""A disk cache of what a tool computed for an image: written once, whole or not at all, shared by any number of processes."""
 
 from __future__ import annotations
 
@@ -22,32 +22,31 @@ from torch import Tensor
 from frugalseg.files import cache_folder, write
 
 _LIBRARIES: dict[Callable[..., Tensor], dict[str, str]] = {}
-_CUTS: dict[Callable[..., Tensor], str] = {}
+_TOP_K: dict[Callable[..., Tensor], str] = {}
 Tool = TypeVar("Tool", bound=Callable[..., Tensor])
 
 
-def cacheable(*libraries: str, revision: int = 1, cut: str = "") -> Callable[[Tool], Tool]:
-    """Declares a tool `(image, **arguments) -> Tensor` whose results may be kept.
+def cacheable(*libraries: str, revision: int = 1, top_k: str = "") -> Callable[[Tool], Tool]:
+    """Declares a tool `(image, **arguments) -> Tensor` whose results may be cached.
 
-    libraries: the distributions whose versions its result depends on. revision: raise it when the tool's own code changes its
-    results. cut: the argument that says how many rows there are of a list that is else the same: up to its default, one entry
-    holds them all.
+    libraries: the distributions whose versions the result depends on. revision: raise it when the tool's own code changes its
+    results. top_k: name of the argument that limits the number of rows; values below its default slice one cached result.
     """
 
     def declare(tool: Tool) -> Tool:
         _LIBRARIES[tool] = {"revision": str(revision)} | {name: importlib.metadata.version(name) for name in libraries}
-        _CUTS[tool] = cut
+        _TOP_K[tool] = top_k
         return tool
 
     return declare
 
 
 class Cache:
-    """`cache(superpixels.slic, image, segments=100)` is `superpixels.slic(image, segments=100)`, computed once per content.
+    """`cache(superpixels.slic, image, segments=100)` is `superpixels.slic(image, segments=100)`, computed once per image content.
 
-    Entries are compressed numpy arrays (masks in bits), read without pickle, under TOOL/KEY.npz, where the key is made of the
-    tool, all its arguments with their defaults, the versions it depends on, and the image's content. A damaged entry is computed
-    anew. If the folder cannot be written, results are returned all the same, with one warning.
+    Entries are compressed numpy arrays (masks as bits), read without pickle, in TOOL/KEY.npz. The key is a hash of the tool, all
+    its arguments with their defaults, the versions it depends on, and the image. A damaged entry is computed again. If the folder
+    cannot be written, results are returned all the same, with one warning.
 
     folder: default $FRUGALSEG_CACHE, else $XDG_CACHE_HOME/frugalseg, else ~/.cache/frugalseg.
     """
@@ -61,15 +60,15 @@ class Cache:
         return self.of(image)(tool, **arguments)
 
     def of(self, image: Tensor) -> Callable[..., Tensor]:
-        """The same for one image, given (tool, **arguments): its content is looked at once, for any number of results."""
-        return partial(self._result, image, _content(image))
+        """The same for one image, as a function of (tool, **arguments); the image is hashed once for any number of results."""
+        return partial(self._result, image, _hash(image))
 
     def _result(self, image: Tensor, content: str, tool: Callable[..., Tensor], **arguments: Any) -> Tensor:
         path = self._path(tool, image, content, arguments)
-        rows, arguments = _longest(tool, arguments)
-        kept = _read(path)
-        if kept is not None:
-            return kept[:rows] if rows else kept
+        rows, arguments = _cached_rows(tool, arguments)
+        cached = _read(path)
+        if cached is not None:
+            return cached[:rows] if rows else cached
         result = tool(image, **arguments)
         try:
             entry = _entry(result.numpy(force=True))
@@ -80,16 +79,16 @@ class Cache:
 
     def path(self, tool: Callable[..., Tensor], image: Tensor, **arguments: Any) -> Path:
         """Where the result is, or will be."""
-        return self._path(tool, image, _content(image), arguments)
+        return self._path(tool, image, _hash(image), arguments)
 
     def _path(self, tool: Callable[..., Tensor], image: Tensor, content: str, arguments: dict[str, Any]) -> Path:
         if tool not in _LIBRARIES:
             raise ValueError(f'cache: {tool!r} declares no versions; put @cacheable("library", …) above its definition')
-        bound = _signature(tool).bind(image, **_longest(tool, arguments)[1])
+        bound = _signature(tool).bind(image, **_cached_rows(tool, arguments)[1])
         bound.apply_defaults()
         _, *others = bound.arguments.items()
         name = f"{tool.__module__.rpartition('.')[2]}.{tool.__name__}"
-        identity = json.dumps([name, dict(others), _LIBRARIES[tool]], sort_keys=True, default=_content)
+        identity = json.dumps([name, dict(others), _LIBRARIES[tool]], sort_keys=True, default=_hash)
         return self.folder / name / f"{_digest(identity.encode(), content.encode())}.npz"
 
     def _warn(self, error: OSError) -> None:
@@ -99,14 +98,14 @@ class Cache:
             warnings.warn(f"the cache {self.folder} cannot be written ({error}); {advice}", stacklevel=3)
 
 
-_signature = lru_cache(inspect.signature)  # as slow as reading a small result
+_signature = lru_cache(inspect.signature)  # uncached, it takes as long as reading a small result
 
 
-def _longest(tool: Callable[..., Tensor], arguments: dict[str, Any]) -> tuple[int, dict[str, Any]]:
-    """How many rows of the kept result are wanted, 0 for all as they are, and the arguments it is made with."""
-    cut = _CUTS.get(tool)
-    rows, most = (arguments.get(cut, 0), _signature(tool).parameters[cut].default) if cut else (0, 0)
-    return (rows, arguments | {cut: most}) if cut and 1 <= rows < most else (0, arguments)
+def _cached_rows(tool: Callable[..., Tensor], arguments: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+    """How many rows of the cached result are wanted, 0 for all of them, and the arguments that it is computed with."""
+    name = _TOP_K.get(tool)
+    rows, default = (arguments.get(name, 0), _signature(tool).parameters[name].default) if name else (0, 0)
+    return (rows, arguments | {name: default}) if name and 1 <= rows < default else (0, arguments)
 
 
 def _digest(*parts: bytes) -> str:
@@ -116,8 +115,8 @@ def _digest(*parts: bytes) -> str:
     return digest.hexdigest()
 
 
-def _content(value: Tensor | np.ndarray) -> str:
-    """Hash of an array argument: its shape, its type, its bytes."""
+def _hash(value: Tensor | np.ndarray) -> str:
+    """Hash of an array: its shape, its type, its bytes."""
     if not isinstance(value, Tensor | np.ndarray):
         raise TypeError(f"cache: got an argument of {type(value).__name__}, expected numbers, text, sequences of them, or arrays")
     array = np.ascontiguousarray(value.numpy(force=True) if isinstance(value, Tensor) else value)
@@ -125,11 +124,12 @@ def _content(value: Tensor | np.ndarray) -> str:
 
 
 def _entry(array: np.ndarray) -> dict[str, np.ndarray]:
-    """What a file holds of a result; masks are packed eight pixels to a byte, or inflating them costs most of a reading."""
+    """The arrays of a file. Masks are packed, eight pixels to a byte: inflating them would be most of the reading time."""
     return {"bits": np.packbits(array), "shape": np.array(array.shape)} if array.dtype == bool else {"result": array}
 
 
 def _read(path: Path) -> Tensor | None:
+    """The result in a file, or None where it is missing or damaged."""
     try:
         with np.load(path, allow_pickle=False) as entry:
             if "bits" not in entry:
@@ -137,4 +137,4 @@ def _read(path: Path) -> Tensor | None:
             shape: list[int] = entry["shape"].tolist()
             return torch.from_numpy(np.unpackbits(entry["bits"], count=math.prod(shape)).reshape(shape).view(bool))
     except (OSError, EOFError, ValueError, TypeError, KeyError, AttributeError, zipfile.BadZipFile, zlib.error):
-        return None  # not there or damaged: either way the tool runs
+        return None

@@ -1,4 +1,4 @@
-"""K-means (Lloyd, 1982) with k-means++ seeding (Arthur and Vassilvitskii, SODA 2007), on any device, several problems at once.
+"""K-means (Lloyd, 1982) with k-means++ seeding (Arthur and Vassilvitskii, SODA 2007), on any device, for a batch of problems.
 
 Shape letters: B problems, N points of each, K clusters, D channels.
 """
@@ -13,9 +13,10 @@ from torch.nn import functional as F
 
 
 class Clustering(NamedTuple):
-    """labels: (B, N) int64 cluster of each point, −1 for one that is not there. centres: (B, K, D).
+    """A partition of the points of each problem.
 
-    alive: (B, K) bool, false for clusters beyond the number of distinct points. inertia: (B,) sum of squared distances.
+    labels: (B, N) int64 cluster of each point, −1 for an absent one. centres: (B, K, D). alive: (B, K) bool, false for clusters
+    beyond the number of distinct points. inertia: (B,) sum of squared distances to the centres.
     """
 
     labels: Tensor
@@ -34,12 +35,12 @@ def kmeans(
     restarts: int = 1,
     start: Tensor | None = None,
 ) -> Clustering:
-    """Partition the points of each of B problems; of several `restarts` the one of least inertia counts.
+    """Partition the points of each of B problems; of several `restarts` the one of least inertia is returned.
 
-    A cluster that runs empty moves to the point that is farthest from its centre; there are never more clusters than distinct
-    points. Random numbers are drawn on the CPU, so one seed means the same draws on every device.
+    An empty cluster moves to the point that is farthest from its centre; there are never more clusters than distinct points.
+    Random numbers are drawn on the CPU, so that a seed means the same on every device.
 
-    points: (B, N, D). present: (B, N) bool, the points that count; None for all. start: (B, K, D) first centres in place of
+    points: (B, N, D). present: (B, N) bool, the points that are there; None for all. start: (B, K, D) first centres in place of
     k-means++. Raises ValueError for other shapes, values that are not finite, or fewer than 1 cluster, iteration or restart.
     """
     _check(points, clusters, present, iterations, restarts, start)
@@ -52,9 +53,9 @@ def kmeans(
     else:
         centres = start.float().repeat_interleave(restarts, 0)
         alive = torch.ones(centres.shape[:2], dtype=torch.bool, device=device)
-    found = _lloyd(points, present, centres, alive, iterations)
-    best = found.inertia.view(problems, restarts).argmin(1) + restarts * torch.arange(problems, device=device)
-    return Clustering(*(part[best] for part in found))
+    result = _lloyd(points, present, centres, alive, iterations)
+    best = result.inertia.view(problems, restarts).argmin(1) + restarts * torch.arange(problems, device=device)
+    return Clustering(*(part[best] for part in result))
 
 
 def _check(points: Tensor, clusters: int, present: Tensor | None, iterations: int, restarts: int, start: Tensor | None) -> None:
@@ -73,41 +74,42 @@ def _check(points: Tensor, clusters: int, present: Tensor | None, iterations: in
 
 
 def _plus_plus(points: Tensor, present: Tensor, clusters: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """First centres (B, K, D), each drawn with chances as its squared distance from those before; and which could be drawn."""
+    """First centres (B, K, D), each drawn in proportion to its squared distance from those before; (B, K) which exist."""
     draws = torch.rand(clusters, len(points), generator=generator, dtype=torch.float64).to(points.device)
     rows, centres, alive = torch.arange(len(points), device=points.device), [], []
     nearest = torch.full(present.shape, torch.inf, device=points.device)
-    chances = present.double()
+    weights = present.double()
     for draw in draws:
-        reach = chances.cumsum(1)
-        chosen = torch.searchsorted(reach, (draw * reach[:, -1])[:, None], right=True)[:, 0].clamp(max=points.shape[1] - 1)
+        cumulative = weights.cumsum(1)
+        target = (draw * cumulative[:, -1])[:, None]
+        chosen = torch.searchsorted(cumulative, target, right=True)[:, 0].clamp(max=points.shape[1] - 1)
         centres.append(points[rows, chosen])
-        alive.append(reach[:, -1] > 0)  # no chance is left when every distinct point is a centre
+        alive.append(cumulative[:, -1] > 0)  # all weights are 0 when every distinct point is a centre
         nearest = torch.minimum(nearest, (points - centres[-1][:, None]).square().sum(2))
-        chances = nearest.double() * present
+        weights = nearest.double() * present
     return torch.stack(centres, 1), torch.stack(alive, 1)
 
 
 def _lloyd(points: Tensor, present: Tensor, centres: Tensor, alive: Tensor, iterations: int) -> Clustering:
-    before = None
+    previous = None
     for _ in range(iterations):
         distances, labels = _assign(points, centres, alive)
-        if before is not None and torch.equal(labels, before):
+        if previous is not None and torch.equal(labels, previous):
             break
-        centres, before = _means(points, present, labels, distances, centres, alive), labels
+        centres, previous = _means(points, present, labels, distances, centres, alive), labels
     distances, labels = _assign(points, centres, alive)
     return Clustering(labels.where(present, -1), centres, alive, (distances * present).sum(1))
 
 
 def _assign(points: Tensor, centres: Tensor, alive: Tensor) -> tuple[Tensor, Tensor]:
-    """Squared distance to the nearest centre and which it is, both (B, N)."""
+    """Squared distance to the nearest centre and the index of that centre, both (B, N)."""
     squared = points.square().sum(2)[:, :, None] + centres.square().sum(2)[:, None] - 2 * points @ centres.mT
     nearest = squared.masked_fill(~alive[:, None], torch.inf).min(2)
     return nearest.values.clamp(min=0), nearest.indices
 
 
 def _means(points: Tensor, present: Tensor, labels: Tensor, distances: Tensor, centres: Tensor, alive: Tensor) -> Tensor:
-    """New centres. Sums are matrix products: unlike scattered additions they come out the same on every run on a GPU."""
+    """New centres. Sums are matrix products, which give the same result in every run on a GPU; scattered additions do not."""
     members = F.one_hot(labels, centres.shape[1]).to(points.dtype) * present[:, :, None]
     counts = members.sum(1)
     means = members.mT @ points / counts.clamp(min=1)[:, :, None]
