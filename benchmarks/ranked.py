@@ -20,7 +20,7 @@ from frugalseg.metrics import bootstrap
 from frugalseg.metrics.corloc import CorLoc
 from frugalseg.metrics.instances import APR_VOLUME, COCO, NEITHER, PDSL, RIGHT, WRONG, InstanceScores, Ranking, apr, precisions
 from frugalseg.metrics.per_image import number, present_mean
-from frugalseg.types import CompactInstances
+from frugalseg.types import Instances
 
 MEASURES = {measure.name: measure for measure in (apr(0.5), apr(0.6), apr(0.7), APR_VOLUME, COCO["AP"], *PDSL.values())}
 KEPT = (APR_VOLUME, COCO["AP"], PDSL["AP25"])  # their thresholds, by the rule of each, hold those of all measures
@@ -182,6 +182,6 @@ def crowding(data: Data) -> dict[str, float]:
     return {name: round(float(overlaps(objects).max()), 4) if len(objects) else 0.0 for name, objects in sorted(found.items())}
 
 
-def overlaps(objects: CompactInstances) -> torch.Tensor:
+def overlaps(objects: Instances) -> torch.Tensor:
     """(G, G) those of the boxes, 0 of each with itself."""
     return box_iou(objects.boxes, objects.boxes).fill_diagonal_(0)

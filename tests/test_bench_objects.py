@@ -22,7 +22,7 @@ from frugalseg.data import shapes
 from frugalseg.metrics import paired
 from frugalseg.metrics.corloc import CorLoc
 from frugalseg.metrics.instances import InstanceScores, Row
-from frugalseg.types import CompactInstances
+from frugalseg.types import Instances
 
 CLASSES = ("cat", "dog")
 
@@ -111,18 +111,18 @@ def test_files_of_the_largest_cell_stay_small() -> None:
 class Objects:
     """A data set of boxes alone."""
 
-    def __init__(self, pictures: dict[str, CompactInstances | None]) -> None:
+    def __init__(self, pictures: dict[str, Instances | None]) -> None:
         self.names, self._objects = list(pictures), list(pictures.values())
 
     def __len__(self) -> int:
         return len(self.names)
 
-    def compact(self, index: int) -> CompactInstances | None:
+    def compact(self, index: int) -> Instances | None:
         return self._objects[index]
 
 
-def boxes(*corners: tuple[int, int, int, int]) -> CompactInstances:
-    return CompactInstances(torch.tensor(corners).reshape(-1, 4).float(), torch.ones(len(corners), dtype=torch.int64))
+def boxes(*corners: tuple[int, int, int, int]) -> Instances:
+    return Instances(torch.tensor(corners).reshape(-1, 4).float(), torch.ones(len(corners), dtype=torch.int64))
 
 
 def test_crowding_is_the_largest_overlap_of_two_boxes() -> None:

@@ -116,7 +116,7 @@ def fits(prediction: Prediction) -> None:
     assert ((found.labels >= 1) & (found.labels <= len(prediction.classes))).all()
     assert ((found.scores >= 0) & (found.scores <= 1)).all()
     assert found.scores.tolist() == sorted(found.scores.tolist(), reverse=True)
-    assert all(code["size"] == [height, width] and found.dense(i).any() for i, code in enumerate(found.rles))
+    assert all(code["size"] == [height, width] and found.mask(i).any() for i, code in enumerate(found.rles))
 
 
 def test_batches_equal_one_by_one(method: str, trained: dict[str, Predictor], pictures: Data) -> None:

@@ -7,12 +7,12 @@ import pytest
 import torch
 
 from frugalseg.metrics.corloc import CorLoc, best_overlaps, overlap
-from frugalseg.types import CompactInstances
+from frugalseg.types import Instances
 
 
-def found(*rows: tuple[float, ...]) -> CompactInstances:
+def found(*rows: tuple[float, ...]) -> Instances:
     values = torch.tensor(rows).reshape(-1, 6)
-    return CompactInstances(values[:, :4], values[:, 4].long(), values[:, 5])
+    return Instances(values[:, :4], values[:, 4].long(), values[:, 5])
 
 
 def test_overlap_of_boxes_by_hand() -> None:
@@ -21,7 +21,7 @@ def test_overlap_of_boxes_by_hand() -> None:
 
 
 def test_the_most_confident_box_counts_and_meets_any_object_of_its_class() -> None:
-    truth = CompactInstances(
+    truth = Instances(
         torch.tensor([[0.0, 0, 4, 4], [10, 10, 14, 14], [0, 0, 9, 9]]), torch.tensor([1, 1, 3]), crowd=torch.tensor([0, 0, 1]) > 0
     )
     good = found((10, 10, 14, 13, 1, 0.9), (0, 0, 4, 4, 1, 0.5), (0, 0, 4, 4, 2, 0.99))
@@ -37,8 +37,8 @@ def test_the_most_confident_box_counts_and_meets_any_object_of_its_class() -> No
 def test_the_score_is_the_mean_over_classes_of_shares_of_pictures_and_survives_json() -> None:
     scores = CorLoc(("a", "b", "c"), "data", "val")
     one, two = torch.tensor([[0.0, 0, 4, 4]]), torch.tensor([[0.0, 0, 4, 4], [5, 5, 9, 9]])
-    scores.update("x", found((0, 0, 4, 4, 1, 0.5)), CompactInstances(one, torch.tensor([1])), (5, 5))
-    scores.update("y", found((5, 0, 9, 4, 1, 0.5), (5, 5, 9, 9, 2, 0.1)), CompactInstances(two, torch.tensor([1, 2])), (9, 9))
+    scores.update("x", found((0, 0, 4, 4, 1, 0.5)), Instances(one, torch.tensor([1])), (5, 5))
+    scores.update("y", found((5, 0, 9, 4, 1, 0.5), (5, 5, 9, 9, 2, 0.1)), Instances(two, torch.tensor([1, 2])), (9, 9))
     assert scores.value == pytest.approx((0.5 + 1.0) / 2)
     assert scores.per_class["a"] == 0.5
     assert np.isnan(scores.per_class["c"])
@@ -52,7 +52,7 @@ def test_the_score_is_the_mean_over_classes_of_shares_of_pictures_and_survives_j
 
 
 def test_an_overlap_of_exactly_one_half_is_no_hit() -> None:
-    truth = CompactInstances(torch.tensor([[0.0, 0, 4, 4]]), torch.tensor([1]))
+    truth = Instances(torch.tensor([[0.0, 0, 4, 4]]), torch.tensor([1]))
     for height, hit in ((2, 0.0), (3, 1.0)):
         scores = CorLoc(("a",))
         scores.update("x", found((0, 0, 4, height, 1, 0.5)), truth, (8, 8))

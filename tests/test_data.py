@@ -510,3 +510,26 @@ def test_interrupted_verification_goes_on_where_it_stopped(voc: Path, monkeypatc
         file_info.of(voc, "test", paths, look)
     assert file_info.of(voc, "test", paths, look) == {path: {"name": path.name} for path in paths}
     assert [path.name for path in looked] == ["a.jpg", "b.jpg", "c.jpg", "c.jpg", "d.jpg"]
+
+
+def test_an_annotation_without_a_box_says_nothing_of_boxes(tmp_path: Path) -> None:
+    """Its objects are tags; a file with no object at all says that there is no box to find."""
+    texts = {
+        "boxed": "<object><name>cat</name><bndbox><xmin>1</xmin><ymin>1</ymin><xmax>4</xmax><ymax>4</ymax></bndbox></object>",
+        "unboxed": "<object><name>cat</name></object>",
+        "mixed": "<object><name>dog</name></object>"
+        "<object><name>cat</name><bndbox><xmin>1</xmin><ymin>1</ymin><xmax>4</xmax><ymax>4</ymax></bndbox></object>",
+        "empty": "",
+    }
+    for folder in ("JPEGImages", "Annotations", "ImageSets/Main"):
+        (tmp_path / folder).mkdir(parents=True)
+    for name, annotated in texts.items():
+        Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(tmp_path / "JPEGImages" / f"{name}.jpg")
+        (tmp_path / "Annotations" / f"{name}.xml").write_text(f"<annotation>{annotated}</annotation>")
+    (tmp_path / "ImageSets" / "Main" / "train.txt").write_text("\n".join(texts))
+    data = read(tmp_path, "train")
+    boxes = {record.name: None if record.boxes is None else len(record.boxes) for record in data.records}
+    assert boxes == {"boxed": 1, "unboxed": None, "mixed": None, "empty": 0}
+    assert all("tags" in record.fields for record in data.records)
+    assert ["boxes" in record.fields for record in data.records] == [True, False, False, True]
+    assert data[1].instances is None

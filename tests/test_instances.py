@@ -20,17 +20,17 @@ from frugalseg import rle
 from frugalseg.metrics import paired
 from frugalseg.metrics.instances import COCO, PDSL, TABLES, VOC07, VOC12, InstanceScores, Measure, apr, coco
 from frugalseg.metrics.matching import average_precision, match
-from frugalseg.types import CompactInstances
+from frugalseg.types import Instances
 
 SIZE = (24, 30)
 
 
-def compact(masks: Any, labels: Any, scores: Any = None, crowd: Any = None) -> CompactInstances:
+def compact(masks: Any, labels: Any, scores: Any = None, crowd: Any = None) -> Instances:
     codes = [rle.encode(np.asarray(mask, bool)) for mask in masks]
     numbers = torch.tensor(np.asarray(labels, np.int64))
     given = None if scores is None else torch.tensor(np.asarray(scores, np.float32))
     flags = None if crowd is None else torch.tensor(np.asarray(crowd, bool))
-    return CompactInstances(torch.from_numpy(rle.boxes(codes)), numbers, given, codes, crowd=flags)
+    return Instances(torch.from_numpy(rle.boxes(codes)), numbers, given, codes, crowd=flags)
 
 
 def strip(*spans: tuple[int, int]) -> np.ndarray:
@@ -38,7 +38,7 @@ def strip(*spans: tuple[int, int]) -> np.ndarray:
     return np.array([[[start <= x < end for x in range(20)]] for start, end in spans], bool).reshape(-1, 1, 20)
 
 
-def one_class(prediction: CompactInstances | None, truth: CompactInstances) -> InstanceScores:
+def one_class(prediction: Instances | None, truth: Instances) -> InstanceScores:
     scores = InstanceScores(["thing"])
     scores.update("a", prediction, truth)
     return scores
@@ -115,7 +115,7 @@ def test_nothing_found_is_zero_and_nothing_to_find_is_no_score() -> None:
 # -- oracles --
 
 
-def random_set(seed: int, images: int = 12, classes: int = 3) -> list[tuple[str, CompactInstances, CompactInstances]]:
+def random_set(seed: int, images: int = 12, classes: int = 3) -> list[tuple[str, Instances, Instances]]:
     """Objects of all sizes with crowds; detections near them, elsewhere, twice, with equal scores."""
     random = np.random.default_rng(seed)
 
@@ -276,8 +276,8 @@ def test_voc_and_sds_equal_their_code_read_aloud(rule: Any, threshold: float) ->
 
 def test_voc_boxes_count_pixels_from_corner_to_corner() -> None:
     """VOC's inclusive 1..10 and 1..20 are ours 0..10 and 0..20: overlap 1/2 with the + 1 of VOC's code, 9/19 without."""
-    truth = CompactInstances(torch.tensor([[0.0, 0, 20, 1]]), torch.tensor([1]))
-    prediction = CompactInstances(torch.tensor([[0.0, 0, 10, 1]]), torch.tensor([1]), torch.tensor([0.9]))
+    truth = Instances(torch.tensor([[0.0, 0, 20, 1]]), torch.tensor([1]))
+    prediction = Instances(torch.tensor([[0.0, 0, 10, 1]]), torch.tensor([1]), torch.tensor([0.9]))
     scores = InstanceScores(["a"], kind="box")
     scores.update("x", prediction, truth)
     assert [scores.of(measure).value for measure in (VOC12, VOC07)] == [1, 1]
@@ -287,11 +287,11 @@ def test_voc_boxes_count_pixels_from_corner_to_corner() -> None:
 @pytest.mark.parametrize(("mark", "expected"), [("difficult", 0.5), ("crowd", 1.0)])
 def test_a_difficult_object_overlaps_as_others_do(mark: str, expected: float) -> None:
     """A quarter of a difficult object is no finding of it, so wrong (VOCdevkit); a part of a crowd is one of the crowd (COCO)."""
-    truth = CompactInstances(torch.tensor([[0.0, 0, 20, 1], [30.0, 0, 40, 1]]), torch.tensor([1, 1]))
+    truth = Instances(torch.tensor([[0.0, 0, 20, 1], [30.0, 0, 40, 1]]), torch.tensor([1, 1]))
     setattr(truth, mark, torch.tensor([True, False]))
     boxes, scores = torch.tensor([[0.0, 0, 5, 1], [30.0, 0, 40, 1]]), torch.tensor([0.9, 0.8])
     found = InstanceScores(["a"], kind="box")
-    found.update("x", CompactInstances(boxes, torch.tensor([1, 1]), scores), truth)
+    found.update("x", Instances(boxes, torch.tensor([1, 1]), scores), truth)
     assert found.of(VOC12).value == expected
     assert found.rankings(VOC12)[0].objects.sum() == 1
 
@@ -363,7 +363,7 @@ def test_paired_comparison() -> None:
     items = random_set(6, images=30)
     good, bad = InstanceScores(["a", "b", "c"]), InstanceScores(["a", "b", "c"])
     for name, prediction, truth in items:
-        perfect = CompactInstances(truth.boxes, truth.labels, torch.ones(len(truth)), truth.rles)
+        perfect = Instances(truth.boxes, truth.labels, torch.ones(len(truth)), truth.rles)
         good.update(name, perfect, truth)
         bad.update(name, prediction, truth)
     assert paired(good, bad, samples=100).decided == "better"
@@ -390,10 +390,10 @@ def test_the_table_has_what_the_field_prints() -> None:
         (compact(strip((0, 9)), [1], [float("nan")]), "expected a finite number for each"),
         (compact(strip((0, 9)), [5], [0.5]), "ids 5 to 5, expected 1 to 1"),
         (compact(np.ones((1, 3, 3)), [1], [0.5]), "sizes"),
-        (CompactInstances(torch.zeros(1, 4), torch.tensor([1]), torch.ones(1)), "0 masks for 1 objects"),
+        (Instances(torch.zeros(1, 4), torch.tensor([1]), torch.ones(1)), "0 masks for 1 objects"),
     ],
 )
-def test_faults_are_named(prediction: CompactInstances, reason: str) -> None:
+def test_faults_are_named(prediction: Instances, reason: str) -> None:
     with pytest.raises(ValueError, match=f"image 'a'.*{reason}"):
         one_class(prediction, compact(strip((0, 9)), [1]))
 

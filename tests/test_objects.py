@@ -31,7 +31,7 @@ from frugalseg.methods import Method
 from frugalseg.metrics.corloc import CorLoc
 from frugalseg.metrics.instances import COCO, InstanceScores
 from frugalseg.metrics.panoptic import PanopticScores
-from frugalseg.types import IGNORE, CompactInstances, Prediction, Sample
+from frugalseg.types import IGNORE, Instances, Prediction, Sample
 from frugalseg.workflows import predict, report
 from frugalseg.workflows.evaluate import evaluate
 from tests import cocos
@@ -55,7 +55,7 @@ class Oracle(nn.Module):
         masks[:, ::3] = False  # rows left out: overlap 2/3
         codes = [*known.rles[:1], *map(rle.encode, masks[1:])]
         scores = torch.linspace(0.9, 0.3, len(codes))
-        found = CompactInstances(known.boxes, known.labels, scores, codes)
+        found = Instances(known.boxes, known.labels, scores, codes)
         return Prediction(sample.name, size, self.classes, torch.zeros(len(self.classes)), instances=found)
 
 
@@ -98,7 +98,7 @@ def test_the_trivial_answer_is_printed_beside_and_scores_as_a_model_that_gives_i
             size, count = (sample.image.shape[1], sample.image.shape[2]), len(predictor.classes)
             boxes = torch.tensor([[0.0, 0.0, size[1], size[0]]]).repeat(count, 1)
             codes, labels = [rle.encode(np.ones(size, bool))] * count, torch.arange(count) + 1
-            found = CompactInstances(boxes, labels, labels / count, codes)
+            found = Instances(boxes, labels, labels / count, codes)
             return [Prediction(sample.name, size, predictor.classes, torch.ones(count), instances=found)]
 
     scores = evaluate(predictor, pictures, "Segmentation/val", quiet=True)
@@ -276,9 +276,7 @@ def test_what_was_predicted_before_a_failure_is_kept(
 def test_the_best_object_is_on_top() -> None:
     masks = np.zeros((2, 4, 6), bool)
     masks[0, :, :4], masks[1, :, 2:] = True, True
-    found = CompactInstances(
-        torch.zeros(2, 4), torch.tensor([1, 2]), torch.tensor([0.3, 0.9]), [rle.encode(mask) for mask in masks]
-    )
+    found = Instances(torch.zeros(2, 4), torch.tensor([1, 2]), torch.tensor([0.3, 0.9]), [rle.encode(mask) for mask in masks])
     assert draw.object_map(found, (4, 6))[0].tolist() == [2, 2, 1, 1, 1, 1]
     assert draw.object_map(found, (4, 6), 0.5)[0].tolist() == [0, 0, 1, 1, 1, 1]
     assert not draw.object_map(None, (4, 6)).any()
@@ -287,7 +285,7 @@ def test_the_best_object_is_on_top() -> None:
 def test_objects_are_tinted_and_nothing_else_is() -> None:
     mask = np.zeros((60, 80), bool)
     mask[10:50, 10:70] = True
-    found = CompactInstances(torch.tensor([[10.0, 10, 70, 50]]), torch.tensor([1]), torch.tensor([0.9]), [rle.encode(mask)])
+    found = Instances(torch.tensor([[10.0, 10, 70, 50]]), torch.tensor([1]), torch.tensor([0.9]), [rle.encode(mask)])
     image = torch.full((3, 60, 80), 100, dtype=torch.uint8)
     drawn = draw.objects(image, found, ("cat",))
     assert drawn.shape == (60, 80, 3)
@@ -330,7 +328,7 @@ def test_bands_are_drawn_as_the_whole_picture_would_be(seed: int, monkeypatch: p
     ids = np.kron(random.choice([0, 1, 2, 20, IGNORE], (20, 20)), np.ones((3, 3), np.uint8))[: size[0], : size[1]]
     assert np.array_equal(draw.paint(picture, ids, alpha=alpha), painted_at_once(picture, ids, alpha))
     codes = [rle.encode(random.random(size) < share) for share in random.random(12) * 0.3]
-    found = CompactInstances(torch.zeros(12, 4), torch.ones(12, dtype=torch.int64), torch.from_numpy(random.random(12)), codes)
+    found = Instances(torch.zeros(12, 4), torch.ones(12, dtype=torch.int64), torch.from_numpy(random.random(12)), codes)
     times = max(1, 90 // max(size))
     numbers, large = (part.repeat(times, 0).repeat(times, 1) for part in (draw.object_map(found, size, 0.2), picture))
     drawn = draw.objects(torch.from_numpy(image), found, alpha=alpha, least=0.2, side=90)
@@ -342,7 +340,7 @@ def test_drawing_takes_few_bytes_a_pixel() -> None:
     size = (1500, 1600)
     mask = np.zeros(size, bool)
     mask[100:1400, 200:1500] = True
-    found = CompactInstances(torch.zeros(1, 4), torch.tensor([1]), torch.tensor([0.9]), [rle.encode(mask)])
+    found = Instances(torch.zeros(1, 4), torch.tensor([1]), torch.tensor([0.9]), [rle.encode(mask)])
     image, ids = torch.full((3, *size), 100, dtype=torch.uint8), torch.from_numpy(mask).to(torch.uint8)
     for shown in (Prediction("a", size, ("cat",), None, None, found), Prediction("a", size, ("cat",), None, ids)):
         tracemalloc.start()
@@ -399,11 +397,7 @@ def test_large_pictures_are_predicted_in_tiles(pictures: Path, predictor: Predic
             assert max(size) <= 40
             code = rle.encode(sample.image[0].numpy() > 128)
             boxes, one = torch.from_numpy(rle.boxes([code])), torch.tensor([1])
-            return [
-                Prediction(
-                    sample.name, size, ("a",), torch.ones(1), instances=CompactInstances(boxes, one, torch.ones(1), [code])
-                )
-            ]
+            return [Prediction(sample.name, size, ("a",), torch.ones(1), instances=Instances(boxes, one, torch.ones(1), [code]))]
 
     predictor.network = Bright()
     image = torch.zeros(3, 90, 100, dtype=torch.uint8)

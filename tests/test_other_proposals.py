@@ -26,7 +26,7 @@ from frugalseg.methods.cam import CAM
 from frugalseg.methods.r2ios import R2IOS
 from frugalseg.regions import proposals
 from frugalseg.regions.boxfiles import BoxFileError
-from frugalseg.types import CompactInstances, Prediction, Sample
+from frugalseg.types import Instances, Prediction, Sample
 
 IMAGE = torch.randint(0, 255, (3, 40, 50), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 
@@ -48,7 +48,7 @@ def made(kind: type, method: str, config: Any) -> Predictor:
 
 
 def same(one: Prediction, other: Prediction) -> bool:
-    found: list[CompactInstances] = [prediction.instances for prediction in (one, other) if prediction.instances is not None]
+    found: list[Instances] = [prediction.instances for prediction in (one, other) if prediction.instances is not None]
     first, second = found
     return len(first) > 0 and first.boxes.equal(second.boxes) and first.rles == second.rles
 

@@ -23,7 +23,7 @@ from frugalseg.methods.r2ios import R2IOS, Drawn, Found, Maps, Output
 from frugalseg.nets import roi
 from frugalseg.recipes.r2ios import Config
 from frugalseg.recipes.runtime import Runtime
-from frugalseg.types import CompactInstances, Instances, Sample
+from frugalseg.types import Instances, Sample
 
 QUIET = Runtime(quiet=True, workers=0, log_every=1, accelerator="cpu")
 CLASSES = ("apple", "berry", "cherry")
@@ -105,10 +105,10 @@ class Given:
     def image(self, index: int) -> Tensor:
         return self.samples[index].image.as_subclass(Tensor)
 
-    def compact(self, index: int) -> CompactInstances:
+    def compact(self, index: int) -> Instances:
         own = self.samples[index].instances
         codes = [rle.encode(mask.numpy()) for mask in own.masks]
-        return CompactInstances(own.boxes.as_subclass(Tensor), own.labels, rles=codes)
+        return Instances(own.boxes.as_subclass(Tensor), own.labels, masks=codes)
 
 
 def batch_of(samples: list[Sample], config: Config = TINY, count: int = 30, gate: bool = False) -> dict[str, Any]:
@@ -484,7 +484,7 @@ def test_the_mask_is_pasted_where_it_was_predicted(mask_box: str, monkeypatch: p
     found = model.predict([sample])[0].instances
     expected = np.zeros((60, 60), bool)
     expected[20:40, (20, 40)[mask_box == "repool"] : (40, 60)[mask_box == "repool"]] = True
-    assert (found.dense(0) ^ expected).sum() <= 4, "all but the corners, which interpolation rounds"
+    assert (found.mask(0) ^ expected).sum() <= 4, "all but the corners, which interpolation rounds"
     torch.testing.assert_close(found.boxes, torch.tensor([[40.0, 20.0, 60.0, 40.0]]))
 
 
@@ -600,7 +600,7 @@ def test_a_few_pictures_can_be_learned_by_heart(drawn_pictures: Any, tmp_path: P
     for index in range(2):
         sample = data[index]
         (prediction,) = model.predict([sample])
-        dense = torch.stack([torch.from_numpy(prediction.instances.dense(i)) for i in range(len(prediction.instances))])
+        dense = torch.stack([torch.from_numpy(prediction.instances.mask(i)) for i in range(len(prediction.instances))])
         for mask, label in zip(sample.instances.masks, sample.instances.labels, strict=True):
             own = dense[prediction.instances.labels == label]
             overlap = (own & mask).sum((1, 2)) / (own | mask).sum((1, 2))

@@ -20,7 +20,7 @@ from frugalseg.config import UsageError
 from frugalseg.data.png import palette
 from frugalseg.progress import duration
 from frugalseg.tasks.gallery import pick_examples
-from frugalseg.types import CompactInstances, Prediction
+from frugalseg.types import Instances, Prediction
 from frugalseg.workflows import report
 from frugalseg.workflows.run_folder import read_run_info, update_run_info
 
@@ -163,7 +163,7 @@ def test_overlay_of_objects_outlines_each() -> None:
     masks = np.zeros((2, 20, 30), np.uint8)
     masks[0, 2:8, 2:8], masks[1, 2:8, 8:14] = 1, 1
     rles = [codec.encode(np.asfortranarray(mask)) for mask in masks]
-    objects = CompactInstances(torch.zeros(2, 4), torch.tensor([1, 1]), torch.ones(2), rles)
+    objects = Instances(torch.zeros(2, 4), torch.tensor([1, 1]), torch.ones(2), rles)
     drawn = draw.overlay(torch.zeros(3, 20, 30, dtype=torch.uint8), Prediction("a", (20, 30), ("cat",), instances=objects))
     borders = {tuple(drawn[4, x].tolist()) for x in (7, 8)}
     assert len(borders) == 2  # a colour of its own for each

@@ -21,7 +21,7 @@ from frugalseg.methods.pdsl import Views
 from frugalseg.recipes.pdsl import Config
 from frugalseg.recipes.runtime import Runtime
 from frugalseg.regions import precompute
-from frugalseg.types import CompactInstances, Prediction, Sample
+from frugalseg.types import Instances, Prediction, Sample
 from frugalseg.workflows import pseudo_labels
 from frugalseg.workflows.run_folder import read_run_info
 from frugalseg.workflows.train import train
@@ -54,7 +54,7 @@ STUDENTS: dict[str, dict[str, Any]] = {"r2ios": R2IOS, "maskrcnn": MASKRCNN}
 
 def test_objects_far_below_the_best_of_their_class_are_not_believed() -> None:
     scores, labels = torch.tensor([0.8, 0.5, 0.3, 0.01]), torch.tensor([1, 1, 1, 2])
-    assert pseudo_labels.believed(CompactInstances(torch.zeros(4, 4), labels, scores)) == [0, 1, 3]
+    assert pseudo_labels.believed(Instances(torch.zeros(4, 4), labels, scores)) == [0, 1, 3]
 
 
 def test_connected_parts_of_a_class_mask_are_objects() -> None:

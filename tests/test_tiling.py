@@ -14,7 +14,7 @@ from scipy import ndimage
 from frugalseg import rle
 from frugalseg.config import UsageError
 from frugalseg.inference import tiling
-from frugalseg.types import CompactInstances, Prediction, Sample
+from frugalseg.types import Instances, Prediction, Sample
 
 
 def components(sample: Sample) -> Prediction:
@@ -28,9 +28,7 @@ def components(sample: Sample) -> Prediction:
             labels.append(label)
             scores.append(min(1.0, 0.2 + (ids == number).sum() / 1000))
     codes = [rle.encode(mask) for mask in masks]
-    found = CompactInstances(
-        torch.from_numpy(rle.boxes(codes)), torch.tensor(labels, dtype=torch.int64), torch.tensor(scores), codes
-    )
+    found = Instances(torch.from_numpy(rle.boxes(codes)), torch.tensor(labels, dtype=torch.int64), torch.tensor(scores), codes)
     return Prediction(sample.name, (image.shape[0], image.shape[1]), ("a", "b"), torch.tensor([0.1, 0.2]), instances=found)
 
 
@@ -107,11 +105,11 @@ def rectangle(top: int, left: int, bottom: int, right: int, size: tuple[int, int
     return mask
 
 
-def seen(masks: list[np.ndarray], scores: list[float], tile: tiling.Tile) -> CompactInstances:
+def seen(masks: list[np.ndarray], scores: list[float], tile: tiling.Tile) -> Instances:
     """Objects of class 1, given by their masks in the picture, as one tile has them."""
     codes = [rle.encode(mask[tile.top : tile.bottom, tile.left : tile.right]) for mask in masks]
     boxes, labels = torch.from_numpy(rle.boxes(codes)), torch.ones(len(codes), dtype=torch.int64)
-    return tiling.moved(CompactInstances(boxes, labels, torch.tensor(scores), codes), tile, masks[0].shape)
+    return tiling.moved(Instances(boxes, labels, torch.tensor(scores), codes), tile, masks[0].shape)
 
 
 def joined(*parts: tuple[list[np.ndarray], list[float]]) -> list[tuple[float, int]]:
@@ -174,7 +172,7 @@ def test_joining_takes_the_time_of_the_objects_not_of_the_picture() -> None:
     size = (20_000, 20_000)
     cut = [tiling.Tile(0, 0, 1000, 1000), tiling.Tile(0, 900, 1000, 1900)]
     codes = [rle.encode(np.ones((50, 80), bool), top, left, size) for top in (100, 300) for left in (100, 910, 1500)]
-    objects = CompactInstances(torch.from_numpy(rle.boxes(codes)), torch.ones(6, dtype=torch.int64), torch.ones(6), codes)
+    objects = Instances(torch.from_numpy(rle.boxes(codes)), torch.ones(6, dtype=torch.int64), torch.ones(6), codes)
     begin = time.process_time()
     assert len(tiling.merged([objects, objects], cut, size)) == 10
     assert time.process_time() - begin < 1

@@ -30,7 +30,7 @@ import torch
 
 from frugalseg import rle
 from frugalseg.metrics.instances import COCO, InstanceScores
-from frugalseg.types import CompactInstances
+from frugalseg.types import Instances
 
 SIZE = (480, 640)
 CLASSES = 20
@@ -100,8 +100,8 @@ def ours(pictures: list[Picture]) -> tuple[list[float], float, float]:
     scores = InstanceScores([str(number) for number in range(1, CLASSES + 1)])
     for index, (item, own) in enumerate(zip(pictures, codes, strict=True)):
         boxes, true_boxes = (torch.from_numpy(rle.boxes(part)) for part in (own, item.truth))
-        found = CompactInstances(boxes, torch.from_numpy(item.labels), torch.from_numpy(item.scores), own)
-        scores.update(f"{index:06}", found, CompactInstances(true_boxes, torch.from_numpy(item.true_labels), rles=item.truth))
+        found = Instances(boxes, torch.from_numpy(item.labels), torch.from_numpy(item.scores), own)
+        scores.update(f"{index:06}", found, Instances(true_boxes, torch.from_numpy(item.true_labels), masks=item.truth))
     values = [scores.of(measure).value for measure in COCO.values()]
     return values, encoding, time.process_time() - begin
 

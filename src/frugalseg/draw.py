@@ -13,7 +13,7 @@ from torch import Tensor
 
 from frugalseg import rle
 from frugalseg.data.png import palette
-from frugalseg.types import IGNORE, CompactInstances, Prediction
+from frugalseg.types import IGNORE, Instances, Prediction
 
 Pixels = Tensor | np.ndarray
 GAP = 8  # pixels between the pictures of a sheet
@@ -49,7 +49,7 @@ def paint(image: Pixels, semantic: Pixels, classes: Sequence[str] = (), *, alpha
 
 def objects(
     image: Pixels,
-    found: CompactInstances | None,
+    found: Instances | None,
     classes: Sequence[str] = (),
     *,
     alpha: float = 0.5,
@@ -72,20 +72,20 @@ def objects(
     return _captions(picture, shown, classes, len(picture) // height) if classes else picture
 
 
-def sure(found: CompactInstances, least: float) -> CompactInstances:
+def sure(found: Instances, least: float) -> Instances:
     """The objects with at least this score, best first; all of those without scores."""
     if found.scores is None:
         return found
     order = [index for index in found.scores.argsort(descending=True, stable=True).tolist() if found.scores[index] >= least]
-    return CompactInstances(found.boxes[order], found.labels[order], found.scores[order], [found.rles[index] for index in order])
+    return found[order]
 
 
-def object_map(found: CompactInstances | None, size: tuple[int, int], least: float = 0.0) -> np.ndarray:
+def object_map(found: Instances | None, size: tuple[int, int], least: float = 0.0) -> np.ndarray:
     """(H, W) int32 numbers of the objects, 1 for the best score, which is on top; 0 where there is none."""
     return rle.paint([] if found is None else sure(found, least).rles, size)
 
 
-def _captions(picture: np.ndarray, found: CompactInstances, classes: Sequence[str], times: int) -> np.ndarray:
+def _captions(picture: np.ndarray, found: Instances, classes: Sequence[str], times: int) -> np.ndarray:
     """Class and score at the upper left corner of each object that is larger than the words."""
     image = Image.fromarray(picture)
     drawing, font = ImageDraw.Draw(image, "RGBA"), ImageFont.load_default(max(9, min(picture.shape[:2]) // 36))

@@ -11,12 +11,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
-from torchvision.ops import masks_to_boxes
 
 from frugalseg import rle
 from frugalseg.data import images
 from frugalseg.data.problems import PICTURE, Problem
-from frugalseg.types import IGNORE, CompactInstances, Instances, Sample
+from frugalseg.types import IGNORE, Instances, Sample, size_of
 
 FIELDS = ("image", "tags", "semantic", "boxes", "instances")  # the labels a reader knows; boxes are instances without masks
 
@@ -124,13 +123,13 @@ class Data(Dataset[Sample]):
         image = self.image(index)
         height, width = image.shape[-2:]
         semantic = None if record.semantic is None else self._mask(record, record.semantic, (height, width))
-        return Sample(record.name, image, tags, semantic, self._instances(record, (height, width)))
+        return Sample(record.name, image, tags, semantic, self._instances(index, (height, width)))
 
     def image(self, index: int) -> Tensor:
         """The picture alone, (3, H, W) uint8 RGB; raises images.BadImage if it cannot be read."""
         return images.load(self.records[index].image, self.max_pixels)
 
-    def compact(self, index: int) -> CompactInstances | None:
+    def compact(self, index: int) -> Instances | None:
         """The objects of a picture with their masks as run lengths, crowds among them; None where no masks are known.
 
         The picture is not decoded and no mask is dense, so a large set can be scored with little memory. Raises images.BadImage.
@@ -141,20 +140,15 @@ class Data(Dataset[Sample]):
         if record.objects is None:
             return None
         ids = images.load_mask(record.objects, record.image, None, self.max_pixels)
-        size = (ids.shape[0], ids.shape[1])
-        classes = None if record.object_classes is None else self._mask(record, record.object_classes, size)
-        labels = object_classes(ids, classes)
-        codes = dict(zip(*rle.from_ids(ids.numpy()), strict=True))
-        kept = [codes[number] for number in labels]
-        return CompactInstances(torch.from_numpy(rle.boxes(kept)), torch.tensor([*labels.values()], dtype=torch.int64), rles=kept)
+        return objects(ids, None if record.object_classes is None else self._mask(record, record.object_classes, size_of(ids)))
 
-    def boxed(self, index: int) -> CompactInstances | None:
+    def boxed(self, index: int) -> Instances | None:
         """The objects of a picture by their boxes: as annotated, else the extents of their masks; None where neither is known."""
         record = self.records[index]
         if record.boxes is None or record.outlines is not None:
             return self.compact(index)
         marks = torch.tensor([(box.crowd, box.difficult) for box in record.boxes], dtype=torch.bool).reshape(-1, 2)
-        return CompactInstances(*_boxes(record.boxes), crowd=marks[:, 0], difficult=marks[:, 1])
+        return Instances(*_boxes(record.boxes), crowd=marks[:, 0], difficult=marks[:, 1])
 
     def void(self, index: int) -> rle.RLE | None:
         """The pixels of a picture that its class mask leaves out (255), where its objects come with one; else None."""
@@ -230,26 +224,28 @@ class Data(Dataset[Sample]):
             raise images.BadImage(path, reason, "mask-unknown-id")
         return mask
 
-    def _instances(self, record: Record, size: tuple[int, int]) -> Instances | None:
-        if record.objects is not None:
-            ids = images.load_mask(record.objects, record.image, size, self.max_pixels)
-            return objects(ids, None if record.object_classes is None else self._mask(record, record.object_classes, size))
-        if record.outlines is not None:
-            return _dense(record, size)
-        if record.boxes is not None:
-            return Instances(*_boxes(record.boxes))
-        return None
+    def _instances(self, index: int, size: tuple[int, int]) -> Instances | None:
+        """The objects of an image of `size`, without crowds. Raises BadImage for masks of another size."""
+        found = self.compact(index)
+        if found is None:
+            record = self.records[index]
+            return None if record.boxes is None else Instances(*_boxes(record.boxes))
+        if found.size not in (None, size):
+            (height, width), record = found.size or size, self.records[index]
+            reason = f"its objects were drawn on {width} x {height} pixels, it has {size[1]} x {size[0]}"
+            raise images.BadImage(record.objects or record.image, reason, "annotation-size")
+        return found if found.crowd is None else found[~found.crowd]
 
 
 def objects(ids: Tensor, classes: Tensor | None) -> Instances:
-    """Object masks from a map of object ids (H, W; 0 is no object) and the class mask (H, W) under it, or None for one class.
+    """Objects from a map of object ids (H, W; 0 is no object) and the class mask (H, W) under it, or None for one class.
 
     Boxes are the masks' extents, exclusive at the right and bottom.
     """
     labels = object_classes(ids, classes)
-    masks = ids == torch.tensor([*labels], dtype=ids.dtype)[:, None, None]
-    boxes = masks_to_boxes(masks) + torch.tensor([0.0, 0.0, 1.0, 1.0])
-    return Instances(boxes.float(), torch.tensor([*labels.values()], dtype=torch.int64), masks=masks)
+    codes = dict(zip(*rle.from_ids(ids.numpy()), strict=True))
+    masks = [codes[number] for number in labels]
+    return Instances(torch.from_numpy(rle.boxes(masks)), torch.tensor([*labels.values()], dtype=torch.int64), masks=masks)
 
 
 def object_classes(ids: Tensor, classes: Tensor | None) -> dict[int, int]:
@@ -268,21 +264,10 @@ def object_classes(ids: Tensor, classes: Tensor | None) -> dict[int, int]:
     return labels
 
 
-def _compact(outlines: tuple[Outline, ...]) -> CompactInstances:
+def _compact(outlines: tuple[Outline, ...]) -> Instances:
     areas = torch.tensor([item.area for item in outlines], dtype=torch.float64)
     crowd = torch.tensor([item.crowd for item in outlines], dtype=torch.bool)
-    return CompactInstances(*_boxes(outlines), rles=[item.rle for item in outlines], areas=areas, crowd=crowd)
-
-
-def _dense(record: Record, size: tuple[int, int]) -> Instances:
-    """The objects of a picture of `size` that are no crowds, with dense masks. Raises BadImage for outlines of another size."""
-    kept = tuple(item for item in record.outlines or () if not item.crowd)
-    wrong = next((item.size for item in kept if item.size != size), None)
-    if wrong is not None:
-        reason = f"its objects were drawn on {wrong[1]} x {wrong[0]} pixels, it has {size[1]} x {size[0]}"
-        raise images.BadImage(record.image, reason, "annotation-size")
-    masks = torch.from_numpy(rle.decode([item.rle for item in kept], size))
-    return Instances(*_boxes(kept), masks=masks)
+    return Instances(*_boxes(outlines), masks=[item.rle for item in outlines], areas=areas, crowd=crowd)
 
 
 def _boxes(items: Sequence[Box | Outline]) -> tuple[Tensor, Tensor]:

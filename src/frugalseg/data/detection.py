@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from torchvision.transforms.v2 import functional as transforms
 
 from frugalseg import rle
-from frugalseg.types import CompactInstances, Prediction, Sample
+from frugalseg.types import Instances, Prediction, Sample
 
 PADDING = (124, 116, 104)  # ImageNet's mean colour: what networks take for nothing
 
@@ -85,7 +85,7 @@ def predicted(
     boxes, labels, scores = (values.cpu()[full] for values in (boxes, labels, scores))
     tags = torch.zeros(len(classes)).scatter_reduce_(0, labels - 1, scores, "amax")
     size = (int(sample.image.shape[-2]), int(sample.image.shape[-1]))
-    return Prediction(sample.name, size, classes, tags, instances=CompactInstances(boxes, labels, scores, kept))
+    return Prediction(sample.name, size, classes, tags, instances=Instances(boxes, labels, scores, kept))
 
 
 class Objects:
@@ -118,9 +118,9 @@ class Objects:
         known = self.data.compact(index)
         if known is None:
             raise ValueError(f"{self.data.names[index]}: got no object masks; learn from pictures that have them")
-        single = (~known.passed).nonzero()[0].tolist()
+        single = (~known.ignored).nonzero()[0].tolist()
         corners = torch.from_numpy(rle.boxes([known.rles[number] for number in single]))  # a box may be wrong about its mask
-        cuts = [cut(torch.from_numpy(known.dense(number)), extent) for number, extent in zip(single, corners, strict=True)]
+        cuts = [cut(torch.from_numpy(known.mask(number)), extent) for number, extent in zip(single, corners, strict=True)]
         own = torch.zeros(0, 4) if self.boxes is None else self.boxes[index]
         item = {"image": self.data.image(index), "boxes": known.boxes[single], "labels": known.labels[single], "cuts": cuts}
         return item | {"corners": corners, "proposals": own}

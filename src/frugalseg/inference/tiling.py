@@ -19,7 +19,7 @@ from torch import Tensor
 from frugalseg import rle
 from frugalseg.config import UsageError
 from frugalseg.progress import track
-from frugalseg.types import CompactInstances, Prediction, Sample
+from frugalseg.types import Instances, Prediction, Sample
 
 AGREE = 0.5  # overlap, in the strip that two tiles share, from which two objects of like scores are one
 # What that overlap and the ratio of the scores must add up to. So a mask five times less sure never joins, however well it fits:
@@ -65,7 +65,7 @@ def predict(
     """
     size = (int(sample.image.shape[1]), int(sample.image.shape[2]))
     cut = tiles(size, side, overlap)
-    parts: list[CompactInstances] = []
+    parts: list[Instances] = []
     tags: list[Tensor] = []
     classes: tuple[str, ...] = ()
     pixels = sample.image.as_subclass(Tensor)
@@ -79,21 +79,21 @@ def predict(
     return Prediction(sample.name, size, classes, best, instances=merged(parts, cut, size))
 
 
-def moved(objects: CompactInstances, tile: Tile, size: tuple[int, int]) -> CompactInstances:
+def moved(objects: Instances, tile: Tile, size: tuple[int, int]) -> Instances:
     """Objects of a tile at their place in a picture of `size`."""
     codes = [_seen(code, tile, Tile(0, 0, *size)) for code in objects.rles]
     corner = torch.tensor([tile.left, tile.top, tile.left, tile.top], dtype=torch.float32)
-    return CompactInstances(objects.boxes + corner, objects.labels, objects.scores, codes)
+    return Instances(objects.boxes + corner, objects.labels, objects.scores, codes)
 
 
-def merged(parts: Sequence[CompactInstances], cut: Sequence[Tile], size: tuple[int, int]) -> CompactInstances:
+def merged(parts: Sequence[Instances], cut: Sequence[Tile], size: tuple[int, int]) -> Instances:
     """The objects of all tiles (already at their place in a picture of `size`), best first, parts of one object joined."""
     codes = [code for part in parts for code in part.rles]
     if not codes:
-        return CompactInstances(torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64), torch.zeros(0))
+        return Instances.none()
     boxes, labels = torch.cat([part.boxes for part in parts]), torch.cat([part.labels for part in parts])
     scores = torch.cat([part.scores for part in parts if part.scores is not None])
-    pairs = [*_partners(CompactInstances(boxes, labels, scores, codes), np.cumsum([0, *map(len, parts)]), cut, size)]
+    pairs = [*_partners(Instances(boxes, labels, scores, codes), np.cumsum([0, *map(len, parts)]), cut, size)]
     rows, columns = np.array(pairs, np.int64).reshape(-1, 2).T
     _, groups = connected_components(coo_array((np.ones(len(rows)), (rows, columns)), shape=(len(codes),) * 2), directed=False)
     members = np.split(groups.argsort(kind="stable"), np.bincount(groups).cumsum()[:-1])
@@ -101,12 +101,10 @@ def merged(parts: Sequence[CompactInstances], cut: Sequence[Tile], size: tuple[i
     hulls = [torch.cat([boxes[own, :2].amin(0), boxes[own, 2:].amax(0)]) for own in members]
     order = scores[best].argsort(descending=True, stable=True).tolist()
     joined = [_united([codes[i] for i in members[place]]) for place in order]
-    return CompactInstances(torch.stack(hulls)[order], labels[best][order], scores[best][order], joined)
+    return Instances(torch.stack(hulls)[order], labels[best][order], scores[best][order], joined)
 
 
-def _partners(
-    objects: CompactInstances, firsts: np.ndarray, cut: Sequence[Tile], size: tuple[int, int]
-) -> Iterator[tuple[int, int]]:
+def _partners(objects: Instances, firsts: np.ndarray, cut: Sequence[Tile], size: tuple[int, int]) -> Iterator[tuple[int, int]]:
     """The pairs of objects that are parts of one. firsts: (T + 1,) the place of each tile's first object."""
     labels, scores = objects.labels.numpy(), np.asarray(objects.scores)
     extents, corners, whole = rle.boxes(objects.rles)[:, [1, 0, 3, 2]], np.array(cut), Tile(0, 0, *size)

@@ -21,11 +21,11 @@ FOUND, WHOLE = 0, 1  # the parts of a row
 def best_overlaps(found: Any, truth: Any, classes: int, size: tuple[int, int]) -> np.ndarray:
     """(2, C) highest IoU of each class's most confident box with its objects, and of the whole picture with them.
 
-    0 where no box is found, NaN where no object is shown. found, truth: `types.CompactInstances`, the first with scores. size:
+    0 where no box is found, NaN where no object is shown. found, truth: `types.Instances`, the first with scores. size:
     (H, W) of the picture.
     """
     boxes, labels, scores = array(found.boxes), array(found.labels), array(found.scores)
-    single = ~truth.passed
+    single = ~truth.ignored
     objects, shown = array(truth.boxes)[single], array(truth.labels)[single]
     rows, whole = np.full((2, classes), np.nan), np.array([0.0, 0.0, size[1], size[0]])
     for label in np.unique(shown):
@@ -49,7 +49,7 @@ class CorLoc(PerImage):
     threshold = 0.5
 
     def update(self, name: str, found: Any, truth: Any, size: tuple[int, int]) -> None:
-        """One picture of that (H, W): what was found, with scores, and its objects, both `types.CompactInstances`."""
+        """One picture of that (H, W): what was found, with scores, and its objects, both `types.Instances`."""
         self._add(name, best_overlaps(found, truth, len(self.classes), size))
 
     @property

@@ -20,6 +20,7 @@ from dataclasses import dataclass, fields
 from typing import Any, Literal, Self
 
 import numpy as np
+import torch
 from faster_coco_eval.core import mask as codec
 from rich.table import Table
 from scipy import sparse
@@ -27,7 +28,7 @@ from scipy import sparse
 from frugalseg import rle
 from frugalseg.metrics.matching import COCO_THRESHOLDS, Interpolation, Rule, average_precision, match
 from frugalseg.metrics.per_image import PerImage, array, number, percent, present_mean
-from frugalseg.types import CompactInstances
+from frugalseg.types import Instances
 
 Kind = Literal["mask", "box", "boundary"]
 WRONG, RIGHT, NEITHER, BEYOND = range(4)  # what becomes of a detection; BEYOND: not among the first `most` of its image
@@ -142,20 +143,20 @@ class InstanceScores(PerImage):
         other.measure = measure
         return other
 
-    def update(self, name: str, prediction: CompactInstances | None, truth: CompactInstances) -> None:
+    def update(self, name: str, prediction: Instances | None, truth: Instances) -> None:
         """One image. prediction: objects with scores, None for none. truth: all objects of the image, crowds among them, whose
         overlap is the share of the detection that is inside.
 
         ValueError for labels outside the class list, scores that are missing or no numbers, masks of different sizes.
         """
-        detected = prediction if prediction is not None else _nothing()
+        detected = prediction if prediction is not None else Instances.none()
         labels, true_labels = self._labels(name, detected), self._labels(name, truth)
         scores = array(detected.scores if detected.scores is not None else [np.nan] * len(labels)).astype(np.float64)
         if scores.shape != labels.shape or not np.isfinite(scores).all():
             raise ValueError(f"image {name!r}: got scores {scores.tolist()[:5]}, expected a finite number for each object")
         crowd = np.zeros(len(true_labels), bool) if truth.crowd is None else array(truth.crowd).astype(bool)
         pairs, overlaps = self._overlaps(name, detected, truth, labels, true_labels, crowd)
-        row = Row(labels, scores, self._areas(detected), true_labels, self._areas(truth), truth.passed, pairs, overlaps)
+        row = Row(labels, scores, self._areas(detected), true_labels, self._areas(truth), truth.ignored, pairs, overlaps)
         self._ranked.clear()
         self._add(name, row)
 
@@ -240,7 +241,7 @@ class InstanceScores(PerImage):
             raise ValueError(f"no JSON of instance scores ({type(error).__name__}: {error}); evaluate the run again") from error
         return scores
 
-    def _labels(self, name: str, objects: CompactInstances) -> np.ndarray:
+    def _labels(self, name: str, objects: Instances) -> np.ndarray:
         labels = array(objects.labels).astype(np.int64)
         if len(labels) and not (labels.min() >= 1 and labels.max() <= len(self.classes)):
             got = f"ids {labels.min()} to {labels.max()}"
@@ -254,7 +255,7 @@ class InstanceScores(PerImage):
             return ""
         return f"\n{self.beside.protocol}: {percent(self.beside.value)} {self.beside.interval()}"
 
-    def _areas(self, objects: CompactInstances) -> np.ndarray:
+    def _areas(self, objects: Instances) -> np.ndarray:
         """As annotated, else of what is scored: a mask's pixels, a box's sides."""
         if objects.areas is not None:
             return array(objects.areas).astype(np.float64)
@@ -266,8 +267,8 @@ class InstanceScores(PerImage):
     def _overlaps(
         self,
         name: str,
-        detected: CompactInstances,
-        truth: CompactInstances,
+        detected: Instances,
+        truth: Instances,
         labels: np.ndarray,
         true_labels: np.ndarray,
         crowd: Any,
@@ -300,37 +301,27 @@ class InstanceScores(PerImage):
         return one == other
 
 
-def _nothing() -> CompactInstances:
-    return CompactInstances(np.zeros((0, 4)), np.zeros(0, np.int64), np.zeros(0))  # type: ignore[arg-type]
-
-
-def whole(size: tuple[int, int], classes: int) -> CompactInstances:
+def whole(size: tuple[int, int], classes: int) -> Instances:
     """WHOLE: all of a picture of (H, W) as one object of each class, all equally sure."""
-    boxes, labels = np.tile([0.0, 0.0, size[1], size[0]], (classes, 1)), np.arange(classes) + 1
-    codes = [rle.from_counts(np.array([0, size[0] * size[1]]), size)] * classes
-    return CompactInstances(boxes, labels, np.ones(classes), codes)  # type: ignore[arg-type]
+    boxes = torch.tensor([[0.0, 0.0, size[1], size[0]]]).repeat(classes, 1)
+    mask = rle.from_counts(np.array([0, size[0] * size[1]]), size)
+    return Instances(boxes, torch.arange(classes) + 1, torch.ones(classes), [mask] * classes)
 
 
 # -- what overlaps: (D, G) of the detections `these` and the objects `those` --
 
 
-def _of_masks(
-    detected: CompactInstances, truth: CompactInstances, these: np.ndarray, those: np.ndarray, crowd: np.ndarray
-) -> np.ndarray:
+def _of_masks(detected: Instances, truth: Instances, these: np.ndarray, those: np.ndarray, crowd: np.ndarray) -> np.ndarray:
     return rle.overlaps([detected.rles[i] for i in these], [truth.rles[i] for i in those], crowd.tolist())
 
 
-def _of_boxes(
-    detected: CompactInstances, truth: CompactInstances, these: np.ndarray, those: np.ndarray, crowd: np.ndarray
-) -> np.ndarray:
+def _of_boxes(detected: Instances, truth: Instances, these: np.ndarray, those: np.ndarray, crowd: np.ndarray) -> np.ndarray:
     corners = [array(objects.boxes).astype(np.float64)[which] for objects, which in ((detected, these), (truth, those))]
     sides = [np.concatenate([own[:, :2], own[:, 2:] - own[:, :2]], 1) for own in corners]
     return np.asarray(codec.iou(sides[0], sides[1], crowd.astype(int).tolist())).reshape(len(these), len(those))
 
 
-def _of_borders(
-    detected: CompactInstances, truth: CompactInstances, these: np.ndarray, those: np.ndarray, crowd: np.ndarray
-) -> np.ndarray:
+def _of_borders(detected: Instances, truth: Instances, these: np.ndarray, those: np.ndarray, crowd: np.ndarray) -> np.ndarray:
     """The smaller of the masks' overlap and their inner borders' (as the code of Cheng et al., CVPR 2021)."""
     inner = [_border(detected.rles[i]) for i in these]
     true = [_border(truth.rles[i]) for i in those]

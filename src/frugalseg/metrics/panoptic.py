@@ -16,12 +16,12 @@ from rich.table import Table
 
 from frugalseg import rle
 from frugalseg.metrics.per_image import PerImage, array, number, percent, present_mean
-from frugalseg.types import CompactInstances
+from frugalseg.types import Instances
 
 OVERLAP, MATCHES, WRONG, MISSED = range(4)
 
 
-def separated(objects: CompactInstances, threshold: float) -> tuple[np.ndarray, list[rle.RLE]]:
+def separated(objects: Instances, threshold: float) -> tuple[np.ndarray, list[rle.RLE]]:
     """Labels and masks of the objects of at least that score, each without the pixels of those with a higher one."""
     scores, labels = array(objects.scores), array(objects.labels)
     order = [index for index in np.argsort(-scores, kind="stable") if scores[index] >= threshold]
@@ -54,13 +54,11 @@ class PanopticScores(PerImage):
         """The first part of the protocol."""
         return f"pq|things|score{self.threshold:g}|void-ignored"
 
-    def update(
-        self, name: str, prediction: CompactInstances | None, truth: CompactInstances, void: rle.RLE | None = None
-    ) -> None:
+    def update(self, name: str, prediction: Instances | None, truth: Instances, void: rle.RLE | None = None) -> None:
         """One image. truth: its objects, which do not overlap, crowds among them. void: the pixels that nobody judged."""
         row = np.zeros((4, len(self.classes)))
         labels, masks = (np.zeros(0, np.int64), []) if prediction is None else separated(prediction, self.threshold)
-        crowd = truth.passed
+        crowd = truth.ignored
         true_labels = array(truth.labels)
         found = np.zeros(len(truth), bool)
         overlaps = self._overlaps(masks, truth.rles, void)

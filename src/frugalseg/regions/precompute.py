@@ -84,8 +84,8 @@ def recall(data: Data, tool: Callable[..., Tensor], cache: Cache, **arguments: A
     scores = RegionScores(data.classes, data=data.root.resolve().name, split=data.split)
     for index in track(range(len(data)), "recall", len(data)):
         objects = data.boxed(index)
-        if objects is not None and not objects.passed.all():
-            boxes, counted = cache(tool, data.image(index), **arguments), torch.from_numpy(~objects.passed)
+        if objects is not None and not objects.ignored.all():
+            boxes, counted = cache(tool, data.image(index), **arguments), torch.from_numpy(~objects.ignored)
             scores.update(data.names[index], boxes, objects.boxes[counted], objects.labels[counted])
     return scores
 

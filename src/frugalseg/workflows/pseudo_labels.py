@@ -16,7 +16,7 @@ from frugalseg.data import Data
 from frugalseg.data.dataset import Outline
 from frugalseg.engine.run import Run
 from frugalseg.inference.predictor import Predictor, load
-from frugalseg.types import CompactInstances, Prediction, Sample
+from frugalseg.types import Instances, Prediction, Sample
 
 SHARE = 0.5  # of the score of the class's best object in the picture, from which another is believed too
 SMALLEST = 16  # pixels of a connected part of a class mask, from which it is an object
@@ -89,7 +89,7 @@ def outlines(found: Prediction) -> tuple[Outline, ...]:
     )
 
 
-def believed(found: CompactInstances) -> list[int]:
+def believed(found: Instances) -> list[int]:
     """Indices of objects that score at least SHARE of the best of their class: scores of weak labels are no probabilities."""
     scores = [0.0] * len(found) if found.scores is None else found.scores.tolist()
     labels = found.labels.tolist()

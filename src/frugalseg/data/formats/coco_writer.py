@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from frugalseg import rle
-from frugalseg.types import CompactInstances
+from frugalseg.types import Instances
 
 if TYPE_CHECKING:
     from frugalseg.data import Data
 
 
-def detected(objects: CompactInstances | None, image: int | str, categories: Sequence[int]) -> list[dict[str, Any]]:
+def detected(objects: Instances | None, image: int | str, categories: Sequence[int]) -> list[dict[str, Any]]:
     """Detections of one image, masks as run lengths; categories: the ids of the classes.
 
     There is no `bbox` beside the mask: pycocotools would then take the box's area for the object's size.
@@ -26,7 +26,7 @@ def detected(objects: CompactInstances | None, image: int | str, categories: Seq
     ]
 
 
-def annotated(objects: CompactInstances | None, image: int | str, categories: Sequence[int], first: int) -> list[dict[str, Any]]:
+def annotated(objects: Instances | None, image: int | str, categories: Sequence[int], first: int) -> list[dict[str, Any]]:
     """Objects of one image as annotations with ids from `first` on, with box, area and crowd, and a score if they have one."""
     if objects is None:
         return []
@@ -83,8 +83,8 @@ class Collector:
         name: str,
         file: str,
         size: tuple[int, int],
-        objects: CompactInstances | None,
-        sure: CompactInstances | None = None,
+        objects: Instances | None,
+        sure: Instances | None = None,
     ) -> None:
         """One image of (H, W) by its name and that of its file. sure: the objects that the data set holds; None: all of them."""
         number = self.numbers[name]

@@ -123,7 +123,10 @@ def _masks(name: str, semantic: Mapping[str, Path], objects: Mapping[str, Path])
 def _labels(
     file: str, known: file_info.Facts | None, classes: tuple[str, ...], problems: Problems, difficult: str
 ) -> tuple[tuple[Box, ...] | None, tuple[float, ...] | None]:
-    """Boxes and tags that an annotation file tells; both None if there is none or it cannot be read."""
+    """Boxes and tags that an annotation file tells; both None if there is none or it cannot be read.
+
+    A file in which an object has no box says which classes there are, and nothing of boxes: they are None.
+    """
     if known is None:
         return None, None
     problems.seen[LABEL] += 1
@@ -139,7 +142,8 @@ def _labels(
         tags[label - 1] = _claim(tags[label - 1], DIFFICULT[difficult] if hard else 1.0)
         if x1 is not None:  # VOC counts pixels from 1 and includes the last one
             boxes.append(Box(x1 - 1, y1 - 1, x2, y2, label, hard))
-    return tuple(boxes), tuple(tags)
+    boxed = all(item[1] is not None for item in known["objects"])
+    return tuple(boxes) if boxed else None, tuple(tags)
 
 
 def _claim(before: float, now: float) -> float:
