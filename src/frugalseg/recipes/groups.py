@@ -28,7 +28,7 @@ class Settings:
 
     needs: ClassVar[frozenset[str]]  # the `Sample` fields it learns from; a property where settings decide
     repeats: ClassVar[bool] = True  # whether a step may show an image twice
-    least: ClassVar[Limits] = {}  # the smallest value of numbers
+    minimum: ClassVar[Limits] = {}  # the smallest value of numbers; `least`, which BiOpt has a setting of, says it too
     shares: ClassVar[tuple[str, ...]] = ()  # numbers from 0 to 1
     positive: ClassVar[tuple[str, ...]] = ()  # numbers above 0
 
@@ -40,7 +40,7 @@ class Settings:
     def faults(self) -> list[str]:
         """What is wrong with the settings, one line each; a recipe adds what its own settings need of each other."""
         values = vars(self)
-        least = {name: low for kind in reversed(type(self).__mro__) for name, low in vars(kind).get("least", {}).items()}
+        least = {name: low for kind in reversed(type(self).__mro__) for name, low in _minimum(kind).items()}
         shares, positive = (_collected(type(self), name) for name in ("shares", "positive"))
         found = [f"{name}={values[name]}: expected at least {low}" for name, low in least.items() if values[name] < low]
         found += [f"{name}={values[name]}: expected a number from 0 to 1" for name in shares if not 0 <= values[name] <= 1]
@@ -51,6 +51,12 @@ class Settings:
         if found:
             name = type(self).__module__.rpartition(".")[2]
             raise ValueError(f"{name} settings are not valid:\n" + "\n".join(f"  - {fault}" for fault in found))
+
+
+def _minimum(kind: type) -> dict[str, float]:
+    """The limits that a class itself names."""
+    values = [vars(kind).get(name, {}) for name in ("least", "minimum")]
+    return {name: low for limits in values if isinstance(limits, Mapping) for name, low in limits.items()}
 
 
 def _collected(kind: type, name: str) -> Iterable[str]:
@@ -94,7 +100,7 @@ class Backbone(Weights):
     frozen: int = 0
     freeze_norm: bool = False
 
-    least: ClassVar[Limits] = {"level": 0, "frozen": 0}
+    minimum: ClassVar[Limits] = {"level": 0, "frozen": 0}
 
 
 @dataclass(frozen=True)
@@ -115,7 +121,7 @@ class Optimizer(Settings):
     momentum: float = 0.9
     weight_decay: float = 5e-4
 
-    least: ClassVar[Limits] = {"batch": 1}
+    minimum: ClassVar[Limits] = {"batch": 1}
     positive: ClassVar[tuple[str, ...]] = ("lr",)
 
 
