@@ -176,7 +176,8 @@ def score(cell: Cell, folder: Path, val: Any, quiet: bool) -> tuple[list[dict[st
             network: Any = predictor.network
             network.config = replace(network.config, **row.options)
         started = time.perf_counter()
-        scores = evaluate(predictor, val, tags="ground-truth" if row.tags == "given" else "predicted", quiet=quiet)
+        told = {"tags": "ground-truth"} if row.tags == "given" else {}
+        scores: Any = evaluate(predictor, val, quiet=quiet, **told)
         scores.data = cell.bench.data  # the folder's name may be anything, such as VOC2012
         about = {"name": row.name, "weights": row.weights, "tags": row.tags, "options": dict(row.options)}
         rows.append(about | {"seconds": round(time.perf_counter() - started, 1)} | results.scored(scores))

@@ -137,11 +137,13 @@ def network(start: Start) -> Any:
 
 def foregrounds(net: Any, quiet: bool) -> dict[str, Any]:
     """The four overlaps of each photo of voc20 that is scored."""
+    from frugalseg.data import read
     from frugalseg.inference.predictor import Predictor
     from frugalseg.methods import METHODS
     from frugalseg.tasks import foreground
 
-    scores = foreground.evaluate(Predictor(METHODS["r2o"], net, net.classes), voc20(), VAL, quiet)
+    finder = Predictor(METHODS["r2o"], net, net.classes)
+    scores = foreground.evaluate(finder, read(voc20(), split=VAL), quiet=quiet)
     return table_of(f"{scores.metric}|voc20|{VAL}|n={scores.images}", PROTOCOLS, scores.names, scores.stacked())
 
 

@@ -265,7 +265,7 @@ def test_ground_truth_tags_are_a_protocol_of_their_own(work: Path) -> None:
 def test_evaluation_without_masks_or_with_other_classes_is_refused(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = trained(work)
     assert run("evaluate", str(folder), "data/images", "--split", "") == 1
-    assert "no picture has a mask" in capsys.readouterr().err
+    assert "no image has a mask" in capsys.readouterr().err
     (work / "data" / "classes.txt").write_text("square\ncircle\n")
     assert run("evaluate", str(folder), "data") == 1
     assert "got the classes square, circle; expected those of the model, in its order: square" in capsys.readouterr().err

@@ -20,6 +20,7 @@ from frugalseg.methods import biopt
 from frugalseg.metrics.bootstrap import paired
 from frugalseg.metrics.fewshot import FewShotResult, FewShotScores, PresenceScores
 from frugalseg.tasks import few_shot
+from frugalseg.tasks.options import FewShot
 
 CLASSES = ("cat", "dog", "cow")
 
@@ -160,7 +161,7 @@ def model(pictures: Data, tmp_path_factory: pytest.TempPathFactory) -> Predictor
 
 @pytest.mark.parametrize("shots", [1, 3])
 def test_shared_work_gives_what_each_episode_alone_gives(model: Predictor, pictures: Data, shots: int) -> None:
-    found = few_shot.evaluate(model, pictures, shots, count=8, seeds=[4], quiet=True).seeds[4]
+    found = few_shot.score_lists(model, pictures, shots, 8, [4], quiet=True).seeds[4]
     drawn = episodes.draw(pictures, episodes.class_pixels(pictures), [3], shots, 8, 4)
     network = model.network
     for number, task in enumerate(drawn.episodes):
@@ -182,23 +183,23 @@ def test_shared_work_gives_what_each_episode_alone_gives(model: Predictor, pictu
 
 
 def test_only_classes_that_were_held_back_or_are_unknown_are_asked_for(model: Predictor, pictures: Data) -> None:
-    result = few_shot.evaluate(model, pictures, count=5, quiet=True)
+    result = few_shot.evaluate(model, pictures, FewShot(episodes=5), quiet=True)
     assert result.seeds[0].per_class.keys() == {"cherry"}
     assert "novel-in-train=ignore" in result.seeds[0].protocol
     renamed = Data(pictures.root, "masks", "train", ("apple", "berry", "fig"), pictures.records)
-    assert few_shot.evaluate(model, renamed, count=5, quiet=True).seeds[0].per_class.keys() == {"fig"}
+    assert few_shot.evaluate(model, renamed, FewShot(episodes=5), quiet=True).seeds[0].per_class.keys() == {"fig"}
     known = Data(pictures.root, "masks", "train", ("berry", "apple", "berry2"), pictures.records).select(range(6))
     assert few_shot.novel_labels(model.network, known) == [3]
     model.network.novel, kept = (), model.network.novel
     with pytest.raises(DataError, match="learned from all its classes"):
-        few_shot.evaluate(model, pictures, count=5, quiet=True)
+        few_shot.evaluate(model, pictures, FewShot(episodes=5), quiet=True)
     model.network.novel = kept
 
 
 def test_absent_classes_are_asked_for_too(model: Predictor, pictures: Data) -> None:
-    result = few_shot.evaluate(model, pictures.select([0, 1, 2]), count=4, quiet=True)
+    result = few_shot.evaluate(model, pictures.select([0, 1, 2]), FewShot(episodes=4), quiet=True)
     assert result.presence.present == [True] * 4, "every picture shows the class: there is nobody to ask"
-    everything = few_shot.evaluate(model, pictures, count=4, seeds=2, quiet=True)
+    everything = few_shot.evaluate(model, pictures, FewShot(episodes=4, seeds=2), quiet=True)
     assert sorted(everything.presence.present) == [False] * 8 + [True] * 8
     assert list(everything.seeds) == [0, 1]
 
@@ -206,7 +207,7 @@ def test_absent_classes_are_asked_for_too(model: Predictor, pictures: Data) -> N
 def test_what_is_printed_is_kept(model: Predictor, pictures: Data, tmp_path: Path) -> None:
     model.folder = tmp_path
     try:
-        result = few_shot.evaluate(model, pictures, count=4, seeds=2, quiet=True)
+        result = few_shot.evaluate(model, pictures, FewShot(episodes=4, seeds=2), quiet=True)
     finally:
         model.folder = None
     kept = json.loads((tmp_path / "metrics.json").read_text())

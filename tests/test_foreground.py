@@ -13,7 +13,7 @@ from torch import nn
 
 from frugalseg import cli
 from frugalseg.config import UsageError
-from frugalseg.data.problems import DataError
+from frugalseg.data import DataError, read
 from frugalseg.inference.predictor import Predictor
 from frugalseg.methods import METHODS
 from frugalseg.metrics.foreground import ForegroundScores, overlap
@@ -87,7 +87,7 @@ class Brightness(nn.Module):
 
 def test_the_object_is_the_part_inside_and_stretched_over_the_picture(tmp_path: Path) -> None:
     finder = Predictor(METHODS["r2o"], Brightness(), ("object",))
-    scores = foreground.evaluate(finder, bright(tmp_path), quiet=True)
+    scores = foreground.evaluate(finder, read(bright(tmp_path)), quiet=True)
     assert scores.images == 2
     assert set(scores.values.values()) == {1.0}
 
@@ -100,7 +100,7 @@ def test_random_features_are_called_random(recwarn: pytest.WarningsRecorder) -> 
 def test_pictures_that_show_nothing_are_left_out(tmp_path: Path) -> None:
     data = toys.write(tmp_path)
     assert foreground.evaluate(find_objects.finder(device="cpu", **TINY), data, quiet=True).images == 5
-    with pytest.raises(DataError, match="no picture has a mask"):
+    with pytest.raises(DataError, match="no image has a mask"):
         foreground.evaluate(find_objects.finder(device="cpu", **TINY), data.only("image"), quiet=True)
 
 

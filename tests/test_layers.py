@@ -11,7 +11,8 @@ SOURCE = ROOT / "src" / "frugalseg"
 
 # From the bottom to the top; what stands in one line may not import each other.
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("files", "machine", "moved"),
+    ("errors", "machine", "moved"),
+    ("files",),
     ("boxes", "rle", "config", "progress"),
     ("types",),
     ("metrics", "data", "nets", "recipes"),

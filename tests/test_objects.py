@@ -198,7 +198,7 @@ def test_corloc_stands_beside_and_counts_boxes_too_where_a_model_learned_from_ta
 
 
 def test_data_that_cannot_score_is_refused(predictor: Predictor, pictures: Path) -> None:
-    with pytest.raises(DataError, match="no picture has object masks"):
+    with pytest.raises(DataError, match="no image has object masks"):
         evaluate(predictor, read(pictures).only("image", "tags", "boxes"))
     predictor.classes = ("cat",)
     with pytest.raises(DataError, match="expected those of the model"):

@@ -21,12 +21,13 @@ import yaml
 from docstring_parser import parse as parse_docstring
 from jsonargparse import ActionYesNo, ArgumentParser
 
+from frugalseg.errors import FrugalsegError
 from frugalseg.files import write
 
 Kind = TypeVar("Kind")
 
 
-class UsageError(ValueError):
+class UsageError(FrugalsegError, ValueError):
     """What was typed cannot be meant; the message says what to type instead."""
 
 

@@ -10,10 +10,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from frugalseg.errors import FrugalsegError
+
 MAX_PIXELS = 100_000_000  # height times width of a picture, from which its file is refused; here, because the command line asks
 
 
-class DiskError(OSError):
+class DiskError(FrugalsegError, OSError):
     """A file could not be written; what was there before is kept."""
 
 

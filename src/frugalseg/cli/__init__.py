@@ -23,6 +23,7 @@ from frugalseg.recipes import checks
 from frugalseg.recipes.biopt import Free
 from frugalseg.recipes.runtime import Runtime
 from frugalseg.recipes.selection import Selection
+from frugalseg.tasks import TASKS
 
 if TYPE_CHECKING:
     from frugalseg.inference.predictor import Predictor
@@ -92,20 +93,12 @@ class Evaluate:
 
     Args:
         split: the list of pictures; empty takes all that have masks.
-        tags: "ground-truth" tells the model which classes are in each picture: an upper bound, with a protocol id of its own.
-        shots: references of an episode, for few-shot models; 0 takes as many as in training.
-        episodes: number of episodes of a list, for few-shot models.
-        seeds: number of lists of episodes, for few-shot models.
         proposals: other boxes than in training, for models that take some: selective_search, grid, random, a file or folder.
         skip_limit: share of pictures, labels or objects that may be left out as broken before that is an error.
         quiet: say nothing of the progress.
     """
 
     split: str = "val"
-    tags: Literal["predicted", "ground-truth"] = "predicted"
-    shots: int = 0
-    episodes: int = 1000
-    seeds: int = 1
     proposals: str = ""
     skip_limit: float = 0.05
     quiet: bool = False
@@ -353,9 +346,11 @@ def evaluate(words: list[str], given: dict[str, Any]) -> int:
     from frugalseg.workflows.run_folder import update_run_info
 
     run, data = words
-    options = config.resolve([Evaluate], given)
+    known = config.options(Evaluate)
+    options = config.resolve([Evaluate], {name: value for name, value in given.items() if name in known})
+    scoring = {name: value for name, value in given.items() if name not in known}
     predictor = load(run, proposals=options.pop("proposals"))
-    show(evaluate.evaluate(predictor, data, **options).table())
+    show(evaluate.evaluate(predictor, data, **options, **scoring).table())
     if predictor.folder:
         update_run_info(predictor.folder, commands=[typed()])
         say(f"report  {report.write(predictor.folder)}")
@@ -408,8 +403,8 @@ def segment(words: list[str], given: dict[str, Any]) -> int:
 
 def objects(words: list[str], given: dict[str, Any]) -> int:
     """Find objects without labels, or score what is found."""
-    from frugalseg.tasks import foreground
     from frugalseg.workflows import find_objects, predict
+    from frugalseg.workflows.evaluate import evaluate
 
     options = config.resolve([Objects], given)
     written = [name for name in ("out", "overlays") if name in given]
@@ -423,7 +418,7 @@ def objects(words: list[str], given: dict[str, Any]) -> int:
     finder = find_objects.finder(options["model"] or None, **settings)
     if options["score"]:
         for place in words:
-            show(foreground.evaluate(finder, place, options["split"] or None, quiet).table())
+            show(evaluate(finder, place, options["split"], quiet=quiet).table())
         return OK
     return tell(*predict.write(finder, words, out, overlays, quiet), out, "searched for objects")
 
@@ -497,7 +492,8 @@ class Command:
 
 
 _ANY = math.inf
-_EVALUATE = Command(evaluate, "score a trained model on pictures with masks", "RUN DATA", (2, 2), (Evaluate,))
+SCORING = tuple(dict.fromkeys(task.options for task in TASKS.values()))
+_EVALUATE = Command(evaluate, "score a trained model on pictures with masks", "RUN DATA", (2, 2), (Evaluate, *SCORING))
 COMMANDS = {
     "demo": Command(demo, "draw pictures, learn from their tags, score, report: a few minutes", "[FOLDER]", (0, 1), (Demo,)),
     "check": Command(check, "what labels there are, what can be trained with them, what is wrong", "DATA", (1, 1), (Check,)),

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from frugalseg import files
 from frugalseg.data import mask_encodings, matlab
+from frugalseg.errors import FrugalsegError
 
 MAX_PIXELS = files.MAX_PIXELS
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".pbm"})
@@ -50,7 +51,7 @@ class Header(NamedTuple):
 _open_lock = threading.Lock()
 
 
-class BadImage(ValueError):
+class BadImage(FrugalsegError, ValueError):
     """A file that cannot be used as a picture or mask. code: its entry in the table of problems."""
 
     def __init__(self, path: Path | str, reason: str, code: str = "image-broken") -> None:

@@ -10,6 +10,8 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from frugalseg.errors import FrugalsegError
+
 EXAMPLES = 5
 
 
@@ -255,7 +257,7 @@ CODES: dict[str, Code] = {
 }
 
 
-class DataError(ValueError):
+class DataError(FrugalsegError, ValueError):
     """The data set cannot be used as asked. The message says what, got, expected and what to type."""
 
 

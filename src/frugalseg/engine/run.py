@@ -25,6 +25,7 @@ from frugalseg.engine.checkpoint import Checkpoints
 from frugalseg.engine.launch import check_number_of_processes, launch
 from frugalseg.engine.log import Clock, peak_memory, read_log
 from frugalseg.engine.sampler import IndexedDataset, SeededDataset, StepSampler, seed_of
+from frugalseg.errors import FrugalsegError
 from frugalseg.files import write, write_json
 from frugalseg.machine import cores
 from frugalseg.nets.network import Network
@@ -43,7 +44,7 @@ class Stopped(SystemExit):
         super().__init__(128 + signal.SIGTERM)
 
 
-class Diverged(RuntimeError):
+class Diverged(FrugalsegError, RuntimeError):
     """A loss is NaN or infinite."""
 
 

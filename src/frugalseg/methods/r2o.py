@@ -32,6 +32,7 @@ from frugalseg.data.images import BadImage
 from frugalseg.data.transforms import longer_side, squashed
 from frugalseg.engine.run import Run
 from frugalseg.engine.sampler import seed_of
+from frugalseg.errors import FrugalsegError
 from frugalseg.metrics.regions import best_overlap
 from frugalseg.nets import backbone, ema, optim, schedule
 from frugalseg.nets.sync import RowNorm, gathered, shared_norms, total
@@ -46,7 +47,7 @@ CLASSES = ("object",)
 RATIO = (3 / 4, 4 / 3)  # of the sides of a crop
 
 
-class Collapsed(RuntimeError):
+class Collapsed(FrugalsegError, RuntimeError):
     """All pictures have come to look alike to the network: what it learned is worth nothing."""
 
 

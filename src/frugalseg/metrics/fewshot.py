@@ -179,6 +179,11 @@ class FewShotResult:
         self.seeds, self.presence, self.notes = dict(seeds), presence, list(notes)
 
     @property
+    def protocol(self) -> str:
+        """The protocol ids of the lists, one a line."""
+        return "\n".join(scores.protocol for scores in self.seeds.values())
+
+    @property
     def value(self) -> float:
         """Mean-IoU, mean over seeds."""
         return float(np.mean([scores.value for scores in self.seeds.values()]))
@@ -194,10 +199,15 @@ class FewShotResult:
         """Binary-IoU, mean over seeds."""
         return float(np.mean([scores.binary for scores in self.seeds.values()]))
 
+    def to_json(self) -> dict[str, Any]:
+        """The scores of each list by its seed, whether classes were said to be there, and what was left out."""
+        lists = {str(seed): scores.to_json() for seed, scores in self.seeds.items()}
+        return {"seeds": lists, "presence": self.presence.to_json(), "left_out": self.notes}
+
     def table(self) -> Table:
         """IoU of each class, means, intervals, and the scores of presence."""
         first = next(iter(self.seeds.values()))
-        table = Table("class", "IoU %", "episodes", title="\n".join(scores.protocol for scores in self.seeds.values()))
+        table = Table("class", "IoU %", "episodes", title=self.protocol)
         for column in table.columns[1:]:
             column.justify = "right"
         for name in first.per_class:

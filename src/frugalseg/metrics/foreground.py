@@ -28,12 +28,14 @@ WORDS = {
 class ForegroundScores(PerImage):
     """Collects the overlaps of each picture. A row is (4,): the values in the order of PROTOCOLS.
 
-    protocol: which of them `value`, `interval` and `paired` are about.
+    protocol: which of them `value`, `interval` and `paired` are about. baselines: the values of answers that take no learning, by
+    name, beside which the scores are shown.
     """
 
     def __init__(self, data: str = "-", split: str = "-", kind: Protocol = "foreground") -> None:
         super().__init__(("object",), data, split)
         self.kind: Protocol = kind
+        self.baselines: dict[str, dict[Protocol, float]] = {}
 
     @property
     def metric(self) -> str:  # type: ignore[override]
@@ -73,6 +75,8 @@ class ForegroundScores(PerImage):
         for kind, value in self.values.items():
             table.add_row(WORDS[kind], percent(value))
         table.add_row(f"95 % interval of: {WORDS[self.kind]}", str(self.interval()))
+        for name, values in self.baselines.items():
+            table.add_row(f"trivial: {name}", percent(values[self.kind]))
         return table
 
     def to_json(self, samples: int = 2000, seed: int = 0) -> dict[str, Any]:
@@ -82,6 +86,9 @@ class ForegroundScores(PerImage):
             "kind": self.kind,
             "per_class": {"object": number(self.value)},
             "values": {kind: number(value) for kind, value in self.values.items()},
+            "baselines": {
+                name: {kind: number(value) for kind, value in values.items()} for name, values in self.baselines.items()
+            },
             "rows": {name: row.tolist() for name, row in sorted(self.rows.items())},
         }
 
@@ -91,6 +98,7 @@ class ForegroundScores(PerImage):
         try:
             scores = cls(record["data"], record["split"], record["kind"])
             scores.rows = {name: np.array(row, float).reshape(4) for name, row in record["rows"].items()}
+            scores.baselines = {name: dict(values) for name, values in record.get("baselines", {}).items()}
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise ValueError(f"no JSON of foreground scores ({type(error).__name__}: {error}); evaluate the run again") from error
         return scores

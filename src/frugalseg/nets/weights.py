@@ -22,12 +22,14 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from frugalseg.errors import FrugalsegError
+
 WRAPPERS = ("state_dict", "model_state_dict", "model")  # keys under which training scripts put the weights
 BODY = "backbone.body."  # before the names of a backbone's own layers in the files of most methods
 PREFIXES = ("module.", "_orig_mod.")  # put before every name by data parallel training and by torch.compile
 
 
-class WeightsError(ValueError):
+class WeightsError(FrugalsegError, ValueError):
     """A file of weights that cannot be used; the message says why and what to do."""
 
 

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from frugalseg.data import images, matlab, safe_pickle
 from frugalseg.data.safe_pickle import PickledArray, PickleRefused
+from frugalseg.errors import FrugalsegError
 
 NAMES = ("images", "ids", "indexes", "names")  # keys under which files list the names of the images
 SCORES = ("scores", "objectness_logits")  # keys under which they list the scores of the boxes
@@ -29,7 +30,7 @@ SUFFIXES = (".mat", ".pkl", ".pickle", ".npz")
 HEADERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}  # of numpy's arrays, by version
 
 
-class BoxFileError(ValueError):
+class BoxFileError(FrugalsegError, ValueError):
     """A file of boxes that cannot be used; the message says why and what is expected."""
 
 

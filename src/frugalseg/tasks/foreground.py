@@ -1,46 +1,56 @@
-"""Objects of pictures without any label: find them with any backbone, and score them on pictures whose masks are known."""
+"""Score objects that are found without labels: overlap with everything that is annotated."""
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from frugalseg.data import Data, read
-from frugalseg.data.problems import DataError
+from frugalseg.data import Data, DataError
 from frugalseg.inference.predictor import Predictor
 from frugalseg.metrics.foreground import ForegroundScores
 from frugalseg.progress import track
 from frugalseg.regions.border_prior import inner
-from frugalseg.tasks.results import record
+from frugalseg.tasks import results
+from frugalseg.tasks.options import Foreground
 from frugalseg.types import IGNORE, Sample
 
+WHOLE = "all of every image"  # the trivial answer
 
-def evaluate(predictor: Predictor, data: str | Path | Data, split: str | None = None, quiet: bool = False) -> ForegroundScores:
-    """Overlap of the object that is found with everything that is annotated, on pictures with masks; see `ForegroundScores`.
 
-    data: a folder, of which the list `split` is read, or what `frugalseg.read` returned. Pictures that show no object are left
-    out. A run folder keeps the scores. Raises DataError for data without masks.
+def evaluate(predictor: Predictor, data: Data, options: Foreground | None = None, quiet: bool = False) -> ForegroundScores:
+    """Overlap of the object that is found with everything that is annotated, on images with masks; see `ForegroundScores`.
+
+    Images that show no object are left out. A run folder keeps the scores. Raises DataError for data without masks.
     """
-    data = read(data, split=split) if isinstance(data, (str, Path)) else data
     if not data.offers & {"semantic", "instances"}:
-        raise DataError(f"{data.root}, list {data.split!r}: no picture has a mask to score with; give another --split")
-    scores, network = ForegroundScores(data.root.resolve().name, data.split or "all"), predictor.network.eval()
-    known = data.only("semantic", "instances")
-    for sample in track((known[index] for index in range(len(known))), "evaluate", len(known), quiet=quiet):
-        mask = annotated(sample)
-        if mask is None or not (mask == 1).any():
+        raise results.nothing_to_score(data)
+    about, network = (data.root.resolve().name, data.split or "all"), predictor.network.eval()
+    scores, trivial = ForegroundScores(*about), ForegroundScores(*about)
+    for sample, truth in track(annotated_images(data), "evaluate", len(data), quiet=quiet):
+        if truth is None:
             continue
         ids: Tensor = network.parts(sample.image)  # type: ignore[operator]
-        stretched = F.interpolate(ids[None, None].float(), tuple(mask.shape), mode="nearest-exact")[0, 0].long().cpu()
-        scores.update(sample.name, stretched, inner(ids), mask == 1, mask == IGNORE)
+        parts = F.interpolate(ids[None, None].float(), tuple(truth.shape), mode="nearest-exact")[0, 0].long().cpu()
+        scores.update(sample.name, parts, inner(ids), truth == 1, truth == IGNORE)
+        trivial.update(sample.name, torch.zeros_like(truth), 0, truth == 1, truth == IGNORE)
     if not scores.images:
-        raise DataError(f"{data.root}, list {data.split!r}: no picture shows an object")
+        raise DataError(f"{data.root}, list {data.split!r}: no image shows an object; give another --split")
+    scores.baselines = {WHOLE: trivial.values}
     if predictor.folder:
-        record(predictor.folder, scores)
+        results.record(predictor.folder, scores)
     return scores
+
+
+def annotated_images(data: Data) -> Iterator[tuple[Sample, Tensor | None]]:
+    """Each image with its masks, and what is annotated in it; None for one that shows no object or has no masks."""
+    masked = data.only("semantic", "instances")
+    for index in range(len(masked)):
+        sample = masked[index]
+        truth = annotated(sample)
+        yield sample, truth if truth is not None and bool((truth == 1).any()) else None
 
 
 def annotated(sample: Sample) -> Tensor | None:

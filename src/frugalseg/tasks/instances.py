@@ -1,117 +1,132 @@
-"""Score a model that makes object masks: average precision of masks, boxes and borders, panoptic quality, CorLoc, in one pass."""
+"""Score object masks: average precision of masks, boxes and borders, panoptic quality and CorLoc, in one pass."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
 
 import numpy as np
 
 from frugalseg import draw, files
 from frugalseg.data import Data, png
 from frugalseg.data.formats import coco_writer
-from frugalseg.data.problems import DataError
 from frugalseg.inference.predictor import Predictor
 from frugalseg.metrics.corloc import CorLoc
 from frugalseg.metrics.instances import WHOLE, InstanceScores, Kind, whole
 from frugalseg.metrics.panoptic import PanopticScores
-from frugalseg.progress import track
-from frugalseg.tasks.gallery import pick_examples
-from frugalseg.tasks.results import expect_classes, list_name, record
+from frugalseg.tasks import results
+from frugalseg.tasks.gallery import Example, pick_examples, save_examples
+from frugalseg.tasks.options import Masks
 from frugalseg.types import Prediction
 
 KINDS: tuple[Kind, ...] = ("mask", "box", "boundary")
 
 
-def evaluate(
-    predictor: Predictor, data: Data, tags: Literal["predicted", "ground-truth"] = "predicted", quiet: bool = False
-) -> InstanceScores | CorLoc:
-    """Scores of the masks, CorLoc beside them; the run folder keeps those of boxes, borders and panoptic quality too.
+class Scores:
+    """All scores of images with object masks, and those of the trivial answer: the whole image as one object of each class.
 
-    A model that learned from tags is scored by CorLoc on pictures that have boxes alone as well, and by nothing else where no
-    picture has masks. The run's predictions/<list> holds results.json and truth.json, which any tool for COCO scores, objects/
-    (indexed PNG) and pictures of the best, median and worst. Raises DataError for data that cannot score it or has other classes.
+    corloc: takes these images too, beside those that have boxes alone.
+    """
+
+    def __init__(self, corloc: CorLoc) -> None:
+        about = corloc.classes, corloc.data, corloc.split
+        self.precision = {kind: InstanceScores(*about, kind=kind) for kind in KINDS}
+        self.trivial = {kind: InstanceScores(*about, kind=kind) for kind in KINDS}
+        self.panoptic, self.corloc = PanopticScores(*about), corloc
+        self.precision["mask"].beside = corloc
+
+    def update(self, data: Data, index: int, prediction: Prediction) -> None:
+        """Count one image of the data."""
+        masks, boxes, name = data.compact(index), data.boxed(index), prediction.name
+        assert masks is not None
+        assert boxes is not None
+        everything = whole(prediction.size, len(self.corloc.classes))
+        for kind in KINDS:
+            truth = boxes if kind == "box" else masks
+            self.precision[kind].update(name, prediction.instances, truth)
+            self.trivial[kind].update(name, everything, truth)
+        self.corloc.update(name, prediction.instances, masks, prediction.size)
+        self.panoptic.update(name, prediction.instances, masks, data.void(index))
+
+    def finished(self) -> InstanceScores:
+        """The scores of the masks, once every image was counted; each kind has its trivial answer beside it."""
+        for kind, scores in self.precision.items():
+            scores.baselines = {WHOLE: self.trivial[kind].values}
+        return self.precision["mask"]
+
+
+def evaluate(predictor: Predictor, data: Data, options: Masks, quiet: bool = False) -> InstanceScores | CorLoc:
+    """Scores of the masks with CorLoc beside them; a run folder keeps those of boxes, borders and panoptic quality too.
+
+    A model that learned from tags is scored by CorLoc on images that have boxes alone as well, and by nothing else where no
+    image has masks. The run's predictions/<list> holds results.json and truth.json, which any tool for COCO scores, objects/
+    (indexed PNG) and examples. Raises DataError for data without object masks, and for data of other classes than the model's.
     """
     weak = "tags" in predictor.method.needs
-    masked = [index for index, known in enumerate(data.records) if "instances" in known.fields]
-    boxed = [index for index, known in enumerate(data.records) if weak and known.fields & {"instances", "boxes"} == {"boxes"}]
+    masked = [index for index, record in enumerate(data.records) if "instances" in record.fields]
+    boxed = [index for index, record in enumerate(data.records) if weak and record.fields & {"instances", "boxes"} == {"boxes"}]
     if not masked and not boxed:
-        raise DataError(f"{data.root}, list {data.split!r}: no picture has object masks to score with; give another --split")
-    expect_classes(predictor, data)
-    told: Literal["given", "predicted"] = "given" if tags == "ground-truth" else "predicted"
-    about = data.root.resolve().name, list_name(predictor, data, tags)
-    corloc = CorLoc(predictor.classes, *about)
+        raise results.nothing_to_score(data, "object masks")
+    results.expect_classes(predictor, data)
+    name = results.list_name(predictor, data, options.tags)
+    corloc = CorLoc(predictor.classes, data.root.resolve().name, name)
     if boxed:
-        locate(predictor, data.select(boxed), corloc, told, quiet)
-    scores = measure(predictor, data.select(masked), corloc, told, quiet) if masked else None
+        locate(predictor, data.select(boxed), corloc, options, quiet)
+    scores = measure(predictor, data.select(masked), corloc, options, quiet) if masked else None
     if predictor.folder:
-        record(predictor.folder, corloc, proposals=predictor.proposals)
+        results.record(predictor.folder, corloc, proposals=predictor.proposals)
     return scores or corloc
 
 
-def locate(predictor: Predictor, data: Data, corloc: CorLoc, tags: Literal["given", "predicted"], quiet: bool) -> None:
-    """CorLoc of pictures that have boxes alone."""
-    for index, (sample, prediction) in track(enumerate(predictor.stream(data, tags=tags)), "locate", len(data), quiet=quiet):
+def locate(predictor: Predictor, data: Data, corloc: CorLoc, options: Masks, quiet: bool) -> None:
+    """CorLoc of images that have boxes alone."""
+    for index, sample, prediction in results.predictions(predictor, data, "locate", options.stream_tags, quiet):
         corloc.update(sample.name, prediction.instances, data.boxed(index), prediction.size)
 
 
-def measure(predictor: Predictor, data: Data, corloc: CorLoc, tags: Literal["given", "predicted"], quiet: bool) -> InstanceScores:
-    """All scores of pictures with object masks, which are kept in the run folder, and their share in CorLoc."""
-    about = corloc.data, corloc.split
-    scores = {kind: InstanceScores(predictor.classes, *about, kind=kind) for kind in KINDS}
-    trivial = {kind: InstanceScores(predictor.classes, *about, kind=kind) for kind in KINDS}
-    scores["mask"].beside, panoptic = corloc, PanopticScores(predictor.classes, *about)
-    kept: list[Prediction] = []
-    for index, (sample, prediction) in track(enumerate(predictor.stream(data, tags=tags)), "evaluate", len(data), quiet=quiet):
-        truth, boxes = data.compact(index), data.boxed(index)
-        assert truth is not None
-        assert boxes is not None
-        everything = whole(prediction.size, len(predictor.classes))
-        for kind, score in scores.items():
-            score.update(sample.name, prediction.instances, boxes if kind == "box" else truth)
-            trivial[kind].update(sample.name, everything, boxes if kind == "box" else truth)
-        corloc.update(sample.name, prediction.instances, truth, prediction.size)
-        panoptic.update(sample.name, prediction.instances, truth, data.void(index))
+def measure(predictor: Predictor, data: Data, corloc: CorLoc, options: Masks, quiet: bool) -> InstanceScores:
+    """All scores of images with object masks, which a run folder keeps, and their share in CorLoc."""
+    scores, kept = Scores(corloc), list[Prediction]()
+    for index, _, prediction in results.predictions(predictor, data, "evaluate", options.stream_tags, quiet):
+        scores.update(data, index, prediction)
         kept.append(prediction)
-    for kind, score in scores.items():
-        score.baselines = {WHOLE: trivial[kind].values}
+    masks = scores.finished()
     if predictor.folder:
-        keep(predictor.folder / "predictions" / about[1].replace("/", "_"), data, kept, scores["mask"])
-        for result in (*scores.values(), panoptic):
-            record(predictor.folder, result, proposals=predictor.proposals)
-    return scores["mask"]
+        save(results.predictions_folder(predictor.folder, corloc.split), data, kept, masks)
+        for result in (*scores.precision.values(), scores.panoptic):
+            results.record(predictor.folder, result, proposals=predictor.proposals)
+    return masks
 
 
-def keep(folder: Path, data: Data, predictions: list[Prediction], scores: InstanceScores) -> None:
-    """Write predictions and truth as COCO's JSON, object maps, and pictures of some."""
-    found, truth = coco_writer.Collector(data.classes, [data]), coco_writer.Collector(data.classes, [data])
+def save(folder: Path, data: Data, predictions: list[Prediction], scores: InstanceScores) -> None:
+    """Write predictions and truth as COCO's JSON, object maps, and examples."""
+    predicted, truth = coco_writer.Collector(data.classes, [data]), coco_writer.Collector(data.classes, [data])
     for index, prediction in enumerate(predictions):
         file = data.records[index].image.relative_to(data.root).as_posix()
-        found.add(prediction.name, file, prediction.size, prediction.instances)
+        predicted.add(prediction.name, file, prediction.size, prediction.instances)
         truth.add(prediction.name, file, prediction.size, data.compact(index))
-        png.write(
-            files.inside(folder / "objects", prediction.name, ".png"), draw.object_map(prediction.instances, prediction.size)
-        )
-    files.write(folder / "results.json", json.dumps(found.results))
+        objects = draw.object_map(prediction.instances, prediction.size)
+        png.write(files.inside(folder / "objects", prediction.name, ".png"), objects)
+    files.write(folder / "results.json", json.dumps(predicted.results))
     files.write(folder / "truth.json", json.dumps(truth.dataset()))
-    illustrate(folder, data, predictions, scores)
+    save_examples(folder, scores.protocol, examples(data, predictions, scores))
 
 
-def illustrate(folder: Path, data: Data, predictions: list[Prediction], scores: InstanceScores) -> None:
-    """Draw image, truth and prediction of the telling pictures into `folder`/shown, with shown.json that says what they are."""
-    values = dict(zip(scores.names, scores.score(np.eye(scores.images, dtype=np.int64)).tolist(), strict=True))
-    ranked = sorted((name for name in values if values[name] == values[name]), key=lambda name: -values[name])
+def image_scores(scores: InstanceScores) -> dict[str, float]:
+    """Average precision of each image alone, best first, without those that show no object."""
+    values = scores.score(np.eye(scores.images, dtype=np.int64))
+    return results.best_first(scores.names, values)
+
+
+def examples(data: Data, predictions: list[Prediction], scores: InstanceScores) -> Iterator[Example]:
+    """Image, truth and prediction of the best, median and worst images."""
+    values = image_scores(scores)
     places = {prediction.name: index for index, prediction in enumerate(predictions)}
-    entries: list[dict[str, Any]] = []
-    for number, (name, why) in enumerate(pick_examples(ranked).items()):
+    for name, group in pick_examples(list(values)).items():
         index = places[name]
-        image, truth = data.image(index), data.compact(index)
-        shown = {"image": draw.enlarge(image.permute(1, 2, 0).numpy(), draw.SIDE)}
-        shown["truth"] = draw.objects(image, truth, data.classes, side=draw.SIDE)
-        shown["prediction"] = draw.objects(image, predictions[index].instances, data.classes, side=draw.SIDE)
-        draw.save(folder / "shown" / f"{number}.png", draw.sheet([shown]))
-        known = {"name": name, "why": why, "iou": values[name], "picture": f"{number}.png", "measure": scores.measure.name}
-        entries.append(known)
-    text = json.dumps({"protocol": scores.protocol, "pictures": entries})
-    files.write(folder / "shown" / "shown.json", text)
+        image = data.image(index)
+        panels = {"image": draw.enlarge(image.permute(1, 2, 0).numpy(), draw.SIDE)}
+        panels["truth"] = draw.objects(image, data.compact(index), data.classes, side=draw.SIDE)
+        panels["prediction"] = draw.objects(image, predictions[index].instances, data.classes, side=draw.SIDE)
+        yield Example(name, group, panels, values[name], scores.measure.name)
