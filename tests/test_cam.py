@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +43,7 @@ class Drawn(CAM):
         super().__init__(replace(TINY, **settings), toys.CLASSES)
         self.given, self.v = given, v
 
-    def localize(self) -> list[cam.Thing]:
+    def localize(self) -> list[cam.Found]:
         return self.localized(self.given, self.v, range(len(self.v)), SIZE)
 
 
@@ -54,16 +54,16 @@ def drawn(**settings: Any) -> Drawn:
 
 
 def test_parts_are_what_is_connected_above_a_share_of_the_maximum() -> None:
-    found = cam.parts(blobs(), fraction=0.2, smallest=0.01)
+    found = cam.connected_parts(blobs(), fraction=0.2, smallest=0.01)
     assert [peak for _, peak in found] == [1.0, 0.5]
     assert rle.boxes([code for code, _ in found]).tolist() == [[2, 2, 8, 8], [12, 10, 22, 16]]
     assert rle.areas([code for code, _ in found]).tolist() == [36, 36]
-    specks = cam.parts(blobs(), fraction=0.1, smallest=0.0)
+    specks = cam.connected_parts(blobs(), fraction=0.1, smallest=0.0)
     assert sorted(rle.areas([code for code, _ in specks]).tolist()) == [1, 1, 36, 36]
-    (largest, _), *others = cam.parts(blobs()[:, 9:], fraction=0.2, smallest=1.0)
+    (largest, _), *others = cam.connected_parts(blobs()[:, 9:], fraction=0.2, smallest=1.0)
     assert rle.areas([largest]).tolist() == [36]
     assert others == []
-    assert cam.parts(np.zeros(SIZE, np.float32), 0.2, 0.0) == []
+    assert cam.connected_parts(np.zeros(SIZE, np.float32), 0.2, 0.0) == []
 
 
 def test_objects_score_the_confidence_of_their_class_times_their_peak() -> None:
@@ -81,16 +81,16 @@ def test_an_object_becomes_its_nearest_proposal_and_a_proposal_is_one_object_of_
     Image.fromarray(ids).save(tmp_path / "it.png")
     sample = Sample("it", torch.zeros(3, *SIZE, dtype=torch.uint8), proposals=boxes)
     model = drawn(objects="proposal", cue=str(tmp_path))
-    found = model.proposed(sample, model.localize(), SIZE)
+    found = model.proposed(sample, model.localize())
     assert [(thing.label, list(thing.box)) for thing in found] == [
         (1, [1, 1, 9, 9]),
         (1, [12, 9, 22, 15]),
         (3, [12, 9, 22, 15]),
     ]
     assert rle.areas([thing.code for thing in found]).tolist() == [16, 18, 18]
-    whole = model.proposed(replace(sample, proposals=boxes[2:]), model.localize(), SIZE)
+    whole = model.proposed(replace(sample, proposals=boxes[2:]), model.localize())
     assert [(thing.label, thing.score) for thing in whole] == [(1, pytest.approx(0.8)), (3, pytest.approx(0.3))]
-    assert len(model.proposed(replace(sample, proposals=boxes[:0]), model.localize(), SIZE)) == 2, "the picture stands in"
+    assert len(model.proposed(replace(sample, proposals=boxes[:0]), model.localize())) == 2, "the picture stands in"
 
 
 @pytest.mark.parametrize("kind", ["parts", "proposal"])
@@ -104,13 +104,29 @@ def test_given_tags_make_objects_of_their_classes_alone(kind: str) -> None:
     assert set(told.instances.labels.tolist()) <= {1, 3}
     assert len(told.instances)
     assert (free.instances.scores >= 0).all()
-    with pytest.raises(ValueError, match="needs the picture's tags"):
+    with pytest.raises(ValueError, match="needs the image's tags"):
         model.predict([Sample("it", image)], tags="given")
+
+
+@pytest.mark.parametrize("scales", [(1.0,), (0.7, 1.3)])
+def test_a_batch_of_images_gives_the_objects_of_each_alone(scales: tuple[float, ...]) -> None:
+    torch.manual_seed(0)
+    model = CAM(replace(TINY, cam_scales=scales, cam_flip=True), toys.CLASSES).eval()
+    torch.nn.init.normal_(model.fc.weight, std=5.0)
+    samples = [Sample(f"image{i}", torch.randint(0, 255, (3, 40, 48), dtype=torch.uint8)) for i in range(2)]
+    with torch.no_grad():
+        together = model.predict_batch([model.preprocess(sample) for sample in samples], samples)
+    for one, other in zip(model.predict(samples), together, strict=True):
+        assert len(one.instances) > 0
+        torch.testing.assert_close(one.tags, other.tags, atol=1e-4, rtol=0)
+        torch.testing.assert_close(one.instances.scores, other.instances.scores, atol=1e-4, rtol=0)
+        overlaps = [float(rle.overlaps([a], [b])[0, 0]) for a, b in zip(one.instances.rles, other.instances.rles, strict=True)]
+        assert min(overlaps) > 0.99
 
 
 def test_masks_and_boxes_of_other_pictures_change_nothing(tmp_path: Path) -> None:
     def fitted(data: Data, out: Path) -> dict[str, Tensor]:
-        settings = {name: getattr(TINY, name) for name in TINY.__dataclass_fields__}
+        settings = {field.name: getattr(TINY, field.name) for field in fields(TINY)}
         return train("cam", data, out=str(out), **settings, **ENGINE).network.state_dict()
 
     data = toys.write(tmp_path / "pictures")
@@ -119,8 +135,8 @@ def test_masks_and_boxes_of_other_pictures_change_nothing(tmp_path: Path) -> Non
 
 
 def test_what_came_in_beside_the_tags_is_said() -> None:
-    assert replace(TINY, proposals="mcg/", cue="masks/").extra_supervision == ()
-    told = replace(TINY, weights="w.pth", proposals="mcg/", cue="masks/", objects="proposal").extra_supervision
+    assert replace(TINY, proposals="mcg/", cue="masks/").external_supervision == ()
+    told = replace(TINY, weights="w.pth", proposals="mcg/", cue="masks/", objects="proposal").external_supervision
     assert [note.split()[0] for note in told] == ["backbone", "proposals", "masks"]
     with pytest.raises(ValueError, match=r"(?s)fraction=2.*cam_scales"):
         replace(TINY, fraction=2, cam_scales=())

@@ -41,9 +41,9 @@ def pseudo_labels(run: Path, data: Any) -> list[dict[str, Any]]:
 
 def assembled(settings: Any, data: Any, shelves: list[Any]) -> Any:
     """(name, mask S, true mask) of every picture that has one."""
-    from frugalseg.methods.aepsl import Assembled
+    from frugalseg.methods.aepsl import AssembledMasks
 
-    masks, truth = Assembled(settings, data.only("image", "tags"), shelves), data.only("semantic")
+    masks, truth = AssembledMasks(settings, data.only("image", "tags"), shelves), data.only("semantic")
     for index, record in enumerate(data.records):
         if record.semantic is not None:
             yield record.name, masks[index], truth[index].semantic.numpy()

@@ -26,6 +26,12 @@ def size_of(image: Tensor) -> tuple[int, int]:
     return int(image.shape[-2]), int(image.shape[-1])
 
 
+def longer_side(size: tuple[int, int], side: int) -> tuple[int, int]:
+    """The (H, W) of an image whose longer side becomes `side`; 0 keeps it."""
+    scale = side / max(size) if side else 1.0
+    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
+
+
 def _faults(checks: Iterable[tuple[bool, str]]) -> list[str]:
     return [message for good, message in checks if not good]
 

@@ -10,13 +10,7 @@ from torchvision import tv_tensors
 from torchvision.transforms import InterpolationMode, v2
 from torchvision.transforms.v2 import functional as F
 
-from frugalseg.types import IGNORE
-
-
-def longer_side(size: tuple[int, int], side: int) -> tuple[int, int]:
-    """The (H, W) of a picture whose longer side becomes `side`; 0 keeps it."""
-    scale = side / max(size) if side else 1.0
-    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
+from frugalseg.types import IGNORE, longer_side
 
 
 def squashed(image: Tensor, side: int) -> Tensor:

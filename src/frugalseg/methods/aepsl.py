@@ -1,57 +1,60 @@
 """AE-PSL: object region mining with adversarial erasing (Wei et al., CVPR 2017). From image tags to a segmentation network.
 
 Stage 1, adversarial erasing: train a tag classifier, take the region its class activation map (CAM) points at, erase it from the
-picture, train again; the union of the rounds is the object. Stage 2: assemble a mask S from the mined regions and the
+image, train again; the union of the rounds is the object. Stage 2: assemble a mask S from the mined regions and the
 unsalient background. Stage 3, prohibitive segmentation learning (PSL): learn from S and from the network's own prediction,
 weighted by its own image-level confidences. PSL++ predicts the training set, refines by a CRF, and trains once more.
 
-Shape letters: B batch, C classes, D channels, H W picture, h w feature map. Class 0 is background.
+Shape letters: B batch, C classes, D channels, T tags of an image, H W image, h w feature map. Class 0 is background.
 """
 
 from __future__ import annotations
 
 import json
 import math
+import warnings
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
-from torchvision.transforms import v2
 
-from frugalseg.data.transforms import Augmented, ZoomCrop, longer_side, stack
+from frugalseg.data import Data
+from frugalseg.data.transforms import Augmented, ZoomCrop, stack
 from frugalseg.engine.array_store import ArrayStore
 from frugalseg.engine.run import Run
-from frugalseg.nets import backbone, heads, optim, schedule, tag_classifier
+from frugalseg.nets import optim, schedule, segmentation, tag_classifier
+from frugalseg.nets.multi_scale import MultiScale
+from frugalseg.nets.network import Tensors, given_tags
+from frugalseg.nets.trunk import standardized
 from frugalseg.nets.weights import read_weights
 from frugalseg.progress import track
 from frugalseg.recipes.aepsl import Config
 from frugalseg.recipes.checks import restored
 from frugalseg.regions import saliency
 from frugalseg.regions.cache import Cache
-from frugalseg.regions.crf import dense_crf
-from frugalseg.types import IGNORE, Prediction, Sample
+from frugalseg.regions.crf import refined
+from frugalseg.types import IGNORE, Prediction, Sample, size_of
 
 # -- losses ----------------------------------------------------------------------------------------------------------
 
 
 def segmentation_loss(logits: Tensor, masks: Tensor, tags: Tensor) -> Tensor:
-    """J of sec. 3.2: cross-entropy averaged over the labelled pixels of the picture's tags and background, then over pictures.
+    """J of sec. 3.2: cross-entropy averaged over the labelled pixels of the image's tags and background, then over images.
 
-    A pixel that is ignored or carries a class the picture is not tagged with neither adds nor counts; a picture without any
+    A pixel that is ignored or carries a class the image is not tagged with neither adds nor counts; an image without any
     labelled pixel gives 0. Shapes: logits (B, C+1, h, w), masks (B, h, w) of 0..C and 255, tags (B, C).
     """
-    allowed = torch.cat([torch.ones_like(tags[:, :1]), tags], 1) > 0
-    labels = torch.where(masks == IGNORE, 0, masks)
-    valid = (masks != IGNORE) & allowed.gather(1, labels.flatten(1)).view_as(masks)
-    losses = F.cross_entropy(logits, labels, reduction="none") * valid
-    return (losses.flatten(1).sum(1) / valid.flatten(1).sum(1).clamp(min=1)).mean()
+    tagged = torch.cat([torch.ones_like(tags[:, :1]), tags], 1) > 0
+    labelled = masks != IGNORE
+    labels = masks.where(labelled, 0)
+    return segmentation.pixel_loss(logits, labels, labelled & tagged.gather(1, labels.flatten(1)).view_as(masks))
 
 
 @torch.no_grad()
@@ -64,47 +67,39 @@ def online_mask(logits: Tensor, weights: Tensor, background: float = 1.0) -> Ten
 # -- networks --------------------------------------------------------------------------------------------------------
 
 
-def head(config: Config, channels: int) -> tuple[nn.Module, int]:
-    """DeepLab's fc6 and fc7 on a backbone of that many channels, or nothing, and the channels that come out."""
-    if not config.channels:
-        return nn.Identity(), channels
-    if config.head == "fcn":
-        return heads.FCN(channels, config.channels, config.dilation), config.channels
-    average = config.backbone == "vgg16"  # pool5a belongs to DeepLab's VGG-16
-    return heads.LargeFOV(channels, config.channels, config.dilation, config.dropout, average), config.channels
+class Classifier(tag_classifier.TagClassifier):
+    """The tag classifier: a network whose CAM tells where a class is (sec. 3.1). Alone it predicts by its CAM.
 
+    mean_pixel: mean RGB of the images it learned from, which fills erased regions and the rim of crops.
+    """
 
-class Classifier(tag_classifier.Classifier):
-    """The tag classifier: a network whose CAM tells where a class is (sec. 3.1)."""
+    config: Config
 
     def __init__(self, config: Config, classes: Sequence[str]) -> None:
-        net = backbone.build(
-            config.backbone,
-            output_stride=config.output_stride,
-            weights=config.weights,
-            normalize=config.normalize,
-            level=config.level,
-            frozen=config.frozen,
-            freeze_norm=config.freeze_norm,
-        )
-        super().__init__(classes, net, config.label_loss, config.levels, config.standardize, partial(head, config))
-        self.config = config
+        super().__init__(config, classes, partial(segmentation.head, config))
+        self.mean_pixel: list[float] = []
 
-    @torch.no_grad()
-    def predict(self, samples: Iterable[Sample], tags: str = "predicted") -> list[Prediction]:
-        """CAM alone: every confident class where its map passes erase_fraction of the map's maximum; see `Segmenter.predict`."""
-        self.eval()
-        return [self._predict(sample, tags) for sample in samples]
+    def postprocess(self, outputs: Tensors, sample: Sample, tags: str = "predicted") -> Prediction:
+        """Every confident class where its map passes erase_fraction of the map's maximum; tags: "given" takes the image's own."""
+        cams, v = self.multi_scale.average(outputs, sample.image)
+        kept = prohibit(v, given_tags(sample) if tags == "given" else None, self.config.threshold)
+        cams = cams[kept > 0].relu()
+        cams = cams / cams.amax((1, 2), keepdim=True).clamp(min=1e-5)
+        scores = torch.cat([cams.new_full((1, *cams.shape[1:]), self.config.erase_fraction), cams])
+        return self.labelled(sample, scores / scores.sum(0), kept, v)
 
-    def _predict(self, sample: Sample, tags: str) -> Prediction:
-        size = longer_side(size_of(sample), self.config.resize)
-        maps, v = tag_classifier.multi_scale(self, sample.image, size, self.config.cam_scales, self.config.cam_flip)
-        keep = prohibited(v, given(sample, tags), self.config.threshold)
-        maps = maps[keep.nonzero().flatten()].relu()
-        maps = maps / maps.amax((1, 2), keepdim=True).clamp(min=1e-5)
-        scores = torch.cat([torch.full_like(maps[:1] if len(maps) else v.new_zeros(1, *size), self.config.erase_fraction), maps])
-        scores = scores / scores.sum(0)
-        return finish(sample, scores, keep, v, self.classes, self.config)
+    def labelled(self, sample: Sample, scores: Tensor, kept: Tensor, v: Tensor) -> Prediction:
+        """The prediction from scores (1 + K, h, w) of background and the K classes whose weights in `kept` (C,) are not 0."""
+        ids = torch.cat([kept.new_zeros(1, dtype=torch.long), 1 + kept.nonzero().flatten()])
+        return segmentation.labelled(sample, refined(sample.image, scores, self.config), ids, v, self.classes)
+
+    def metadata(self) -> dict[str, Any]:
+        """Also the mean pixel."""
+        return {**super().metadata(), "mean_pixel": self.mean_pixel}
+
+    def read_metadata(self, metadata: dict[str, Any]) -> None:
+        """Take back the mean pixel."""
+        self.mean_pixel = metadata["mean_pixel"]
 
 
 class Segmenter(Classifier):
@@ -112,16 +107,13 @@ class Segmenter(Classifier):
 
     def __init__(self, config: Config, classes: Sequence[str]) -> None:
         super().__init__(config, classes)
-        self.score = nn.Conv2d(self.fc.in_features, len(self.classes) + 1, 1)
-        nn.init.normal_(self.score.weight, std=0.01)
-        nn.init.constant_(self.score.get_parameter("bias"), 0.0)
+        self.score = segmentation.score_layer(self.channels, self.classes)
         if config.levels:
-            self.label_norm = tag_classifier.standardized(self.backbone.channels, config.standardize)
+            self.label_norm = standardized(self.backbone.channels, config.standardize)
             self.fc = tag_classifier.label_layer(self.backbone.channels, self.classes)
-        self.fc.requires_grad_(config.label_branch)
 
     def branches(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """What the segmentation branch sees, (B, D, h, w), and what the label branch sees, pooled over the picture, (B, D').
+        """What the segmentation branch sees, (B, D, h, w), and what the label branch sees, pooled over the image, (B, D').
 
         With levels, places come from their maps and tags from the last map, where a class is told best and its place least.
         """
@@ -134,103 +126,84 @@ class Segmenter(Classifier):
     def forward(self, batch: dict[str, Any]) -> dict[str, Tensor]:
         """Losses of a batch: image (B, 3, H, W), tags (B, C), semantic (B, H, W), online = whether S^ teaches yet."""
         features, pooled = self.branches(batch["image"])
-        # Without a label branch no class is prohibited.
-        tags = batch["tags"] if self.config.label_branch else pooled.new_ones(len(pooled), len(self.classes))
-        labels = self.fc(pooled)
-        logits = upsample(self.score(features), self.config.output_stride, self.config.label_stride)
-        # Between the map's last point and the crop's edge there are labels, but no scores.
-        extent = logits.shape[-2:]
-        masks = batch["semantic"][:, :: self.config.label_stride, :: self.config.label_stride][:, : extent[0], : extent[1]]
+        tags, labels, stride = batch["tags"], self.fc(pooled), self.config.label_stride
+        logits = segmentation.upsample(self.score(features), self.config.output_stride, stride)
+        masks = segmentation.at_points(batch["semantic"], logits, stride)
         losses = {"segmentation": segmentation_loss(logits, masks, tags)}
-        if self.config.label_branch:
-            losses["label"] = tag_classifier.label_loss(labels, tags, self.label_loss)
-        if self.config.psl and self.config.masks == "mined":
+        losses["label"] = tag_classifier.label_loss(labels, tags, self.label_loss)
+        if self.config.learns_online:
             online = online_mask(logits, self._weights(labels, tags), self.config.background_weight)
             losses["online"] = segmentation_loss(logits, online, tags) * float(batch["online"])
         return losses
 
     def _weights(self, labels: Tensor, tags: Tensor) -> Tensor:
+        """v of the online mask, (B, C)."""
         if self.config.prohibit_by == "predicted":
-            return weighting(tag_classifier.confidences(labels.detach(), self.label_loss), self.config)
+            return self.score_weights(tag_classifier.confidences(labels.detach(), self.label_loss))
         return tags.nan_to_num(0.0) if self.config.prohibit_by == "tags" else torch.ones_like(tags)
 
+    def score_weights(self, v: Tensor) -> Tensor:
+        """Confidences (..., C) as weights of the score maps: themselves, or as shares of the largest."""
+        return v / v.amax(-1, keepdim=True).clamp(min=1e-8) if self.config.relative else v
+
     def maps(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Score maps f (B, C+1, h, w), a softmax, and confidences v (B, C), without a label branch the maxima of the maps."""
+        """Score maps f (B, C+1, h, w), a softmax, and confidences v (B, C)."""
         features, pooled = self.branches(images)
-        scores = self.score(features).softmax(1)
-        if not self.config.label_branch:
-            return scores, scores[:, 1:].amax((2, 3))
-        return scores, tag_classifier.confidences(self.fc(pooled), self.label_loss)
+        return self.score(features).softmax(1), tag_classifier.confidences(self.fc(pooled), self.label_loss)
 
-    def _predict(self, sample: Sample, tags: str) -> Prediction:
-        size = longer_side(size_of(sample), self.config.resize)
-        scores, v = tag_classifier.multi_scale(self, sample.image, size, self.config.test_scales, self.config.test_flip)
-        keep = prohibited(v, given(sample, tags), self.config.threshold)
-        weights = weighting(keep, self.config)[keep > 0]
-        scores = torch.cat([scores[:1] * self.config.background_weight, scores[1:][keep > 0] * weights[:, None, None]])
-        return finish(sample, scores / scores.sum(0).clamp(min=1e-8), keep, v, self.classes, self.config)
+    @property
+    def multi_scale(self) -> MultiScale:
+        """The views whose score maps are averaged."""
+        config = self.config
+        return MultiScale(config.test_scales, config.test_flip, config.resize, config.output_stride)
 
-
-# -- maps to masks ---------------------------------------------------------------------------------------------------
-
-
-def size_of(sample: Sample) -> tuple[int, int]:
-    """(H, W) of the picture."""
-    return int(sample.image.shape[-2]), int(sample.image.shape[-1])
+    def postprocess(self, outputs: Tensors, sample: Sample, tags: str = "predicted") -> Prediction:
+        """The class of the highest score weighted by [1, v] at each pixel; tags: "given" takes the image's own in v's place."""
+        scores, v = self.multi_scale.average(outputs, sample.image)
+        kept = prohibit(v, given_tags(sample) if tags == "given" else None, self.config.threshold)
+        weights = self.score_weights(kept)[kept > 0]
+        scores = torch.cat([scores[:1] * self.config.background_weight, scores[1:][kept > 0] * weights[:, None, None]])
+        return self.labelled(sample, scores / scores.sum(0).clamp(min=1e-8), kept, v)
 
 
-def upsample(maps: Tensor, stride: int, target: int) -> Tensor:
-    """Maps (B, C, h, w) with a point every `stride` pixels to a point every `target` pixels.
+class PlainSegmenter(Segmenter):
+    """The segmentation branch alone (`label_branch: false`), kept for runs and weights older than the method `fcn`."""
 
-    Convolutions with padding k // 2 put point i of the map on pixel i * stride, so corners align: (h - 1) * stride / target + 1.
-    """
-    height, width = ((extent - 1) * stride // target + 1 for extent in maps.shape[-2:])
-    return F.interpolate(maps, (height, width), mode="bilinear", align_corners=True)
+    def __init__(self, config: Config, classes: Sequence[str]) -> None:
+        super().__init__(config, classes)
+        self.fc.requires_grad_(False)
+
+    def forward(self, batch: dict[str, Any]) -> dict[str, Tensor]:
+        """The loss of the segmentation branch; no class is prohibited."""
+        tags = batch["image"].new_ones(len(batch["image"]), len(self.classes), dtype=torch.float32)
+        return {"segmentation": super().forward({**batch, "tags": tags})["segmentation"]}
+
+    def score_weights(self, v: Tensor) -> Tensor:
+        """1 for every class that is kept."""
+        return (v > 0).to(v)
+
+    def maps(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Score maps (B, C+1, h, w), a softmax, and as confidences (B, C) their maxima."""
+        scores, _ = super().maps(images)
+        return scores, scores[:, 1:].amax((2, 3))
 
 
-def given(sample: Sample, tags: str) -> Tensor | None:
-    """The picture's own tags where the caller asks for them ("given"), else None."""
-    if tags == "predicted":
-        return None
-    if sample.tags is None:
-        raise ValueError(f"{sample.name}: tags='given' needs the picture's tags and it has none; leave the option out")
-    return sample.tags.nan_to_num(0.0)
+def build(config: Config, classes: Sequence[str]) -> Classifier:
+    """A network with its first weights: the tag classifier alone with segment=cam, else the PSL network."""
+    if config.segment == "cam":
+        return Classifier(config, classes)
+    return (Segmenter if config.label_branch else PlainSegmenter)(config, classes)
 
 
-def prohibited(v: Tensor, tags: Tensor | None, threshold: float) -> Tensor:
-    """Class weights at test (sec. 3.2): confidences below the threshold become 0; known tags stand in their place if given."""
+def prohibit(v: Tensor, tags: Tensor | None, threshold: float) -> Tensor:
+    """Class weights at test (sec. 3.2), (C,): confidences below the threshold become 0; given tags take their place."""
     return torch.where(v < threshold, 0.0, v) if tags is None else tags.to(v)
 
 
-def weighting(v: Tensor, config: Config) -> Tensor:
-    """Confidences (..., C) as weights of the score maps: themselves, or as shares of the largest; 1 without a label branch."""
-    if not config.label_branch:
-        return (v > 0).to(v)
-    return v / v.amax(-1, keepdim=True).clamp(min=1e-8) if config.relative else v
+# -- mined regions and masks -----------------------------------------------------------------------------------------
 
 
-def finish(sample: Sample, scores: Tensor, keep: Tensor, v: Tensor, classes: tuple[str, ...], config: Config) -> Prediction:
-    """Refine scores (1 + kept, h, w) and label the picture at its own size."""
-    size = size_of(sample)
-    ids = torch.cat([keep.new_zeros(1, dtype=torch.long), 1 + keep.nonzero().flatten()])
-    if len(ids) == 1:
-        return Prediction(sample.name, size, classes, v.cpu(), torch.zeros(size, dtype=torch.uint8))
-    if config.crf:
-        scores = refine(sample.image, scores, config)
-    labels = F.interpolate(scores[None], size, mode="bilinear", align_corners=False)[0].argmax(0)
-    return Prediction(sample.name, size, classes, v.cpu(), ids[labels].to(torch.uint8).cpu())
-
-
-def refine(image: Tensor, scores: Tensor, config: Config) -> Tensor:
-    """DenseCRF marginals (K, h, w) of probabilities (K, ., .), at no more than crf_side pixels."""
-    height, width = image.shape[-2:]
-    size = longer_side((height, width), min(config.crf_side, max(height, width)))
-    small = v2.functional.resize(image.as_subclass(Tensor), list(size), antialias=True).to(scores.device)
-    scores = F.interpolate(scores[None], size, mode="bilinear", align_corners=False)[0]
-    return dense_crf(small, scores, config.crf_iterations, config.crf_gaussian, config.crf_bilateral)
-
-
-def discriminative(cam: Tensor, config: Config) -> Tensor:
+def discriminative_region(cam: Tensor, config: Config) -> Tensor:
     """The "top 20 %" of a map (h, w) (sec. 4.1), bool; a map that is nowhere positive marks nothing."""
     cam = cam.relu()
     if cam.max() <= 0:
@@ -241,51 +214,51 @@ def discriminative(cam: Tensor, config: Config) -> Tensor:
     return (cam >= cam.flatten().topk(count).values[-1]) & (cam > 0)
 
 
-def assemble(claims: np.ndarray, ids: Iterable[int], background: np.ndarray) -> np.ndarray:
+def assemble(regions: np.ndarray, ids: Iterable[int], background: np.ndarray) -> np.ndarray:
     """The training mask S (sec. 3.1, fig. 3a), (H, W) uint8.
 
-    Ignored (255) is what two classes claim, where low saliency meets a mined region, and what nobody claims.
+    Ignored (255) are pixels in the regions of two classes, of low saliency inside a region, and in neither.
 
     Args:
-        claims: (T, H, W) bool, the mined region of each of the picture's T tags.
+        regions: (T, H, W) bool, the mined region of each of the image's tags.
         ids: the T class ids, 1..C.
         background: (H, W) bool, low saliency.
     """
-    votes = claims.sum(0) if len(claims) else np.zeros(background.shape, int)
+    votes = regions.sum(0) if len(regions) else np.zeros(background.shape, int)
     mask = np.where(background & (votes == 0), 0, IGNORE).astype(np.uint8)
-    for claim, index in zip(claims, ids, strict=True):
-        mask[claim & (votes == 1) & ~background] = index
+    for region, index in zip(regions, ids, strict=True):
+        mask[region & (votes == 1) & ~background] = index
     return mask
 
 
-# -- data with mined labels ------------------------------------------------------------------------------------------
+class MinedRegions:
+    """The regions mined so far: for each image and tag the union over the rounds, kept as packed bits.
 
+    stores: one for each round.
+    """
 
-class Mined:
-    """Regions mined so far: for each picture and tag the union over the rounds, kept as packed bits."""
-
-    def __init__(self, shelves: Sequence[ArrayStore]) -> None:
-        self.shelves = list(shelves)
+    def __init__(self, stores: Sequence[ArrayStore]) -> None:
+        self.stores = list(stores)
 
     @staticmethod
-    def pack(claims: np.ndarray, ids: np.ndarray) -> dict[str, np.ndarray]:
-        """As an `ArrayStore` keeps them: claims (T, H, W) bool as bits, ids (T,) of their classes."""
-        flat = claims.reshape(len(claims), math.prod(claims.shape[1:]))  # -1 for the pixels fails on a picture without tags
-        return {"bits": np.packbits(flat, axis=1), "ids": ids, "size": np.array(claims.shape[1:])}
+    def pack(regions: np.ndarray, ids: np.ndarray) -> dict[str, np.ndarray]:
+        """What one round keeps of an image: regions (T, H, W) bool and their class ids (T,)."""
+        flat = regions.reshape(len(regions), math.prod(regions.shape[1:]))  # -1 for the pixels fails without any tag
+        return {"bits": np.packbits(flat, axis=1), "ids": ids, "size": np.array(regions.shape[1:])}
 
-    def claims(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        """(T, H, W) bool and the T class ids 1..C of one picture."""
-        rounds = [shelf.read(index) for shelf in self.shelves]
+    def union(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        """(T, H, W) bool and the T class ids 1..C of one image."""
+        rounds = [store.read(index) for store in self.stores]
         size, ids = tuple(rounds[0]["size"]), rounds[0]["ids"]
         bits = np.bitwise_or.reduce([arrays["bits"] for arrays in rounds])
         return np.unpackbits(bits, axis=1, count=math.prod(size)).astype(bool).reshape(len(ids), *size), ids
 
 
-class Erased:
-    """The training pictures with everything mined so far replaced by the mean pixel (algorithm 1), at their original size."""
+class ErasedImages:
+    """The training images at their original size, every region mined so far replaced by the mean pixel (algorithm 1)."""
 
-    def __init__(self, data: Any, regions: Sequence[ArrayStore], mean: Sequence[float]) -> None:
-        self.data, self.classes, self.mined = data, data.classes, Mined(regions)
+    def __init__(self, data: Data, regions: Sequence[ArrayStore], mean: Sequence[float]) -> None:
+        self.data, self.classes, self.mined = data, data.classes, MinedRegions(regions)
         self.mean = torch.tensor(mean).round().to(torch.uint8)[:, None]
 
     def __len__(self) -> int:
@@ -293,29 +266,29 @@ class Erased:
 
     def __getitem__(self, index: int) -> Sample:
         sample = self.data[index]
-        if self.mined.shelves:
-            claims, _ = self.mined.claims(index)
-            sample.image[:, torch.from_numpy(claims.any(0))] = self.mean
+        if self.mined.stores:
+            regions, _ = self.mined.union(index)
+            sample.image[:, torch.from_numpy(regions.any(0))] = self.mean
         return sample
 
 
-class Assembled:
-    """The training masks S, made in the reading processes, so that saliency uses every core."""
+class AssembledMasks:
+    """The training masks S, assembled in the processes that read the data, so that saliency uses every core."""
 
-    def __init__(self, config: Config, data: Any, regions: Sequence[ArrayStore]) -> None:
-        self.config, self.data, self.mined, self.cache = config, data, Mined(regions), Cache()
+    def __init__(self, config: Config, data: Data, regions: Sequence[ArrayStore]) -> None:
+        self.config, self.data, self.mined, self.cache = config, data, MinedRegions(regions), Cache()
 
     def __len__(self) -> int:
         return len(self.data)
 
     def __getitem__(self, index: int) -> np.ndarray:
-        claims, ids = self.mined.claims(index)
+        regions, ids = self.mined.union(index)
         sample = self.data[index]
-        if (sample.tags == 0).all():
-            return np.zeros(claims.shape[1:], np.uint8)  # known to show none of the classes: all background
+        if sample.tags is not None and bool((sample.tags == 0).all()):
+            return np.zeros(regions.shape[1:], np.uint8)  # it is tagged with no class: all background
         indoor = any(self.data.classes[i - 1] in self.config.indoor for i in ids)
         threshold = self.config.indoor_background if indoor else self.config.background
-        return assemble(claims, ids, self._saliency(sample) < threshold)
+        return assemble(regions, ids, self._saliency(sample) < threshold)
 
     def _saliency(self, sample: Sample) -> np.ndarray:
         if self.config.saliency == "boundary_connectivity":
@@ -323,158 +296,70 @@ class Assembled:
         return np.asarray(saliency.from_folder(self.config.saliency, sample))
 
 
-class Labelled:
-    """The training pictures with masks read from a shelf; with no shelf, with their own."""
+class PseudoLabelled:
+    """The training images with masks from a store."""
 
-    def __init__(self, data: Any, shelf: ArrayStore | None) -> None:
-        self.data, self.classes, self.shelf = data, data.classes, shelf
+    def __init__(self, data: Data, masks: ArrayStore) -> None:
+        self.data, self.classes, self.masks = data, data.classes, masks
 
     def __len__(self) -> int:
         return len(self.data)
 
     def __getitem__(self, index: int) -> Sample:
-        sample = self.data[index]
-        if self.shelf is not None:
-            sample = replace(sample, semantic=torch.from_numpy(self.shelf.read(index)["mask"]).long())
-        return sample
+        return replace(self.data[index], semantic=torch.from_numpy(self.masks.read(index)["mask"]).long())
 
 
 # -- training --------------------------------------------------------------------------------------------------------
 
 
-def train(config: Config, data: Any, run: Run) -> Classifier:
-    """Learn from the tags of `data` (from its masks with masks="given"); nothing else can reach a loss.
+def train(config: Config, data: Data, run: Run) -> Classifier:
+    """Learn from the tags of `data`; nothing else can reach a loss.
 
-    Writes weights/classifier{t}, weights/segmentation{k} and weights/last; a finished stage is not run again.
+    Writes weights/classifier{t} and weights/segmentation{k}; a finished stage is not run again.
     """
-    data = learnable(config, data)
+    if config.deprecated:
+        typed = " ".join(config.deprecated)
+        warnings.warn(f"aepsl {typed} is deprecated; to learn from class masks, type frugalseg train fcn DATA", stacklevel=2)
+    data = data.only(*config.needs).having(*config.needs)
     run.expect("data", data.fingerprint)
     mean = run.once("mean_pixel", lambda: mean_pixel(data, run.runtime.quiet))
+    segmenter = replace(config, segment="network")
     if config.masks == "given":
-        return save(run, fit_segmenter(config, Labelled(data, None), run, "segmentation0", mean), "last", mean)
-    regions, model = mine(config, data, run, mean)
+        return fit(segmenter, data, run, "segmentation0", mean)
+    regions, network = mine(config, data, run, mean)
     if config.segment == "cam":
-        return save(run, model, "last", mean)
-    masks = run.each("masks", Assembled(config, data, regions), lambda _, mask: {"mask": mask})
+        return network
+    masks = run.each("masks", AssembledMasks(config, data, regions), lambda _, mask: {"mask": mask})
     for k in range(config.plus + 1):
-        model = fit_segmenter(config, Labelled(data, masks), run, f"segmentation{k}", mean, model)
+        network = fit(segmenter, PseudoLabelled(data, masks), run, f"segmentation{k}", mean, network)
         if k < config.plus:
-            masks = run.each(f"refined{k}", data, partial(predicted_mask, model))
-    return save(run, model, "last", mean)
+            masks = run.each(f"refined{k}", data, partial(predicted_mask, network))
+    return network
 
 
-def learnable(config: Config, data: Any) -> Any:
-    """The pictures that have every label the recipe needs, and no other label; what nobody labelled teaches nothing here."""
-    tagged = ~data.tags.isnan().all(1) | (not config.label_branch)
-    masked = torch.tensor([config.masks == "mined" or record.semantic is not None for record in data.records])
-    return data.only(*config.needs).select((tagged & masked).nonzero().flatten())
-
-
-def mine(config: Config, data: Any, run: Run, mean: Sequence[float]) -> tuple[list[ArrayStore], Classifier]:
-    """Algorithm 1: classify, mine, erase, again. Gives a shelf of regions per round and the first round's classifier."""
-    if config.mined:
-        return borrowed(config, data)
-    regions: list[ArrayStore] = []
-    models: list[Classifier] = []
-    for t in range(config.rounds):
-        erased = Erased(data, regions, mean)
-        models.append(fit_classifier(config, erased, run, f"classifier{t}", mean, models[-1] if models else None))
-        if t and config.stop == "auto" and converged_loss(run, t) > config.stop_ratio * converged_loss(run, 0):
-            break  # over-erasing (sec. 4.3.1): what is left does not tell the classes apart
-        regions.append(run.each(f"regions{t}", erased, partial(mined_regions, config, models[-1])))
-    return regions, models[0]
-
-
-@torch.no_grad()
-def mined_regions(config: Config, model: Classifier, index: int, sample: Sample) -> dict[str, np.ndarray]:
-    """The discriminative region of every tag of one (partly erased) picture, all taken from the same picture."""
-    model.eval()
-    height, width = size_of(sample)
-    ids = np.flatnonzero(sample.tags == 1) + 1
-    if not len(ids):
-        return Mined.pack(np.zeros((0, height, width), bool), ids)
-    size = longer_side((height, width), config.resize)
-    maps, _ = tag_classifier.multi_scale(model, sample.image, size, config.cam_scales, config.cam_flip)
-    maps = F.interpolate(maps[None, ids - 1], (height, width), mode="bilinear", align_corners=False)[0]
-    return Mined.pack(torch.stack([discriminative(own, config) for own in maps]).cpu().numpy(), ids)
-
-
-def borrowed(config: Config, data: Any) -> tuple[list[ArrayStore], Classifier]:
-    """The regions and the first classifier that another run mined from the same pictures and tags."""
-    source = Path(str(config.mined))
-    if not (source / "state" / "data.json").exists():
-        raise ValueError(f"mined={source}: there is no run to take from; train it again, or leave mined out to mine anew")
-    shelves = [ArrayStore(source / "state" / f"regions{t}") for t in range(config.rounds)]
-    missing = [str(shelf.folder) for shelf in shelves if any(index not in shelf for index in range(len(data)))]
-    if missing:
-        raise ValueError(
-            f"mined={source}: expected {config.rounds} finished mining rounds, {missing[0]} is not one; lower rounds"
-        )
-    if json.loads((source / "state" / "data.json").read_text()) != data.fingerprint:
-        raise ValueError(f"mined={source}: that run mined other pictures or tags than these; leave mined out to mine again")
-    model = load(*read_weights(source / "weights" / "classifier0.safetensors"))
-    return shelves, model
-
-
-def predicted_mask(model: Classifier, index: int, sample: Sample) -> dict[str, np.ndarray]:
-    """PSL++: what the network makes of a training picture whose tags are known (sec. 4.3.2)."""
-    semantic = model.predict([sample], "given")[0].semantic
-    assert semantic is not None
-    return {"mask": semantic.numpy()}
-
-
-def fit_classifier(
-    config: Config, data: Any, run: Run, stage: str, mean: Sequence[float], previous: nn.Module | None
-) -> Classifier:
-    """One round's tag classifier."""
-    model = start(Classifier, config, data, run, stage, previous)
-    fit(
-        config,
-        model,
-        Augmented(data, ZoomCrop(config.crop, config.resize, config.scales, tuple(mean))),
-        run,
-        stage,
-        config.classifier_epochs,
-    )
-    save(run, model, stage, mean)
-    return model
-
-
-def fit_segmenter(
-    config: Config, data: Any, run: Run, stage: str, mean: Sequence[float], previous: nn.Module | None = None
-) -> Segmenter:
-    """One PSL network, from backbone weights or from the network before it."""
-    model = start(Segmenter, config, data, run, stage, previous)
-    fit(
-        config,
-        model,
-        Augmented(data, ZoomCrop(config.crop, config.resize, config.scales, tuple(mean))),
-        run,
-        stage,
-        config.epochs,
-    )
-    save(run, model, stage, mean)
-    return model
-
-
-def start(kind: type, config: Config, data: Any, run: Run, stage: str, previous: nn.Module | None) -> Any:
-    """A new network, its random numbers drawn from (seed, stage)."""
+def fit(config: Config, data: Any, run: Run, stage: str, mean: Sequence[float], previous: Classifier | None = None) -> Classifier:
+    """The network of one stage, its random numbers drawn from (seed, stage); with reuse=previous from the network before it."""
     run.seed(stage)
-    model = kind(config, data.classes).to(memory_format=torch.channels_last)
+    network = build(config, data.classes).to(memory_format=torch.channels_last)
+    network.mean_pixel = list(mean)
     if previous is not None and config.reuse == "previous":
-        own = model.state_dict()
-        fitting = {name: value for name, value in previous.state_dict().items() if own[name].shape == value.shape}
-        model.load_state_dict(fitting, strict=False)
-    return model
-
-
-def fit(config: Config, model: Classifier, data: Any, run: Run, stage: str, epochs: float) -> None:
-    """The training loop of both networks."""
+        copy_weights(previous, network)
+    model, optimizer = run.setup(network, optim.two_rates(config, network, network.backbone))
+    crops = Augmented(data, ZoomCrop(config.crop, config.resize, config.scales, tuple(mean)))
+    epochs = config.classifier_epochs if config.segment == "cam" else config.epochs
     steps = max(1, math.ceil(epochs * len(data) / config.batch))
-    wrapped, optimizer = run.setup(model, optimizer_of(config, model))
-    for step, batch in run.steps(stage, data, steps, config.batch, model=wrapped, optimizer=optimizer, collate=stack):
+    for step, batch in run.steps(stage, crops, steps, config.batch, model=model, optimizer=optimizer, collate=stack):
         batch["online"] = step >= config.warmup * steps
-        run.update(wrapped(batch), optimizer, rate(config, step, steps, epochs))
+        run.update(model(batch), optimizer, rate(config, step, steps, epochs))
+    run.save_model(network, name=stage)
+    return network
+
+
+def copy_weights(source: Classifier, target: Classifier) -> None:
+    """Every tensor of the source whose shape fits the target's of the same name."""
+    shapes = {name: value.shape for name, value in target.state_dict().items()}
+    fitting = {name: value for name, value in source.state_dict().items() if shapes[name] == value.shape}
+    target.load_state_dict(fitting, strict=False)
 
 
 def rate(config: Config, step: int, steps: int, epochs: float) -> float:
@@ -485,17 +370,60 @@ def rate(config: Config, step: int, steps: int, epochs: float) -> float:
     return schedule.step_decay(step, 1.0, drops)
 
 
-def optimizer_of(config: Config, model: Classifier) -> torch.optim.Optimizer:
-    """The optimiser, with the backbone at lr and the new layers at head_lr (sec. 4.1)."""
-    return optim.two_rates(config, model, model.backbone)
-
-
-def mean_pixel(data: Any, quiet: bool = False) -> list[float]:
-    """Mean RGB of the training pictures, every picture weighing the same."""
+def mean_pixel(data: Data, quiet: bool = False) -> list[float]:
+    """Mean RGB of the training images, every image weighing the same."""
     with ThreadPoolExecutor() as pool:
         means = pool.map(lambda index: data.image(index).float().mean((1, 2)), range(len(data)))
         shown = list(track(means, "mean pixel", len(data), quiet=quiet, brief=True))
     return torch.stack(shown).mean(0).tolist()
+
+
+# -- adversarial erasing ---------------------------------------------------------------------------------------------
+
+
+def mine(config: Config, data: Data, run: Run, mean: Sequence[float]) -> tuple[list[ArrayStore], Classifier]:
+    """Algorithm 1: classify, mine, erase, again. Returns a store of regions per round and the first round's classifier."""
+    if config.mined:
+        return mined_by(Path(config.mined), config.rounds, data)
+    regions: list[ArrayStore] = []
+    networks: list[Classifier] = []
+    classifier = replace(config, segment="cam")
+    for t in range(config.rounds):
+        erased = ErasedImages(data, regions, mean)
+        networks.append(fit(classifier, erased, run, f"classifier{t}", mean, networks[-1] if networks else None))
+        if t and config.stop == "auto" and converged_loss(run, t) > config.stop_ratio * converged_loss(run, 0):
+            break  # over-erasing (sec. 4.3.1): what is left does not tell the classes apart
+        regions.append(run.each(f"regions{t}", erased, partial(mined_regions, config, networks[-1])))
+    return regions, networks[0]
+
+
+@torch.no_grad()
+def mined_regions(config: Config, network: Classifier, index: int, sample: Sample) -> dict[str, np.ndarray]:
+    """The discriminative region of every tag of one (partly erased) image, all taken from the same image."""
+    network.eval()
+    size, ids = size_of(sample.image), np.flatnonzero(sample.tags == 1) + 1
+    if not len(ids):
+        return MinedRegions.pack(np.zeros((0, *size), bool), ids)
+    cams, _ = network.multi_scale.predict(network.maps, sample.image, network.device)
+    cams = F.interpolate(cams[None, ids - 1], size, mode="bilinear", align_corners=False)[0]
+    return MinedRegions.pack(torch.stack([discriminative_region(cam, config) for cam in cams]).cpu().numpy(), ids)
+
+
+def mined_by(source: Path, rounds: int, data: Data) -> tuple[list[ArrayStore], Classifier]:
+    """The regions and the first classifier of a run that mined the same images and tags. Raises ValueError for any other."""
+    if not (source / "state" / "data.json").exists():
+        raise ValueError(f"mined={source}: there is no run to take from; train it again, or leave mined out to mine anew")
+    stores = [ArrayStore(source / "state" / f"regions{t}") for t in range(rounds)]
+    missing = [str(store.folder) for store in stores if any(index not in store for index in range(len(data)))]
+    if missing:
+        raise ValueError(f"mined={source}: expected {rounds} finished mining rounds, {missing[0]} is not one; lower rounds")
+    if json.loads((source / "state" / "data.json").read_text()) != data.fingerprint:
+        raise ValueError(f"mined={source}: that run mined other images or tags than these; leave mined out to mine again")
+    state, metadata = read_weights(source / "weights" / "classifier0.safetensors")
+    network = build(restored(Config, metadata["config"]), metadata["classes"]).to(memory_format=torch.channels_last)
+    network.load_state_dict(state)
+    network.read_metadata(metadata)
+    return stores, network.eval()
 
 
 def converged_loss(run: Run, t: int) -> float:
@@ -504,16 +432,8 @@ def converged_loss(run: Run, t: int) -> float:
     return float(np.mean(losses[-max(1, len(losses) // 10) :]))
 
 
-def save(run: Run, model: Classifier, name: str, mean: Sequence[float]) -> Classifier:
-    """Write the model with all that `load` needs."""
-    config = asdict(replace(model.config, segment="network" if isinstance(model, Segmenter) else "cam"))
-    run.save_model(model, {"method": "aepsl", "config": config, "classes": list(model.classes), "mean_pixel": list(mean)}, name)
-    return model
-
-
-def load(state: dict[str, Tensor], metadata: dict[str, Any]) -> Classifier:
-    """The model of a weights file written by `save`."""
-    config = restored(Config, metadata["config"])
-    model = (Segmenter if config.segment == "network" else Classifier)(config, metadata["classes"])
-    model.load_state_dict(state)
-    return model.to(memory_format=torch.channels_last).eval()
+def predicted_mask(network: Classifier, index: int, sample: Sample) -> dict[str, np.ndarray]:
+    """PSL++: what the network makes of a training image whose tags are known (sec. 4.3.2)."""
+    semantic = network.predict([sample], "given")[0].semantic
+    assert semantic is not None
+    return {"mask": semantic.numpy()}

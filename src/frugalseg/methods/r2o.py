@@ -29,7 +29,7 @@ from torchvision.transforms.v2 import functional as vision
 from frugalseg import rle
 from frugalseg.data import Data, read
 from frugalseg.data.images import BadImage
-from frugalseg.data.transforms import longer_side, squashed
+from frugalseg.data.transforms import squashed
 from frugalseg.engine.run import Run
 from frugalseg.engine.sampler import seed_of
 from frugalseg.errors import FrugalsegError
@@ -41,7 +41,7 @@ from frugalseg.recipes.r2o import Config
 from frugalseg.regions import border_prior, superpixels
 from frugalseg.regions.cache import Cache
 from frugalseg.regions.kmeans import kmeans
-from frugalseg.types import IGNORE, Prediction, Sample
+from frugalseg.types import IGNORE, Prediction, Sample, longer_side
 
 CLASSES = ("object",)
 RATIO = (3 / 4, 4 / 3)  # of the sides of a crop

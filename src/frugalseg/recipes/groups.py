@@ -273,29 +273,96 @@ class Overlapping(Detections):
 
 
 @dataclass(frozen=True)
-class ActivationMaps(Settings):
+class Levels(Settings):
+    """Feature maps.
+
+    Args:
+        levels: blocks whose maps are joined to say where things are, counted from 1; empty takes the last map.
+        standardize: subtract each channel's mean and divide by its standard deviation before the linear layer.
+    """
+
+    levels: tuple[int, ...] = ()
+    standardize: bool = False
+
+    def faults(self) -> list[str]:
+        """Also blocks that are no numbers from 1."""
+        wrong = any(level < 1 for level in self.levels)
+        return super().faults() + ([f"levels={self.levels}: expected numbers of blocks, counted from 1"] if wrong else [])
+
+
+@dataclass(frozen=True)
+class ActivationMaps(Levels):
     """Class activation maps.
 
     Args:
-        levels: blocks whose maps are joined to tell where things are, counted from 1; empty takes the last map.
-        standardize: take mean and standard deviation off every channel before the linear layer.
         label_loss: "squared" is softmax against tags that sum to 1 (HCP's form); "bce" is multi-label cross-entropy.
         cam_scales: image scales whose maps are averaged.
         cam_flip: average with the mirrored image's map.
     """
 
-    levels: tuple[int, ...] = ()
-    standardize: bool = False
     label_loss: Literal["squared", "bce"] = "bce"
     cam_scales: tuple[float, ...] = (1.0,)
     cam_flip: bool = False
 
     def faults(self) -> list[str]:
-        """Also blocks that are no numbers from 1, and scales that are not above 0."""
-        found = [f"levels={self.levels}: expected numbers of blocks, counted from 1"] if any(n < 1 for n in self.levels) else []
-        if not self.cam_scales or min(self.cam_scales) <= 0:
-            found.append(f"cam_scales={self.cam_scales}: expected at least one scale, each above 0")
-        return super().faults() + found
+        """Also scales that are not above 0."""
+        return super().faults() + scale_faults("cam_scales", self.cam_scales)
+
+
+@dataclass(frozen=True)
+class Head(Settings):
+    """Layers on the feature map.
+
+    Args:
+        channels: channels of these layers; 0 leaves them out, for few images on ready-made features.
+        dilation: dilation of their 3 × 3 convolutions.
+        dropout: dropout after each layer of DeepLab's LargeFOV.
+    """
+
+    channels: int = 1024
+    dilation: int = 12
+    dropout: float = 0.5
+
+    minimum: ClassVar[Limits] = {"channels": 0, "dilation": 1}
+    shares: ClassVar[tuple[str, ...]] = ("dropout",)
+
+
+@dataclass(frozen=True)
+class Averaging(Settings):
+    """Averaging at test.
+
+    Args:
+        test_scales: image scales whose scores are averaged at test.
+        test_flip: average with the mirrored image's scores at test.
+    """
+
+    test_scales: tuple[float, ...] = (1.0,)
+    test_flip: bool = False
+
+    def faults(self) -> list[str]:
+        """Also scales that are not above 0."""
+        return super().faults() + scale_faults("test_scales", self.test_scales)
+
+
+@dataclass(frozen=True)
+class Refinement(Settings):
+    """Refinement by a DenseCRF.
+
+    Args:
+        crf: refine predictions by a DenseCRF at test.
+        crf_side: longer side at which it runs, in pixels; larger images are refined at it, which bounds memory and time.
+        crf_iterations: mean-field iterations.
+        crf_gaussian: weight and width in pixels of the smoothness kernel (DeepLab v1).
+        crf_bilateral: weight, width in pixels and width in grey levels of the appearance kernel (DeepLab v1).
+    """
+
+    crf: bool = True
+    crf_side: int = 512
+    crf_iterations: int = 10
+    crf_gaussian: tuple[float, float] = (3.0, 3.0)
+    crf_bilateral: tuple[float, float, float] = (4.0, 121.0, 5.0)
+
+    minimum: ClassVar[Limits] = {"crf_side": 16, "crf_iterations": 1}
 
 
 @dataclass(frozen=True)
@@ -313,3 +380,12 @@ class Crops(Settings):
     scales: tuple[float, float] = (1.0, 1.0)
 
     least: ClassVar[Limits] = {"resize": 0, "crop": 16}
+
+    def faults(self) -> list[str]:
+        """Also a zoom that is not above 0."""
+        return super().faults() + scale_faults("scales", self.scales)
+
+
+def scale_faults(name: str, scales: tuple[float, ...]) -> list[str]:
+    """What is wrong with a setting that lists image scales."""
+    return [] if scales and min(scales) > 0 else [f"{name}={scales}: expected at least one scale, each above 0"]

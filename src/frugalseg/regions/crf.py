@@ -12,7 +12,11 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn.functional import embedding_bag
+from torch.nn.functional import embedding_bag, interpolate
+from torchvision.transforms.v2.functional import resize
+
+from frugalseg.recipes.groups import Refinement
+from frugalseg.types import longer_side, size_of
 
 FLOOR = 1e-5  # least probability: the neighbours can still overrule a pixel that excludes a class
 
@@ -49,6 +53,20 @@ def dense_crf(
             energy += message
         beliefs = _softmax(energy)
     return beliefs.T.reshape(classes, height, width).contiguous()
+
+
+def refined(image: Tensor, probabilities: Tensor, settings: Refinement) -> Tensor:
+    """Marginals (C, h, w) of probabilities (C, ·, ·) of any size, at no more than `crf_side` pixels; unchanged where crf is off.
+
+    image: (3, H, W) uint8.
+    """
+    if not settings.crf or len(probabilities) == 1:
+        return probabilities
+    own = size_of(image)
+    size = longer_side(own, min(settings.crf_side, max(own)))
+    small = resize(image.as_subclass(Tensor), list(size), antialias=True).to(probabilities.device)
+    scaled = interpolate(probabilities[None], size, mode="bilinear", align_corners=False)[0]
+    return dense_crf(small, scaled, settings.crf_iterations, settings.crf_gaussian, settings.crf_bilateral)
 
 
 def _check(image: Tensor, probabilities: Tensor, iterations: int, gaussian: Sequence[float], bilateral: Sequence[float]) -> None:
