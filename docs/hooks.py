@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import logging
+import os
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -18,6 +19,7 @@ PAGES = {  # of the project's root, and what they are called in the site
     "SECURITY.md": "security.md",
     "CHANGELOG.md": "changelog.md",
 }
+PACKAGES = {"data": "Data", "metrics": "Metrics", "regions": "Regions", "nets": "Networks"}  # with a page in api/, and its title
 LINK = re.compile(r"\]\((?!\w+:|#)([^)#\s]+)")  # to a file of the project, without the anchor
 EXEMPT = {"forward"}  # of torch modules: the docstring of the class says what goes in and comes out
 Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
@@ -95,13 +97,30 @@ def moved_links(text: str, repository: str) -> str:
     return LINK.sub(moved, text)
 
 
+def package_page(package: str) -> str:
+    """A page of what a package says of itself, and then of each of its public modules, in Markdown for mkdocstrings."""
+    files = sorted((SOURCE / package).rglob("*.py"))
+    names = [".".join(path.relative_to(SOURCE.parent).with_suffix("").parts).removesuffix(".__init__") for path in files]
+    names = [name for name in names if "._" not in name and name != f"frugalseg.{package}"]
+    modules = [f"::: {name}\n    options: {{show_root_full_path: true}}" for name in sorted(names)]
+    head = f"::: frugalseg.{package}\n    options: {{members: false, show_root_heading: false, show_root_toc_entry: false}}"
+    return "\n\n".join([f"# {PACKAGES[package]}", head, *modules])
+
+
+def on_startup(**_: Any) -> None:
+    """MkDocs: a notebook's output is what its reader asked for, not that tqdm would draw a bar if it had ipywidgets."""
+    os.environ["PYTHONWARNINGS"] = "ignore:IProgress not found"
+
+
 def on_files(files: Any, config: Any) -> Any:
-    """MkDocs: add the pages that live at the project's root."""
+    """MkDocs: add the pages that live at the project's root, and those of the packages."""
     from mkdocs.structure.files import File
 
+    pages = {f"api/{package}.md": package_page(package) for package in PACKAGES}
     for source, name in PAGES.items():
-        text = (ROOT / source).read_text(encoding="utf-8")
-        files.append(File.generated(config, name, content=moved_links(text, config["repo_url"])))
+        pages[name] = moved_links((ROOT / source).read_text(encoding="utf-8"), config["repo_url"])
+    for name, content in pages.items():
+        files.append(File.generated(config, name, content=content))
     return files
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pkgutil
 from pathlib import Path
 
 import nbclient
@@ -39,6 +40,13 @@ def test_notebook_is_kept_without_outputs(path: Path) -> None:
 
 def test_public_names_are_documented() -> None:
     assert hooks.undocumented() == []
+
+
+@pytest.mark.parametrize("package", hooks.PACKAGES)
+def test_page_of_a_package_has_each_of_its_modules_once(package: str) -> None:
+    named = [line.removeprefix("::: ") for line in hooks.package_page(package).splitlines() if line.startswith(":::")]
+    inside = [module.name for module in pkgutil.walk_packages([str(hooks.SOURCE / package)], f"frugalseg.{package}.")]
+    assert sorted(named) == sorted([f"frugalseg.{package}", *(name for name in inside if "._" not in name)])
 
 
 SOURCE = '''
