@@ -18,7 +18,7 @@ from torchvision.models.resnet import BasicBlock, Bottleneck
 from frugalseg.data import Data, DataError, episodes, read
 from frugalseg.engine.run import Run
 from frugalseg.methods import biopt
-from frugalseg.nets import backbone
+from frugalseg.nets import tiny
 from frugalseg.nets.linear_output import remove_last_relu
 from frugalseg.recipes.biopt import Config
 from frugalseg.recipes.runtime import Runtime
@@ -260,7 +260,7 @@ def test_features_take_both_signs_on_a_map_whose_corners_align(name: str, level:
 
 
 def test_without_the_last_relu_a_block_is_otherwise_the_same() -> None:
-    for build in (lambda: Bottleneck(64, 16), lambda: BasicBlock(16, 16), lambda: backbone.Residual(16, 16, 1)):
+    for build in (lambda: Bottleneck(64, 16), lambda: BasicBlock(16, 16), lambda: tiny.Residual(16, 16, 1)):
         block = build().eval()
         maps = torch.randn(2, next(block.parameters()).shape[1], 6, 6)
         expected, names = block(maps), [*block.state_dict()]

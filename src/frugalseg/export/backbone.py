@@ -33,7 +33,7 @@ def export(source: str | Path, target: str | Path, layout: str = "torchvision") 
 
     torchvision, timm: the model's own names without the classifier, .safetensors or a state dict (.pth). mmsegmentation: .pth
     with `state_dict`, for `ResNet` (not `ResNetV1c`, whose stem differs). detectron2: .pkl of its own format; the config needs
-    RGB input, torchvision's mean and deviation, and STRIDE_IN_1X1 False.
+    RGB input, torchvision's mean and standard deviation, and STRIDE_IN_1X1 False.
     Raises UsageError for a file of others, another ending, or a network that the library does not name so.
     """
     path, place = weights_file(source), Path(target)

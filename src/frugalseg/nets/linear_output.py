@@ -7,7 +7,7 @@ from typing import cast
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
-from frugalseg.nets.backbone import Residual
+from frugalseg.nets.tiny import Residual
 
 RESIDUAL = (Bottleneck, BasicBlock, Residual)
 REMOVED = (nn.MaxPool2d, nn.ReLU, nn.ReLU6)

@@ -37,7 +37,7 @@ def blocks(name: str) -> list[dict[str, nn.Module]]:
 
 
 def stem() -> nn.Sequential:
-    """Three 3 × 3 convolutions of 64 channels, the first with stride 2, then a pool: 4 pixels of the picture per point."""
+    """Three 3 × 3 convolutions of 64 channels, the first with stride 2, then a pool: 4 pixels of the image per point."""
     layers: OrderedDict[str, nn.Module] = OrderedDict()
     for number, (channels, stride) in enumerate(((3, 2), (64, 1), (64, 1)), start=1):
         convolution = nn.Conv2d(channels, 64, 3, stride=stride, padding=1, bias=False)

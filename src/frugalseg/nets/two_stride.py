@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from frugalseg.nets.backbone import Backbone, build, row
+from frugalseg.nets.backbone import Backbone, build
+from frugalseg.nets.blocks import row
 
 PROBE = 128  # pixels of the picture that finds out at which layer the map falls below the fine stride
 

@@ -11,8 +11,8 @@ import pickle
 import re
 import zipfile
 from collections import Counter
-from collections.abc import Collection, Mapping
-from contextlib import suppress
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from frugalseg.errors import FrugalsegError
 
 WRAPPERS = ("state_dict", "model_state_dict", "model")  # keys under which training scripts put the weights
 BODY = "backbone.body."  # before the names of a backbone's own layers in the files of most methods
+OFFLINE = "Without a network: fetch the file elsewhere and type --weights FILE, or --weights null to start from random numbers"
 PREFIXES = ("module.", "_orig_mod.")  # put before every name by data parallel training and by torch.compile
 
 
@@ -169,6 +170,27 @@ def backbone_in(source: str | Path) -> tuple[str, dict[str, Any]]:
     if len(heads) != 1:
         raise WeightsError(f"{path}: a run of {metadata['method']} has {len(heads)} backbones, expected one to start from")
     return heads.pop(), metadata.get("config", {})
+
+
+def names_before(file: Path, normalize: str) -> str:
+    """What stands before the backbone's names in the file. Raises ValueError where a run saw its images in another range."""
+    head, settings = backbone_in(file)
+    own = settings.get("normalize", normalize)
+    if own != normalize:
+        raise ValueError(f"normalize: got {normalize!r}, but {file} was trained with {own!r}; type normalize={own}")
+    return head
+
+
+@contextmanager
+def explain_other_backbone(name: str, file: Path) -> Iterator[None]:
+    """Weights that do not fit because the run they are from has another network are told with what to type."""
+    try:
+        yield
+    except WeightsError:
+        theirs = backbone_in(file)[1].get("backbone", name)
+        if theirs == name:
+            raise
+        raise WeightsError(f"weights: {file} is of the backbone {theirs}, got {name}; type --backbone {theirs}") from None
 
 
 def _read(path: Path) -> Any:
