@@ -1,7 +1,7 @@
-"""A row's gain over another by how much the objects of a picture cover each other: `python -m benchmarks.overlap` draws it.
+"""A row's gain over another by how much the objects of an image overlap: `python -m benchmarks.overlap` draws it.
 
-Pictures are put into groups by the largest overlap (IoU) of two of their objects' boxes; each group is scored by itself, and the
-difference has a paired interval over the group's pictures. Made from the JSON files of the cells alone.
+Images are put into groups by the largest overlap (IoU) of two of their objects' boxes; each group is scored by itself, and the
+difference has a paired interval over the group's images. Made from the JSON files of the cells alone.
 """
 
 from __future__ import annotations
@@ -10,129 +10,116 @@ import sys
 from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
-from benchmarks.plan import ROOT, Bench, Plan
+from benchmarks import paths, results
+from benchmarks.claims import PLANS
+from benchmarks.plan import Bench, Plan
+from benchmarks.results import Records
+from benchmarks.statistics import OverSeeds, row_scores, shared_seeds
 from frugalseg.metrics import Difference, paired
 from frugalseg.metrics.bootstrap import interval
 
-if TYPE_CHECKING:
-    from benchmarks.tables import OverSeeds, Records
-
 EDGES = (0.0, 0.05, 0.2, 0.4, 1.0)  # of the groups; the upper one belongs to the group below it
-LEAST = 5  # pictures of a group: fewer say nothing
-IMAGES = ROOT / "docs" / "images"
+MIN_IMAGES = 5  # in a group: fewer say nothing
 
 
 class Group(NamedTuple):
-    """Pictures whose objects overlap by more than `low` (the first group: 0 too) and at most `high`."""
+    """Images whose objects overlap by more than `low` (the first group: 0 too) and at most `high`."""
 
     low: float
     high: float
-    pictures: int
+    images: int
     gain: Difference
 
     def __str__(self) -> str:
         return f"{self.low:g} to {self.high:g}"
 
 
-def gains(better: OverSeeds, worse: OverSeeds, crowding: Mapping[str, float]) -> list[Group]:
-    """What `better` gains over `worse` in each group that has pictures enough. crowding: of each picture, by its name."""
-    seeds = sorted(better.seeds.keys() & worse.seeds.keys())
-    values = np.array([crowding[name] for name in better.names])
-    groups = []
-    for low, high in pairwise(EDGES):
-        chosen = ((values > low) | (low == 0)) & (values <= high)
-        if seeds and chosen.sum() >= LEAST:
-            gain = paired(better.of(seeds).only(chosen), worse.of(seeds).only(chosen))
-            groups.append(Group(low, high, int(chosen.sum()), gain))
-    return groups
+class Comparison(NamedTuple):
+    """Two rows, and the largest overlap of two objects in each image, by the image's name."""
+
+    better: OverSeeds
+    worse: OverSeeds
+    crowding: Mapping[str, float]
+
+    @property
+    def overlaps(self) -> np.ndarray:
+        """(N,) the largest overlap in each image."""
+        return np.array([self.crowding[name] for name in self.better.names])
+
+    def only(self, images: np.ndarray) -> tuple[OverSeeds, OverSeeds]:
+        """Both rows on some of the images, over the seeds that both have."""
+        seeds = shared_seeds(self.better, self.worse)
+        return self.better.of(seeds).only(images), self.worse.of(seeds).only(images)
 
 
-def growth(better: OverSeeds, worse: OverSeeds, crowding: Mapping[str, float]) -> Difference | None:
-    """How much more `better` gains where objects overlap than where they do not; None without pictures enough of both."""
-    seeds = sorted(better.seeds.keys() & worse.seeds.keys())
-    apart = np.array([crowding[name] for name in better.names]) <= EDGES[1]
-    if not seeds or min(apart.sum(), (~apart).sum()) < LEAST:
+def comparison(plan: Plan, records: Records, rows: Mapping[str, OverSeeds]) -> Comparison | None:
+    """The plan's two rows; None if they were not run with the same seed."""
+    if not plan.overlap_rows or not set(plan.overlap_rows) <= rows.keys():
         return None
-    parts = [[row.of(seeds).only(chosen) for row in (better, worse)] for chosen in (~apart, apart)]
-    drawn = [one.resampled(seed=place) - other.resampled(seed=place) for place, (one, other) in enumerate(parts)]
-    spread = interval(drawn[0] - drawn[1])  # of independent draws: no picture is in both
-    crowded, alone = (one.value - other.value for one, other in parts)
+    better, worse = (rows[name] for name in plan.overlap_rows)
+    images = (record["pictures"] for record in records.values())  # a network of class masks has no crowding
+    crowding = next(image["crowding"] for image in images if "crowding" in image)
+    return Comparison(better, worse, crowding) if shared_seeds(better, worse) else None
+
+
+def groups(compared: Comparison) -> list[Group]:
+    """The gain in each group that has enough images."""
+    overlaps, gains = compared.overlaps, []
+    for low, high in pairwise(EDGES):
+        chosen = ((overlaps > low) | (low == 0)) & (overlaps <= high)
+        if chosen.sum() >= MIN_IMAGES:
+            gains.append(Group(low, high, int(chosen.sum()), paired(*compared.only(chosen))))
+    return gains
+
+
+def growth(compared: Comparison) -> Difference | None:
+    """How much more is gained where objects overlap than where they do not; None without enough images of both."""
+    apart = compared.overlaps <= EDGES[1]
+    if min(apart.sum(), (~apart).sum()) < MIN_IMAGES:
+        return None
+    sides = [compared.only(chosen) for chosen in (~apart, apart)]
+    drawn = [better.resampled(seed=place) - worse.resampled(seed=place) for place, (better, worse) in enumerate(sides)]
+    spread = interval(drawn[0] - drawn[1])  # of independent draws: no image is in both
+    crowded, alone = (better.value - worse.value for better, worse in sides)
     return Difference(crowded - alone, spread.low, spread.high)
 
 
-def known(plan: Plan, found: Records, rows: Mapping[str, OverSeeds]) -> tuple[OverSeeds, OverSeeds, Mapping[str, float]] | None:
-    """The plan's two rows and how crowded each picture is; None if one was not run."""
-    if not plan.crowded or not set(plan.crowded) <= rows.keys():
-        return None
-    better, worse = (rows[name] for name in plan.crowded)
-    files = (file["pictures"] for file in found.values())  # what others begin with may be scored by classes alone
-    return better, worse, next(pictures["crowding"] for pictures in files if "crowding" in pictures)
+def figure_file(plan: Plan, bench: Bench) -> Path:
+    return paths.DOCS / "images" / f"{plan.method}_{bench.data}_overlap.png"
 
 
-def measured(plan: Plan, found: Records, rows: Mapping[str, OverSeeds]) -> list[Group]:
-    """The groups of the plan's two rows; none if one was not run."""
-    about = known(plan, found, rows)
-    return gains(*about) if about else []
-
-
-def section(plan: Plan, bench: Bench, found: Records, rows: Mapping[str, OverSeeds]) -> list[str]:
-    """The blocks of the page, in Markdown; none without both rows."""
-    from benchmarks.tables import VERDICTS, markdown
-
-    about = known(plan, found, rows)
-    if about is None:
-        return []
-    groups = gains(*about)
-    if not groups:
-        return []
-    better, worse = plan.crowded
-    table = [["largest overlap of two objects", "pictures", "gain in AP^r@0.5"]]
-    table += [[str(group), str(group.pictures), str(group.gain).rpartition(" ")[0]] for group in groups]
-    title = f"{better} over {worse}, by how much the objects of a picture overlap"
-    grown = growth(*about)
-    claim = f"It gains more where they overlap by more than {EDGES[1]:g} than elsewhere, as the paper has it"
-    said = [f"{claim}: {str(grown).rpartition(' ')[0]}, {VERDICTS[grown.decided]}."] if grown else []
-    return [f"{title}:", markdown(table), *said, f"![{title}](images/{picture(plan, bench).name})"]
-
-
-def picture(plan: Plan, bench: Bench) -> Path:
-    return IMAGES / f"{plan.method}_{bench.data}_overlap.png"
-
-
-def draw(groups: list[Group], title: str, path: Path) -> None:
+def draw(gains: list[Group], title: str, path: Path) -> None:
     """The gains with their intervals, in points of AP."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(6, 3.2), layout="constrained")
     axes = figure.subplots()
-    means = np.array([100 * group.gain.mean for group in groups])
-    low, high = (np.array([100 * getattr(group.gain, side) for group in groups]) for side in ("low", "high"))
-    axes.errorbar(range(len(groups)), means, [means - low, high - means], fmt="o", capsize=4)
+    means = np.array([100 * group.gain.mean for group in gains])
+    low, high = (np.array([100 * getattr(group.gain, side) for group in gains]) for side in ("low", "high"))
+    axes.errorbar(range(len(gains)), means, [means - low, high - means], fmt="o", capsize=4)
     axes.axhline(0, color="gray", linewidth=0.8)
-    axes.set_xticks(range(len(groups)), [f"{group}\n{group.pictures} pictures" for group in groups])
+    axes.set_xticks(range(len(gains)), [f"{group}\n{group.images} pictures" for group in gains])
     axes.set(title=title, xlabel="largest overlap of two objects (IoU of their boxes)", ylabel="gain in AP$^r$@0.5, points")
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=120, metadata={"Software": None})
 
 
 def main() -> int:
-    from benchmarks import results, tables
-
-    records: Mapping[str, Mapping[str, Any]] = results.read(tables.RESULTS)
-    for plan in (plan for plan in tables.PLANS if plan.crowded):
+    everything = results.read(paths.RESULTS)
+    for plan in (plan for plan in PLANS if plan.overlap_rows):
         for bench in plan.benches:
-            found = tables.of_bench(plan, bench, records)
-            groups = measured(plan, found, tables.row_scores(plan, found)) if found else []
-            if groups:
-                path = picture(plan, bench)
-                draw(groups, f"{bench.data}: {plan.crowded[0]} over {plan.crowded[1]}", path)
-                print(f"{path.relative_to(ROOT)} is drawn")
+            records = results.of_bench(plan, bench, everything)
+            compared = comparison(plan, records, row_scores(plan, records))
+            if compared:
+                path = figure_file(plan, bench)
+                draw(groups(compared), f"{bench.data}: {plan.overlap_rows[0]} over {plan.overlap_rows[1]}", path)
+                print(f"{path.relative_to(paths.ROOT)} is drawn")
             else:
-                print(f"{plan.method} on {bench.data}: {' and '.join(plan.crowded)} have not both been run")
+                print(f"{plan.method} on {bench.data}: {' and '.join(plan.overlap_rows)} have not both been run")
     return 0
 
 

@@ -1,6 +1,6 @@
 """What is measured, declared without running anything: cells (method × data × variant × seed), their rows, and claims on rows.
 
-A method declares a `Plan` in `claims/<method>.py`; `cells.py` runs it, `tables.py` prints it. Free of torch.
+A method declares a `Plan` in `claims/<method>.py`; `cells` and `few_shot` run it, `page` prints it. Free of torch.
 """
 
 from __future__ import annotations
@@ -10,10 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from benchmarks import paths
 from frugalseg import config
 from frugalseg.methods import METHODS, kinds
-
-ROOT = Path(__file__).parents[1]
 
 
 @dataclass(frozen=True)
@@ -21,7 +20,7 @@ class Row:
     """One score of a trained run.
 
     name: unique in the plan. weights: the file in the run's weights/ that predicts. tags: "given" tells the model the classes of
-    each picture, an upper bound. options: fields of the model's settings that are replaced for prediction.
+    each image, an upper bound. options: fields of the model's settings that are replaced for prediction.
     """
 
     name: str
@@ -34,16 +33,16 @@ class Row:
 class Variant:
     """One training, and the rows it is scored by.
 
-    settings: over the recipe's. after: settings whose value is the run folder of another variant of the same data and seed.
-    masked: learns from the bench's list of pictures with masks. data: the data sets it is run on, empty for all. extras: further
-    figures for the JSON, each made by a function of (run folder, training pictures with all their labels). method: what is
-    trained, if not the plan's, by the bench's recipe for it.
+    settings: override the recipe's. inputs: settings whose value is the run folder of another variant, of the same data and seed.
+    masked: learns from the bench's list of images with masks. data: the data sets it is run on, empty for all. extras: further
+    entries of the JSON file, each a function of (run folder, training images with all their labels). method: what is trained, if
+    not the plan's method, by the bench's recipe for it.
     """
 
     name: str
     rows: tuple[Row, ...]
     settings: Mapping[str, Any] = field(default_factory=dict)
-    after: Mapping[str, str] = field(default_factory=dict)
+    inputs: Mapping[str, str] = field(default_factory=dict)
     masked: bool = False
     data: tuple[str, ...] = ()
     extras: Mapping[str, Callable[[Path, Any], Any]] = field(default_factory=dict)
@@ -54,37 +53,39 @@ class Variant:
 class Bench:
     """One data set for one method.
 
-    data: a name in `cells.DATA`. about: a sentence for the page. recipe: a file in configs/. train, masked, val: lists of
-    pictures: to learn from, to learn from with masks, to score on. settings: over the recipe's, "$FRUGALSEG_DATA" standing for
-    the folder of real photos and "$RUNS" for that of all runs. adjust: by variant, settings over the variant's. recipes: files
-    for other methods than the plan's. source: the data that the plan's own method learns from, if another.
-    tried: what was tried where a claim did not reproduce, for the page. after: as a variant's, for all variants but those named
-    and those that set it otherwise, where their method has the setting.
+    data: a name in `datasets.DATA`. about: a sentence for the page. recipe: a file in configs/. train, masked, val: image
+    lists: to learn from, to learn from with masks, to score on. settings: override the recipe's; "$FRUGALSEG_DATA" stands for the
+    folder of real photos and "$RUNS" for that of all runs. overrides: by variant, settings that override the variant's. recipes:
+    files for other methods than the plan's. source: the data that the plan's own method learns from, if another. notes: what was
+    tried where a claim did not reproduce, for the page. inputs: as a variant's, for all variants but those named and those that
+    set it otherwise, where their method has the setting. start: the variant whose weights the runs of every fold start from; it
+    learns without the fold's classes.
     """
 
     data: str
     about: str
     recipe: str
-    train: str
-    masked: str
-    val: str
-    seeds: tuple[int, ...]
+    train: str = "Segmentation/train"
+    masked: str = "Segmentation/train"
+    val: str = "Segmentation/val"
+    seeds: tuple[int, ...] = (0, 1, 2)
     settings: Mapping[str, Any] = field(default_factory=dict)
-    adjust: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    overrides: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     recipes: Mapping[str, str] = field(default_factory=dict)
     source: str = ""
-    tried: str = ""
-    after: Mapping[str, str] = field(default_factory=dict)
+    notes: str = ""
+    inputs: Mapping[str, str] = field(default_factory=dict)
+    start: Variant | None = None
 
 
 @dataclass(frozen=True)
 class Claim:
     """ "`better` scores higher than `worse`", both names of rows; a number in the place of `worse` is a target.
 
-    paper: what the paper reports for it, if it does. data: where it is put to the test. measure: what counts, where there are
-    several: a name in `ranked.MEASURES` or "CorLoc", the first of them if empty. share: of the score of `worse` that is enough.
-    apart: the two were scored by different lists of episodes, so nothing is paired. than: two rows; `better` gains more over
-    `worse` than the first of them over the second.
+    paper: what the paper reports for it, if it does. data: where it is tested. measure: what counts, where there are several: a
+    name in `ranked.MEASURES` or "CorLoc", the first of them if empty. fraction: of the score of `worse` that is enough. unpaired:
+    the two were scored on different lists of episodes. smaller_gain: two rows; `better` gains more over `worse` than the first of
+    them over the second.
     """
 
     text: str
@@ -93,48 +94,58 @@ class Claim:
     paper: str = ""
     data: tuple[str, ...] = ("voc20", "shapes")
     measure: str = ""
-    share: float = 1.0
-    apart: bool = False
-    than: tuple[str, ...] = ()
+    fraction: float = 1.0
+    unpaired: bool = False
+    smaller_gain: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Plan:
     """All measurements of one method.
 
-    crowded: two rows whose difference is shown by how much the objects of a picture cover each other, or none. measures: what the
-    page shows of objects: names as in `Claim`.
+    overlap_rows: two rows whose difference is shown by how much the objects of an image overlap, or none. measures: what the page
+    shows of objects: names as in `Claim`. folds: of a few-shot method, into how many folds the classes are split; each is learned
+    without by a run of its own.
     """
 
     method: str
     benches: tuple[Bench, ...]
     variants: tuple[Variant, ...]
     claims: tuple[Claim, ...]
-    crowded: tuple[str, ...] = ()
+    overlap_rows: tuple[str, ...] = ()
     measures: tuple[str, ...] = ("AP^r@0.5", "AP^r@0.6", "AP^r@0.7", "AP^r_vol", "AP")
+    folds: int = 0
 
     def __post_init__(self) -> None:
-        names = [row.name for variant in self.variants for row in variant.rows]
-        known = {variant.name for variant in self.variants}
-        faults = [f"two rows are called {name!r}" for name in sorted(set(names)) if names.count(name) > 1]
-        takers = [(variant.name, variant.after) for variant in self.variants]
-        takers += [(f"all of {bench.data}", bench.after) for bench in self.benches]
-        for taker, after in takers:
-            strange = sorted(set(after.values()) - known)
-            faults += [f"{taker} comes after {other!r}, which is no variant" for other in strange]
-        for claim in self.claims:
-            sides = {side for side in (claim.better, claim.worse, *claim.than) if isinstance(side, str)}
-            faults += [f"{claim.text!r} is about {side!r}, which is no row" for side in sorted(sides - set(names))]
-        faults += [f"{side!r} is compared by crowding and is no row" for side in self.crowded if side not in names]
+        faults = [*self._faults_of_rows(), *self._faults_of_inputs()]
         if faults:
             raise ValueError(f"the plan of {self.method} is not valid:\n" + "\n".join(f"  - {fault}" for fault in faults))
 
+    def _faults_of_rows(self) -> Iterator[str]:
+        names = [row.name for variant in self.variants for row in variant.rows]
+        yield from (f"two rows are called {name!r}" for name in sorted(set(names)) if names.count(name) > 1)
+        for claim in self.claims:
+            sides = {side for side in (claim.better, claim.worse, *claim.smaller_gain) if isinstance(side, str)}
+            yield from (f"{claim.text!r} is about {side!r}, which is no row" for side in sorted(sides - set(names)))
+        yield from (f"{side!r} is compared by overlap and is no row" for side in self.overlap_rows if side not in names)
+
+    def _faults_of_inputs(self) -> Iterator[str]:
+        declared = {variant.name for variant in self.variants}
+        for taker in (*self.variants, *self.benches):
+            name = taker.name if isinstance(taker, Variant) else f"all of {taker.data}"
+            unknown = sorted(set(taker.inputs.values()) - declared)
+            yield from (f"{name} takes its input from {other!r}, which is no variant" for other in unknown)
+
     def cells(self) -> Iterator[Cell]:
-        """Every cell; what a cell comes after stands before it."""
+        """Every cell, after those it depends on."""
         for bench in self.benches:
             for seed in bench.seeds:
                 for variant in self.variants:
-                    if not variant.data or bench.data in variant.data:
+                    if variant.data and bench.data not in variant.data:
+                        continue
+                    if self.folds:
+                        yield from (FoldCell(self, bench, variant, seed, fold) for fold in range(self.folds))
+                    else:
                         yield Cell(self, bench, variant, seed)
 
 
@@ -152,45 +163,89 @@ class Cell:
         return f"{self.plan.method}/{self.bench.data}/{self.variant.name}-seed{self.seed}"
 
     @property
+    def key(self) -> dict[str, Any]:
+        """What the cell's file says of whose it is."""
+        return {"method": self.plan.method, "data": self.bench.data, "variant": self.variant.name, "seed": self.seed}
+
+    @property
     def method(self) -> str:
         """The method that is trained."""
         return self.variant.method or self.plan.method
 
     @property
     def source(self) -> str:
-        """The data it learns from, a name in `cells.DATA`."""
+        """The data it learns from, a name in `datasets.DATA`."""
         return self.bench.data if self.variant.method else self.bench.source or self.bench.data
 
     @property
-    def after(self) -> dict[str, str]:
-        """Its settings whose value is the run of another variant."""
-        common = self.bench.after if self.variant.name not in self.bench.after.values() else {}
-        known, own = config.options(*kinds(METHODS[self.method])).keys(), self.variant.settings.keys()
-        return {**{name: other for name, other in common.items() if name in known - own}, **self.variant.after}
+    def split(self) -> str:
+        """The list of images it learns from."""
+        return self.bench.masked if self.variant.masked else self.bench.train
 
     @property
-    def before(self) -> list[Cell]:
-        """The cells whose runs this one takes something from."""
+    def inputs(self) -> dict[str, str]:
+        """Its settings whose value is the run of another variant."""
+        shared = self.bench.inputs if self.variant.name not in self.bench.inputs.values() else {}
+        taken = config.options(*kinds(METHODS[self.method])).keys() - self.variant.settings.keys()
+        return {**{name: other for name, other in shared.items() if name in taken}, **self.variant.inputs}
+
+    @property
+    def dependencies(self) -> list[Cell]:
+        """The cells whose runs are its inputs."""
         variants = {variant.name: variant for variant in self.plan.variants}
-        return [Cell(self.plan, self.bench, variants[name], self.seed) for name in self.after.values()]
+        return [Cell(self.plan, self.bench, variants[name], self.seed) for name in self.inputs.values()]
 
-    def file(self, results: Path) -> Path:
-        return results / f"{self.name}.json"
+    @property
+    def file(self) -> Path:
+        return paths.RESULTS / f"{self.name}.json"
 
-    def run(self, runs: Path) -> Path:
-        return runs / self.method / self.name.partition("/")[2]
+    @property
+    def run(self) -> Path:
+        """The folder of its run."""
+        return paths.RUNS / self.method / self.name.partition("/")[2]
 
-    def settings(self, runs: Path, photos: Path) -> dict[str, Any]:
-        """All settings of its training. runs: the folder of all runs, "$RUNS". photos: what "$FRUGALSEG_DATA" stands for."""
+    @property
+    def overrides(self) -> dict[str, Any]:
+        """What it sets otherwise than the recipe."""
         bench, variant = self.bench, self.variant
-        name, recipe = self.name.partition("/")[2], bench.recipes.get(variant.method, bench.recipe)
-        own = {**bench.settings, **variant.settings, **bench.adjust.get(variant.name, {})}
-        own |= {"split": bench.masked if variant.masked else bench.train, "val": bench.val, "seed": self.seed}
-        borrowed = {key: str(cell.run(runs)) for key, cell in zip(self.after, self.before, strict=True)}
-        place = {"out": str(runs), "name": name, "quiet": False}
-        written = {key: _placed(value, photos, runs) for key, value in (config.read(ROOT / recipe) | own).items()}
-        return config.resolve(kinds(METHODS[self.method]), written, borrowed, place)
+        lists = {"split": self.split, "val": bench.val, "seed": self.seed}
+        return {**bench.settings, **variant.settings, **bench.overrides.get(variant.name, {}), **lists}
+
+    def settings(self) -> dict[str, Any]:
+        """All settings of its training."""
+        recipe = config.read(paths.ROOT / self.bench.recipes.get(self.variant.method, self.bench.recipe))
+        runs = {key: str(cell.run) for key, cell in zip(self.inputs, self.dependencies, strict=True)}
+        place = {"out": str(paths.RUNS), "name": self.name.partition("/")[2], "quiet": False}
+        written = {key: _with_paths(value) for key, value in (recipe | self.overrides).items()}
+        return config.resolve(kinds(METHODS[self.method]), written, runs, place)
 
 
-def _placed(value: Any, photos: Path, runs: Path) -> Any:
-    return value.replace("$FRUGALSEG_DATA", str(photos)).replace("$RUNS", str(runs)) if isinstance(value, str) else value
+@dataclass(frozen=True)
+class FoldCell(Cell):
+    """A cell of a few-shot method, whose run does not learn the classes of its fold."""
+
+    fold: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.plan.method}/{self.bench.data}/{self.variant.name}-fold{self.fold}-seed{self.seed}"
+
+    @property
+    def key(self) -> dict[str, Any]:
+        return {"data": self.bench.data, "variant": self.variant.name, "fold": self.fold, "seed": self.seed}
+
+    @property
+    def start(self) -> Path | None:
+        """The run whose weights all runs of this fold start from, where the bench trains one."""
+        start = self.bench.start
+        return paths.RUNS / start.method / self.bench.data / f"{start.name}-fold{self.fold}" if start else None
+
+    def settings(self) -> dict[str, Any]:
+        weights = {"weights": str(self.start)} if self.start else {}
+        return super().settings() | {"fold": self.fold, "val": ""} | weights
+
+
+def _with_paths(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    return value.replace("$FRUGALSEG_DATA", str(paths.photos())).replace("$RUNS", str(paths.RUNS))

@@ -13,8 +13,9 @@ from typing import Any
 import fakes
 import numpy as np
 import pytest
+from declared import settings_of
 
-from benchmarks import cells, results, tables
+from benchmarks import cells, claims, datasets, measure, page, paths, results, statistics
 from benchmarks.claims import PLANS, aepsl
 from benchmarks.plan import Bench, Cell, Claim, Plan, Row, Variant
 from frugalseg.data import read, shapes
@@ -50,8 +51,8 @@ def record(rows: dict[str, SemanticScores], variant: str = "plain", seed: int = 
         "seconds": {"total": 90},
         "peak_memory_mb": 700,
         "baselines": {"all background": 0.1},
-        "rows": [{"name": name, **results.scored(scores)} for name, scores in rows.items()],
-        "pictures": results.truth(first),
+        "rows": [{"name": name, **results.row_record(scores)} for name, scores in rows.items()],
+        "pictures": results.truth_record(first),
     }
 
 
@@ -60,11 +61,10 @@ def record(rows: dict[str, SemanticScores], variant: str = "plain", seed: int = 
 
 @pytest.mark.parametrize("plan", PLANS, ids=lambda plan: plan.method)
 def test_every_declared_cell_has_settings_its_recipe_knows(plan: Plan) -> None:
-    for cell in (cell for cell in plan.cells() if cell.seed == cell.bench.seeds[-1]):  # seeds differ in nothing else
-        settings = cell.settings(Path("runs"), Path("photos"))
+    for cell, settings in settings_of(plan.method):
         assert settings["seed"] == cell.seed
-        for key, before in cell.after.items():
-            lenders = {str(other.run(Path("runs"))) for other in cell.before if other.variant.name == before}
+        for key, before in cell.inputs.items():
+            lenders = {str(other.run) for other in cell.dependencies if other.variant.name == before}
             assert lenders == {settings[key]}
 
 
@@ -73,25 +73,26 @@ def test_cells_stand_after_those_they_need(plan: Plan) -> None:
     names = [cell.name for cell in plan.cells()]
     assert len(set(names)) == len(names)
     for cell in plan.cells():
-        assert all(names.index(before.name) < names.index(cell.name) for before in cell.before)
+        assert all(names.index(before.name) < names.index(cell.name) for before in cell.dependencies)
 
 
 def test_faults_of_a_plan_are_named_together() -> None:
-    variant = Variant("a", (Row("x"), Row("x")), after={"mined": "b"})
-    bench = Bench("toys", "", "", "", "", "", (0,), after={"weights": "c"})
-    expected = r"'x'[\s\S]*a comes after 'b', which is no variant[\s\S]*all of toys comes after 'c'[\s\S]*'z', which is no row"
+    variant = Variant("a", (Row("x"), Row("x")), inputs={"mined": "b"})
+    bench = Bench("toys", "", "", "", "", "", (0,), inputs={"weights": "c"})
+    faults = (
+        "'x'",
+        "'z', which is no row",
+        "a takes its input from 'b', which is no variant",
+        "all of toys takes its input from 'c'",
+    )
+    expected = r"[\s\S]*".join(map(re.escape, faults))
     with pytest.raises(ValueError, match=expected):
         Plan("threshold", (bench,), (variant,), (Claim("better", "x", "z"),))
 
 
 def test_the_real_mask_run_makes_as_many_steps() -> None:
-    bench = next(bench for bench in aepsl.BENCHES if bench.data == "voc20")
-    tagged, masked = (
-        next(cell for cell in aepsl.PLAN.cells() if cell.bench is bench and cell.variant.name == name)
-        for name in ("psl", "masks")
-    )
-    epochs = [cell.settings(Path(), Path())["epochs"] for cell in (tagged, masked)]
-    assert epochs[0] * 616 == pytest.approx(epochs[1] * 163)
+    epochs = {cell.variant.name: settings["epochs"] for cell, settings in settings_of("aepsl") if cell.bench.data == "voc20"}
+    assert epochs["psl"] * 616 == pytest.approx(epochs["masks"] * 163)
 
 
 # -- the file of a cell ----------------------------------------------------------------------------------------------
@@ -134,10 +135,10 @@ def toys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Plan:
         ),
         (Claim("Being told helps", "told", "first", data=("bright",)),),
     )
-    monkeypatch.setattr(cells, "PLANS", (plan,))
-    monkeypatch.setattr(cells, "RESULTS", tmp_path / "results")
-    monkeypatch.setattr(cells, "RUNS", tmp_path / "runs")
-    monkeypatch.setattr(cells, "DATA", {"bright": lambda: tmp_path / "photos" / "bright", "voc20": cells.voc20})
+    monkeypatch.setattr(claims, "PLANS", (plan,))
+    monkeypatch.setattr(paths, "RESULTS", tmp_path / "results")
+    monkeypatch.setattr(paths, "RUNS", tmp_path / "runs")
+    monkeypatch.setattr(datasets, "DATA", {"bright": lambda: tmp_path / "photos" / "bright", "voc20": datasets.voc20})
     monkeypatch.setenv("FRUGALSEG_DATA", str(tmp_path / "photos"))
     monkeypatch.setattr(cells, "start", here)
     return plan
@@ -188,7 +189,7 @@ def test_finished_cells_are_skipped_and_outdated_ones_said(
         record = json.loads(text)
         del record["config"]["limit"]
         results.save(path, record)
-    assert not any(map(cells.outdated, cells.chosen("*/first-seed?", "")))
+    assert not any(map(measure.outdated, cells.select("*/first-seed?", "")))
     (tmp_path / "threshold_bright.yaml").write_text("level: 100\nrounds: 7\nworkers: 0\n")
     capsys.readouterr()
     assert cells.main(["--list", *words]) == 0
@@ -205,12 +206,12 @@ def test_a_run_that_is_gone_is_made_again_when_another_cell_takes_from_it(
     assert cells.main(["--only", "first-seed0"]) == 0
     assert not run.exists()  # nobody needs it
     assert "finished; its run is gone" in capsys.readouterr().out
-    late = replace(toys.variants[0], name="late", rows=(Row("late"),), settings={"level": 80}, after={"name": "first"})
-    monkeypatch.setattr(cells, "PLANS", (replace(toys, variants=(*toys.variants[:2], late)),))
+    late = replace(toys.variants[0], name="late", rows=(Row("late"),), settings={"level": 80}, inputs={"name": "first"})
+    monkeypatch.setattr(claims, "PLANS", (replace(toys, variants=(*toys.variants[:2], late)),))
     assert cells.main(["--only", "late-seed0"]) == 0
     lines = [line for line in capsys.readouterr().out.splitlines() if line.endswith(": finished")]
     assert lines == [f"threshold/bright/{name}-seed0: finished" for name in ("first", "late")]
-    assert cells.kept(next(cell for cell in cells.chosen("first-seed0", "")))
+    assert cells.has_weights(next(cell for cell in cells.select("first-seed0", "")))
     assert json.loads(file.with_suffix(".json").read_text())["rows"][0]["miou"] == before["rows"][0]["miou"]
 
 
@@ -221,7 +222,7 @@ def test_what_another_plan_has_trained_and_scored_is_not_done_again(
     alike = Variant("alike", (Row("by another name"),), {"level": 90})
     other = replace(alike, name="other", rows=(Row("other"),), settings={"level": 91})
     plan = Plan("aepsl", toys.benches, (replace(alike, method="threshold"), replace(other, method="threshold")), ())
-    monkeypatch.setattr(cells, "PLANS", (toys, plan))
+    monkeypatch.setattr(claims, "PLANS", (toys, plan))
     assert cells.main(["--only", "aepsl/*-seed0"]) == 0
     found = results.read(tmp_path / "results")
     names = ("threshold/bright/first-seed0", "aepsl/bright/alike-seed0", "aepsl/bright/other-seed0")
@@ -236,8 +237,8 @@ def test_what_another_plan_has_trained_and_scored_is_not_done_again(
 
 
 def test_a_cell_that_fails_holds_up_only_those_after_it(toys: Plan, capsys: pytest.CaptureFixture[str], monkeypatch: Any) -> None:
-    late = replace(toys.variants[0], name="late", rows=(Row("late"),), after={"mode": "wrong"})
-    monkeypatch.setattr(cells, "PLANS", (replace(toys, variants=(*toys.variants, late)),))
+    late = replace(toys.variants[0], name="late", rows=(Row("late"),), inputs={"mode": "wrong"})
+    monkeypatch.setattr(claims, "PLANS", (replace(toys, variants=(*toys.variants, late)),))
     assert cells.main([]) == 1
     out = capsys.readouterr().out
     assert out.count(": finished") == 4
@@ -249,28 +250,28 @@ def test_a_cell_that_fails_holds_up_only_those_after_it(toys: Plan, capsys: pyte
 
 
 def test_a_choice_brings_what_it_comes_after() -> None:
-    names = [cell.name for cell in cells.chosen("shapes/ae2-seed1", "")]
+    names = [cell.name for cell in cells.select("shapes/ae2-seed1", "")]
     assert names == ["aepsl/shapes/mine-seed1", "aepsl/shapes/ae2-seed1"]
-    assert {cell.bench.data for cell in cells.chosen("", "voc20")} == {"voc20"}
+    assert {cell.bench.data for cell in cells.select("", "voc20")} == {"voc20"}
     assert cells.main(["--only", "ae9"]) == 2
 
 
 def test_processes_run_side_by_side_in_order(toys: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
     """With two jobs there are never three processes, and none starts before the file of the one it needs."""
-    late = replace(toys.variants[0], name="late", rows=(Row("late"),), after={"mode": "first"})
+    late = replace(toys.variants[0], name="late", rows=(Row("late"),), inputs={"mode": "first"})
     plan = replace(toys, variants=(late, *toys.variants[:2]))
     alive: list[str] = []
     peak = []
 
     def begin(cell: Cell, jobs: int) -> Any:
-        assert all(before.file(cells.RESULTS).exists() for before in cell.before)
+        assert all(before.file.exists() for before in cell.dependencies)
         alive.append(cell.name)
         peak.append(len(alive))
         return Process(poll=lambda: end(cell), returncode=0)
 
     def end(cell: Cell) -> int:
         alive.remove(cell.name)
-        results.save(cell.file(cells.RESULTS), {})
+        results.save(cell.file, {})
         return 0
 
     monkeypatch.setattr(cells, "start", begin)
@@ -284,10 +285,10 @@ def test_absent_photos_are_listed_with_the_reason(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("FRUGALSEG_DATA", str(tmp_path / "nowhere"))
-    monkeypatch.setattr(cells, "RESULTS", tmp_path / "results")
+    monkeypatch.setattr(paths, "RESULTS", tmp_path / "results")
     assert cells.main(["--data", "voc20"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == sum(cell.bench.data == "voc20" for plan in PLANS for cell in plan.cells())
+    assert len(lines) == sum(cell.bench.data == "voc20" for plan in PLANS if not plan.folds for cell in plan.cells())
     assert all(": not run: " in line and "the photos of voc20 are not in" in line for line in lines)
 
 
@@ -296,14 +297,14 @@ def test_aepsl_cells_run_through(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     tiny = {"crop": 33, "channels": 8, "batch": 2, "classifier_epochs": 0.4, "epochs": 0.4, "workers": 0, "crf_iterations": 1}
     bench = replace(aepsl.BENCHES[1], data="toys", seeds=(0,), settings=tiny | {"cam_flip": False})
     wanted = [variant for variant in aepsl.VARIANTS if variant.name in ("mine", "psl", "masks")]
-    monkeypatch.setattr(cells, "PLANS", (Plan("aepsl", (bench,), tuple(wanted), ()),))
-    monkeypatch.setattr(cells, "RESULTS", tmp_path / "results")
-    monkeypatch.setattr(cells, "RUNS", tmp_path / "runs")
+    monkeypatch.setattr(claims, "PLANS", (Plan("aepsl", (bench,), tuple(wanted), ()),))
+    monkeypatch.setattr(paths, "RESULTS", tmp_path / "results")
+    monkeypatch.setattr(paths, "RUNS", tmp_path / "runs")
     root = shapes.write(tmp_path / "toys", train=4, val=2, test=0, size=48, quiet=True)
-    monkeypatch.setattr(cells, "DATA", {"toys": lambda: root})
+    monkeypatch.setattr(datasets, "DATA", {"toys": lambda: root})
     monkeypatch.setattr(cells, "start", here)
     with monkeypatch.context() as patch:
-        patch.setattr(cells, "score", interrupt)
+        patch.setattr(measure, "score", interrupt)
         with pytest.raises(KeyboardInterrupt):
             cells.main([])
     assert not list(tmp_path.glob("results/**/*.json"))
@@ -351,12 +352,12 @@ def test_pseudo_labels_equal_a_count_by_hand(tmp_path: Path, monkeypatch: pytest
 
 def test_one_seed_is_the_paired_comparison_itself() -> None:
     a, b = random_scores(1, 0.8), random_scores(2, 0.5)
-    assert tables.compare(tables.OverSeeds({0: a}), tables.OverSeeds({0: b})) == paired(a, b)
+    assert statistics.compare(statistics.OverSeeds({0: a}), statistics.OverSeeds({0: b})) == paired(a, b)
 
 
 def test_scores_of_other_episodes_are_compared_unpaired() -> None:
-    scores = tables.OverSeeds({0: random_scores(1, 0.8)})
-    found, alone = tables.compare(scores, scores, apart=True), scores.interval
+    scores = statistics.OverSeeds({0: random_scores(1, 0.8)})
+    found, alone = statistics.compare(scores, scores, unpaired=True), scores.interval
     assert found is not None
     assert found.mean == 0
     assert found.high - found.low == pytest.approx(2**0.5 * (alone.high - alone.low), rel=0.1), "the variances add up"
@@ -365,7 +366,7 @@ def test_scores_of_other_episodes_are_compared_unpaired() -> None:
 def test_seeds_are_averaged_under_the_same_draws() -> None:
     a = {seed: random_scores(seed, 0.8) for seed in (0, 1, 2)}
     b = {seed: random_scores(10 + seed, 0.6) for seed in (1, 2, 3)}
-    found = tables.compare(tables.OverSeeds(a), tables.OverSeeds(b))
+    found = statistics.compare(statistics.OverSeeds(a), statistics.OverSeeds(b))
     assert found is not None
     assert found.mean == pytest.approx(np.mean([a[seed].miou - b[seed].miou for seed in (1, 2)]))
     differences = []
@@ -373,7 +374,7 @@ def test_seeds_are_averaged_under_the_same_draws() -> None:
         weights = np.bincount(drawn, minlength=12)
         differences.append(np.mean([float((a[s].score(weights[None]) - b[s].score(weights[None]))[0]) for s in (1, 2)]))
     assert (found.low, found.high) == pytest.approx(tuple(np.quantile(differences, [0.025, 0.975])))
-    assert tables.compare(tables.OverSeeds(a), tables.OverSeeds({7: b[1]})) is None
+    assert statistics.compare(statistics.OverSeeds(a), statistics.OverSeeds({7: b[1]})) is None
 
 
 @pytest.mark.parametrize(
@@ -390,48 +391,45 @@ def test_seeds_are_averaged_under_the_same_draws() -> None:
 )
 def test_verdicts(claim: Claim, verdict: str) -> None:
     good, bad, same = random_scores(1, 0.9), random_scores(2, 0.3), random_scores(1, 0.9)
-    rows = {name: tables.OverSeeds({0: scores}) for name, scores in {"good": good, "bad": bad, "same": same}.items()}
-    assert tables.judge(claim, rows)[1] == verdict
+    rows = {name: statistics.OverSeeds({0: scores}) for name, scores in {"good": good, "bad": bad, "same": same}.items()}
+    assert statistics.judge(claim, rows)[1] == verdict
 
 
 def test_the_page_prints_what_the_files_hold(toys: Plan) -> None:
     first, told = [random_scores(seed, 0.5) for seed in (0, 1)], random_scores(3, 0.9)
     records = {f"threshold/bright/first-seed{seed}": record({"first": first[seed]}, "first", seed) for seed in (0, 1)}
     records["threshold/bright/later-seed0"] = record({"told": told}, "later")
-    page = tables.page((toys,), records, {})
+    text = page.render((toys,), records, {})
     mean, spread = np.mean([scores.miou for scores in first]), np.std([scores.miou for scores in first], ddof=1)
-    assert f"| first | {100 * mean:.2f} ± {100 * spread:.2f} | [" in page
-    assert f"| told | {100 * told.miou:.2f} | {told.interval()} | 1 | 1.5 | 700 |" in page
-    assert "| baseline: all background | 10.00 |" in page
+    assert f"| first | {100 * mean:.2f} ± {100 * spread:.2f} | [" in text
+    assert f"| told | {100 * told.miou:.2f} | {told.interval()} | 1 | 1.5 | 700 |" in text
+    assert "| baseline: all background | 10.00 |" in text
     difference = paired(told, first[0])
-    assert f"| {100 * difference.mean:+.2f} [{100 * difference.low:+.2f}, {100 * difference.high:+.2f}] | reproduced |" in page
-    assert "Not run: wrong, later (seed 1)." in page
+    assert f"| {100 * difference.mean:+.2f} [{100 * difference.low:+.2f}, {100 * difference.high:+.2f}] | reproduced |" in text
+    assert "Not run: wrong, later (seed 1)." in text
 
 
 def test_the_page_tells_how_killed_runs_ended() -> None:
     killed = [{"processes": n, "seed": 0, "equal": n == 1, "stops": [{}] * 8} for n in (1, 1, 2)]
     sweep = {"what": "runs killed", "machine": "a machine", "versions": {"torch": "2.0"}, "killed": killed}
-    page = tables.page((), {"resume": sweep}, {})
-    assert "| 1 | 2 | 16 | 2 of 2 |" in page
-    assert "| 2 | 1 | 8 | 0 of 1 |" in page
+    text = page.render((), {"resume": sweep}, {})
+    assert "| 1 | 2 | 16 | 2 of 2 |" in text
+    assert "| 2 | 1 | 8 | 0 of 1 |" in text
 
 
 def test_numbers_on_the_pages_of_methods_are_those_of_the_results() -> None:
     """Scores with two decimals are copied by hand into docs/METHOD.md; a run made again must not leave the old ones there."""
-    page = tables.PAGE.read_text(encoding="utf-8")
-    for path in sorted(tables.PAGE.parent.glob("*.md")):
+    text = page.PAGE.read_text(encoding="utf-8")
+    for path in sorted(page.PAGE.parent.glob("*.md")):
         copied = re.findall(r"(?<![\d.])\d+\.\d\d(?: ± \d+\.\d\d)?(?![\d.])", path.read_text(encoding="utf-8"))
-        assert [number for number in copied if number not in page] == [], path.name
+        assert [number for number in copied if number not in text] == [], path.name
 
 
-@pytest.mark.timeout(1200)  # it draws every interval of the page anew: two minutes of a free core, and many of a busy one
 def test_the_page_in_docs_is_the_one_the_files_make() -> None:
-    assert tables.PAGE.read_text(encoding="utf-8") == tables.made(), (
-        "docs/results.md is not what `make results` makes of the files"
-    )
+    assert page.PAGE.read_text(encoding="utf-8") == page.build(), "docs/results.md is not what `make results` makes of the files"
 
 
 def test_committed_files_are_small_and_name_no_folder() -> None:
-    for path in tables.RESULTS.rglob("*.json"):
+    for path in paths.RESULTS.rglob("*.json"):
         assert path.stat().st_size < 130_000, f"{path.name} is too large to keep"
         assert str(Path.home()) not in path.read_text("utf-8")

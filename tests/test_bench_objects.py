@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import cells, overlap, ranked, results, tables
-from benchmarks.claims import pdsl, r2ios
+from benchmarks import datasets, measure, overlap, page, paths, ranked, results, statistics
+from benchmarks.claims import _shared, pdsl
 from benchmarks.plan import Bench, Claim, Plan, Variant
 from benchmarks.plan import Row as Scored
 from benchmarks.ranked import MEASURES, Ranked
@@ -44,7 +44,7 @@ def random_scores(seed: int, right: float, images: int = 12, detections: int = 8
 
 def kept(scores: InstanceScores) -> Ranked:
     """Through JSON and back."""
-    text = json.dumps({"pictures": results.truth(scores), "rows": [{"name": "row", **results.scored(scores)}]})
+    text = json.dumps({"pictures": results.truth_record(scores), "rows": [{"name": "row", **results.row_record(scores)}]})
     found = results.scores_of(json.loads(text), "row")
     assert isinstance(found, Ranked)
     return found
@@ -55,7 +55,7 @@ def test_every_measure_and_its_draws_survive_the_file(name: str) -> None:
     scores, others = random_scores(1, 0.8), random_scores(2, 0.4)
     found = kept(scores).of(name)
     assert found.value == pytest.approx(scores.of(MEASURES[name]).value, abs=1e-12)
-    assert results.scored(scores)["values"][name] == pytest.approx(found.value, abs=1e-12)
+    assert results.row_record(scores)["values"][name] == pytest.approx(found.value, abs=1e-12)
     np.testing.assert_allclose(found.resampled(50), scores.of(MEASURES[name]).resampled(50), atol=1e-12)
     ours, theirs = paired(found, kept(others).of(name)), paired(scores.of(MEASURES[name]), others.of(MEASURES[name]))
     assert (ours.mean, ours.low, ours.high) == pytest.approx((theirs.mean, theirs.low, theirs.high), abs=1e-12)
@@ -75,7 +75,7 @@ def test_corloc_survives_the_file() -> None:
         corloc.rows[name] = row
     found = kept(scores).of("CorLoc")
     assert isinstance(found, CorLoc)
-    assert found.value == corloc.value == results.scored(scores)["values"]["CorLoc"]
+    assert found.value == corloc.value == results.row_record(scores)["values"]["CorLoc"]
     assert found.baselines == corloc.baselines
     np.testing.assert_array_equal(found.resampled(50), corloc.resampled(50))
     with pytest.raises(KeyError):
@@ -101,8 +101,8 @@ def test_scores_of_other_objects_are_not_compared() -> None:
 
 def test_files_of_the_largest_cell_stay_small() -> None:
     """160 pictures, 100 detections in each, four rows, with overlaps that are nothing but noise."""
-    rows = [{"name": f"row {seed}", **results.scored(random_scores(seed, 0.3, 160, 100, 12))} for seed in range(4)]
-    assert len(json.dumps({"pictures": results.truth(random_scores(0, 0.3, 160, 100, 12)), "rows": rows})) < 130_000
+    rows = [{"name": f"row {seed}", **results.row_record(random_scores(seed, 0.3, 160, 100, 12))} for seed in range(4)]
+    assert len(json.dumps({"pictures": results.truth_record(random_scores(0, 0.3, 160, 100, 12)), "rows": rows})) < 130_000
 
 
 # -- what stands beside the rows -------------------------------------------------------------------------------------
@@ -144,9 +144,9 @@ PLAN = Plan(
         Claim("Good is better", "good", "bad", data=("toys",)),
         Claim("Likewise", "bad", "good", data=("toys",), measure="AP"),
         Claim("Late too", "late", "bad", data=("toys",)),
-        Claim("A part is enough", "bad", "good", data=("toys",), share=0.01),
+        Claim("A part is enough", "bad", "good", data=("toys",), fraction=0.01),
     ),
-    crowded=("good", "bad"),
+    overlap_rows=("good", "bad"),
 )
 
 
@@ -164,9 +164,15 @@ def record(variant: str, scores: InstanceScores, seed: int) -> dict[str, Any]:
         "seconds": {"total": 90},
         "peak_memory_mb": 700,
         "baselines": {"everything": dict.fromkeys(MEASURES, 0.1) | {"AP": None}},
-        "rows": [{"name": variant, **results.scored(scores)}],
-        "pictures": results.truth(scores) | {"crowding": {name: 0.3 * (int(name) >= 6) for name in scores.names}},
+        "rows": [{"name": variant, **results.row_record(scores)}],
+        "pictures": results.truth_record(scores) | {"crowding": {name: 0.3 * (int(name) >= 6) for name in scores.names}},
     }
+
+
+def gains(records: dict[str, Any], rows: dict[str, statistics.OverSeeds]) -> list[overlap.Group]:
+    compared = overlap.comparison(PLAN, records, rows)
+    assert compared is not None
+    return overlap.groups(compared)
 
 
 def test_the_page_of_objects() -> None:
@@ -176,65 +182,66 @@ def test_the_page_of_objects() -> None:
         for seed in (0, 1)
     }
     records = {f"r2ios/toys/{name}-seed{seed}": record(name, own, seed) for (name, seed), own in scores.items()}
-    page = tables.page((PLAN,), records, {})
+    text = page.render((PLAN,), records, {})
     values = {at: [100 * scores["good", seed].of(MEASURES[at]).value for seed in (0, 1)] for at in MEASURES}
     for own in (values[at] for at in PLAN.measures):
-        assert f"| {np.mean(own):.2f} ± {np.std(own, ddof=1):.2f} |" in page
-    assert "| baseline: everything | 10.00 |  | 10.00 | 10.00 |  | 10.00 | – |  |  |  |  |" in page
-    assert "| Good is better | good > bad |" in page
-    lines = {line.split(" | ")[0]: line for line in page.splitlines()}
+        assert f"| {np.mean(own):.2f} ± {np.std(own, ddof=1):.2f} |" in text
+    assert "| baseline: everything | 10.00 |  | 10.00 | 10.00 |  | 10.00 | – |  |  |  |  |" in text
+    assert "| Good is better | good > bad |" in text
+    lines = {line.split(" | ")[0]: line for line in text.splitlines()}
     assert lines["| Good is better"].endswith("| reproduced |")
     assert lines["| Likewise, by AP"].endswith("| not reproduced |")
     assert lines["| Late too"].endswith("| not run |")
-    assert "| A part is enough | bad > 1 % of good |" in page
+    assert "| A part is enough | bad > 1 % of good |" in text
     assert lines["| A part is enough"].endswith("| reproduced |")
-    assert "- recipe: `a.yaml`; `b.yaml`" in page
-    assert "Not run: late." in page
-    rows, ground = tables.row_scores(PLAN, records), {"r2ios/toys/ground-seed0": {"pictures": {}}}  # scored by classes alone
-    assert overlap.measured(PLAN, ground | records, rows) == overlap.measured(PLAN, records, rows)
-    assert page.index("| 0 to 0.05 | 6 |") < page.index("| 0.2 to 0.4 | 6 |") < page.index("images/r2ios_toys_overlap.png")
+    assert "- recipe: `a.yaml`; `b.yaml`" in text
+    assert "Not run: late." in text
+    rows, ground = statistics.row_scores(PLAN, records), {"r2ios/toys/ground-seed0": {"pictures": {}}}  # scored by classes alone
+    assert gains(ground | records, rows) == gains(records, rows)
+    assert text.index("| 0 to 0.05 | 6 |") < text.index("| 0.2 to 0.4 | 6 |") < text.index("images/r2ios_toys_overlap.png")
 
 
 def test_gain_of_a_group_is_the_paired_difference_of_its_pictures(tmp_path: Path) -> None:
     good, bad = kept(random_scores(1, 0.9)), kept(random_scores(2, 0.3))
     crowding = {name: 0.3 * (int(name) >= 6) for name in good.names}
-    first, second = overlap.gains(tables.OverSeeds({0: good}), tables.OverSeeds({0: bad}), crowding)
+    compared = overlap.Comparison(statistics.OverSeeds({0: good}), statistics.OverSeeds({0: bad}), crowding)
+    first, second = overlap.groups(compared)
     half = np.arange(12) >= 6
     assert (first.gain, second.gain) == tuple(paired(good.only(own), bad.only(own)) for own in (~half, half))
-    assert (first.high, second.low, second.pictures) == (0.05, 0.2, 6)
-    grown = overlap.growth(tables.OverSeeds({0: good}), tables.OverSeeds({0: bad}), crowding)
+    assert (first.high, second.low, second.images) == (0.05, 0.2, 6)
+    grown = overlap.growth(compared)
     assert grown is not None
     assert grown.mean == pytest.approx(second.gain.mean - first.gain.mean)
     drawn = [
         good.only(own).resampled(seed=place) - bad.only(own).resampled(seed=place) for place, own in enumerate((half, ~half))
     ]
     assert (grown.low, grown.high) == tuple(np.quantile(drawn[0] - drawn[1], [0.025, 0.975]))
-    assert overlap.growth(tables.OverSeeds({0: good}), tables.OverSeeds({0: bad}), dict.fromkeys(good.names, 0.3)) is None
+    assert overlap.growth(compared._replace(crowding=dict.fromkeys(good.names, 0.3))) is None
     overlap.draw([first, second], "gain", tmp_path / "gain.png")
     assert (tmp_path / "gain.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_one_gain_is_compared_with_another_under_the_same_draws() -> None:
-    rows = {name: tables.OverSeeds({seed: kept(random_scores(seed, at)) for seed in seeds}) for name, at, seeds in (
+    rows = {name: statistics.OverSeeds({seed: kept(random_scores(seed, at)) for seed in seeds}) for name, at, seeds in (
         ("a", 0.2, (0, 1)), ("b", 0.8, (0, 1, 2)), ("c", 0.9, (1, 0)),
     )}  # fmt: skip
-    claim = Claim("Shrinking", "b", "a", than=("c", "b"))
+    claim = Claim("Shrinking", "b", "a", smaller_gain=("c", "b"))
     drawn = {name: np.mean([row.seeds[seed].resampled() for seed in (0, 1)], axis=0) for name, row in rows.items()}
     expected = 2 * drawn["b"] - drawn["a"] - drawn["c"]
-    found = tables.gains_apart(*(rows[name] for name in "bacb"))
+    found = statistics.compare_gains(*(rows[name] for name in "bacb"))
     assert found is not None
     assert (found.low, found.high) == pytest.approx(tuple(np.quantile(expected, [0.025, 0.975])), abs=1e-12)
     means = {name: np.mean([row.seeds[seed].value for seed in (0, 1)]) for name, row in rows.items()}
     assert found.mean == pytest.approx(2 * means["b"] - means["a"] - means["c"])
-    assert tables.judge(claim, rows) == (str(found).rpartition(" ")[0], tables.VERDICTS[found.decided])
-    assert tables.judge(claim, {name: rows[name] for name in "ab"}) == ("", "not run")
+    assert statistics.judge(claim, rows) == (str(found).rpartition(" ")[0], statistics.VERDICTS[found.decided])
+    assert statistics.judge(claim, {name: rows[name] for name in "ab"}) == ("", "not run")
 
 
 # -- cells -----------------------------------------------------------------------------------------------------------
 
 SMALL = {"count": 20, "scales": (48,), "test_scales": (48,), "longest": 64, "width": 8, "mask_channels": 4, "cue_side": 48}
 LIGHT = {"scale": 48, "longest": 64, "width": 8, "mask_channels": 4, "rois": 8, "steps": 1}
-ADJUST: dict[str, dict[str, Any]] = {
+OVERRIDES: dict[str, dict[str, Any]] = {
     "full": {**SMALL, "steps": 2, "threshold": 0.3},
     "cascade": {**SMALL, "steps": 2},
     "cam": {"crop": 48, "epochs": 0.5, "count": 20, "cue_side": 48, "min_score": 0.0},
@@ -245,17 +252,17 @@ ADJUST: dict[str, dict[str, Any]] = {
 
 def test_pdsl_cells_run_through(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """PDSL, the baselines, the network it teaches and the one of real masks: a few steps on four pictures, then the page."""
-    bench = replace(pdsl.BENCHES[1], data="toys", seeds=(0,), settings={"workers": 0, "batch": 2}, adjust=ADJUST)
-    variants = tuple(variant for variant in pdsl.VARIANTS if variant.name in ADJUST)
+    bench = replace(pdsl.BENCHES[1], data="toys", seeds=(0,), settings={"workers": 0, "batch": 2}, overrides=OVERRIDES)
+    variants = tuple(variant for variant in pdsl.VARIANTS if variant.name in OVERRIDES)
     rows = [row.name for variant in variants for row in variant.rows]
     claims = tuple(replace(claim, data=("toys",)) for claim in pdsl.CLAIMS if {claim.better, claim.worse} <= {*rows})
     plan = replace(pdsl.PLAN, benches=(bench,), variants=variants, claims=claims)
     root = shapes.write(tmp_path / "toys", train=4, val=2, test=0, size=48, quiet=True)
     for name, value in {"RESULTS": "results", "RUNS": "runs"}.items():
-        monkeypatch.setattr(cells, name, tmp_path / value)
-    monkeypatch.setattr(cells, "DATA", {"toys": lambda: root})
+        monkeypatch.setattr(paths, name, tmp_path / value)
+    monkeypatch.setattr(datasets, "DATA", {"toys": lambda: root})
     for cell in plan.cells():
-        cells.measure(cell, quiet=True)
+        measure.measure(cell, quiet=True)
     found = results.read(tmp_path / "results")
     labels = {file["cell"]["variant"]: file["labels"] for file in found.values()}
     assert [labels.pop(name) for name in ("retrain", "masks")] == [["instances"]] * 2
@@ -264,11 +271,11 @@ def test_pdsl_cells_run_through(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert begun == "backbone weights runs/bench/cam/toys/cam-seed0"
     assert before == "runs/bench/cam/toys/cam-seed0 learned from tags"
     assert "learned from tags (backbone weights runs/bench/cam/toys/cam-seed0; runs/bench/cam/toys/cam-seed0 learned" in taught
-    page = tables.page((plan,), found, {})
-    assert all(f"\n| {name} | " in page for name in (*rows, "baseline: the whole picture as one object of each class"))
-    assert "| CorLoc % | 95 % interval | seeds |" in page
+    text = page.render((plan,), found, {})
+    assert all(f"\n| {name} | " in text for name in (*rows, "baseline: the whole picture as one object of each class"))
+    assert "| CorLoc % | 95 % interval | seeds |" in text
     assert len(claims) == 10
-    assert "not run" not in page.lower()
+    assert "not run" not in text.lower()
 
 
 # -- the same time, and what it costs --------------------------------------------------------------------------------
@@ -283,7 +290,7 @@ def test_mask_rcnn_gets_the_time_of_both_phases_and_the_proposals() -> None:
 
 def test_budget_measures_the_cells_as_they_are_declared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = shapes.write(tmp_path / "pictures", train=6, val=1, test=0, quiet=True)
-    monkeypatch.setattr(cells, "DATA", {"shapes": lambda: root})
+    monkeypatch.setattr(datasets, "DATA", {"shapes": lambda: root})
     short = budget.short
     monkeypatch.setattr(budget, "short", lambda *words: short(*words) | {"scale": 64, "longest": 64, "workers": 0})
     steps, rows = budget.measure("shapes", 6, 1, tmp_path)
@@ -302,9 +309,9 @@ def test_budget_keeps_what_was_measured_of_other_data(tmp_path: Path, monkeypatc
     found = json.loads(file.read_text())
     assert found["steps"] == {"shapes": 6, "nuclei": 6}
     assert [row["what"] for row in found["measures"]] == ["nuclei: steps", "shapes: steps"]
-    monkeypatch.setattr(r2ios, "BUDGET", file)
-    assert r2ios.budgeted("nuclei") == {"maskrcnn": {"steps": 6}}
-    assert r2ios.budgeted("voc20") == {}
+    monkeypatch.setattr(_shared, "BUDGET", file)
+    assert _shared.equal_time("nuclei") == {"steps": 6}
+    assert _shared.equal_time("voc20") == {}
 
 
 def test_outputs_differ_when_any_number_does() -> None:

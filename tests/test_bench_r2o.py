@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from declared import settings_of
 
 import frugalseg
-from benchmarks import cells, foreground, regions, results, tables
+from benchmarks import cells, datasets, foreground, measure, page, paths, regions, results
 from benchmarks.claims import r2o
 from benchmarks.plan import Plan
 from benchmarks.speed import r2o as speed
@@ -31,13 +32,13 @@ def plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Plan:
     """Some cells of R2O's plan on drawn pictures, of which those without labels lie in an archive."""
     root = shapes.write(tmp_path / "runs" / "data" / "toys", train=6, val=2, test=0, size=48, quiet=True)
     packed = Path(shutil.make_archive(str(tmp_path / "pictures"), "zip", root / "JPEGImages"))
-    monkeypatch.setattr(cells, "DATA", {"toys": lambda: root, "pictures": lambda: packed})
-    monkeypatch.setattr(cells, "RESULTS", tmp_path / "results")
-    monkeypatch.setattr(cells, "RUNS", tmp_path / "runs")
+    monkeypatch.setattr(datasets, "DATA", {"toys": lambda: root, "pictures": lambda: packed})
+    monkeypatch.setattr(paths, "RESULTS", tmp_path / "results")
+    monkeypatch.setattr(paths, "RUNS", tmp_path / "runs")
     monkeypatch.setenv("FRUGALSEG_CACHE", str(tmp_path / "cache"))
     probe = {"probe": "$RUNS/data/toys", "probe_split": "Segmentation/val", "probe_every": 1}
     small = {"r2o": LEARNED | probe, "byol": LEARNED | probe, "r2o-tenth-objects": OBJECTS}
-    adjust = {name: small.get(name, FCN) for name in KEPT}
+    overrides = {name: small.get(name, FCN) for name in KEPT}
     bench = replace(
         r2o.BENCHES[0],
         data="toys",
@@ -45,7 +46,7 @@ def plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Plan:
         train="train",
         seeds=(0,),
         settings={"workers": 0, "batch": 2},
-        adjust=adjust,
+        overrides=overrides,
     )
     variants = tuple(replace(variant, data=()) for variant in r2o.VARIANTS if variant.name in KEPT)
     rows = {row.name for variant in variants for row in variant.rows}
@@ -55,7 +56,7 @@ def plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Plan:
 
 def test_pretraining_transfers_and_the_page(plan: Plan, tmp_path: Path) -> None:
     for cell in plan.cells():
-        cells.measure(cell, quiet=True)
+        measure.measure(cell, quiet=True)
     found = {record["cell"]["variant"]: record for record in results.read(tmp_path / "results").values()}
     assert found["r2o"]["protocol"] == {
         "learned": "pictures|train|n=8",
@@ -68,29 +69,29 @@ def test_pretraining_transfers_and_the_page(plan: Plan, tmp_path: Path) -> None:
         assert found[name]["protocol"]["learned"] == "toys|Segmentation/train|n=1"
     begun = "runs/bench/r2o/toys/r2o-seed0"
     assert found["r2o-tenth"]["extra_supervision"] == [f"backbone weights {begun}", f"{begun} learned from no labels"]
-    page = tables.page((plan,), {f"r2o/toys/{name}-seed0": record for name, record in found.items()}, {})
+    text = page.render((plan,), {f"r2o/toys/{name}-seed0": record for name, record in found.items()}, {})
     for row in ("r2o, tenth of the masks", "r2o, Mask R-CNN, tenth of the masks", "byol", "baseline: all of every picture"):
-        assert f"\n| {row} | " in page
-    assert [line for line in page.splitlines() if line.startswith("| row |")] != []
-    assert page.count("| row |") == 3, "a table for foregrounds, one for class masks, one for objects"
-    assert "](images/r2o_toys_regions.png)" in page
-    known = regions.courses(found)
-    assert list(known) == ["r2o"], "BYOL's masks stay what they are"
-    assert known["r2o"].steps == [1, 2, 3, 4]
-    assert known["r2o"].abo[:, 0].tolist() == [line["abo"] for line in found["r2o"]["regions"]]
-    regions.draw(known, "toys", tmp_path / "regions.png")
+        assert f"\n| {row} | " in text
+    assert [line for line in text.splitlines() if line.startswith("| row |")] != []
+    assert text.count("| row |") == 3, "a table for foregrounds, one for class masks, one for objects"
+    assert "](images/r2o_toys_regions.png)" in text
+    shown = regions.curves(found)
+    assert list(shown) == ["r2o"], "BYOL's masks stay what they are"
+    assert shown["r2o"].steps == [1, 2, 3, 4]
+    assert shown["r2o"].abo[:, 0].tolist() == [line["abo"] for line in found["r2o"]["regions"]]
+    regions.draw(shown, "toys", tmp_path / "regions.png")
     assert (tmp_path / "regions.png").stat().st_size > 10_000
     assert len(plan.claims) == 3
-    assert "not run" not in page.lower()
+    assert "not run" not in text.lower()
 
 
 def test_a_cell_waits_for_both_of_its_data_sets(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
     def gone() -> Path:
-        raise cells.Absent("the pictures are elsewhere")
+        raise datasets.MissingData("the pictures are elsewhere")
 
-    monkeypatch.setattr(cells, "DATA", cells.DATA | {"pictures": gone})
+    monkeypatch.setattr(datasets, "DATA", datasets.DATA | {"pictures": gone})
     every = {cell.variant.name: cell for cell in plan.cells()}
-    missing = cells.absent(list(every.values()))
+    missing = cells.missing_data(list(every.values()))
     assert missing == {"pictures": "the pictures are elsewhere"}
     assert cells.state(every["r2o"], missing) == "not run: the pictures are elsewhere"
     assert cells.used(every["random-tenth"]) == {"toys"}
@@ -98,15 +99,15 @@ def test_a_cell_waits_for_both_of_its_data_sets(plan: Plan, monkeypatch: pytest.
 
 def test_every_start_is_judged_by_the_same_masks_in_as_many_steps() -> None:
     for bench in r2o.BENCHES:
-        own = [cell for cell in r2o.PLAN.cells() if cell.bench is bench and cell.seed == bench.seeds[-1]]
-        settings = {cell.variant.name: cell.settings(Path(), Path()) for cell in own if cell.method == "aepsl"}
-        assert settings.keys() == {f"{start}-{name}" for start in (*r2o.PRETRAININGS, "random") for name in r2o.SHARES}
-        assert {(setting["share"], setting["seed"]) for setting in settings.values()} == {
+        cells_of = [(cell, settings) for cell, settings in settings_of("r2o") if cell.bench is bench]
+        masks = {cell.variant.name: settings for cell, settings in cells_of if cell.method == "aepsl"}
+        assert masks.keys() == {f"{start}-{name}" for start in (*r2o.PRETRAININGS, "random") for name in r2o.SHARES}
+        assert {(settings["share"], settings["seed"]) for settings in masks.values()} == {
             (share, bench.seeds[-1]) for share in r2o.SHARES.values()
         }
-        assert len({round(setting["epochs"] * setting["share"], 6) for setting in settings.values()}) == 1
-        objects = [cell.settings(Path(), Path()) for cell in own if cell.method == "maskrcnn"]
-        assert [setting["share"] for setting in objects] == ([0.1] * len(r2o.OBJECTS) if bench.data == "shapes" else [])
+        assert len({round(settings["epochs"] * settings["share"], 6) for settings in masks.values()}) == 1
+        shares = [settings["share"] for cell, settings in cells_of if cell.method == "maskrcnn"]
+        assert shares == ([0.1] * len(r2o.OBJECTS) if bench.data == "shapes" else [])
 
 
 # Table 5 of the paper: refinement, SLIC, schedule -> mIoU; and K of the rows of table A5 with the schedule "fixed".
@@ -123,19 +124,19 @@ COMPONENTS = {
 
 def test_the_component_ablation_is_the_papers_table_and_linear_throughout() -> None:
     for bench in r2o.BENCHES:
-        known = {cell.variant.name: cell.settings(Path(), Path()) for cell in r2o.PLAN.cells() if cell.bench is bench}
+        variants = {cell.variant.name: settings for cell, settings in settings_of("r2o") if cell.bench is bench}
         for name, (refinement, prior, schedule, _) in COMPONENTS.items():
-            own = known[name]
-            assert (own["refine"] == "features", own["prior"] == "slic") == (refinement, prior), name
-            assert own["curriculum"] == ("linear" if schedule else "fixed"), name
+            settings = variants[name]
+            assert (settings["refine"] == "features", settings["prior"] == "slic") == (refinement, prior), name
+            assert settings["curriculum"] == ("linear" if schedule else "fixed"), name
         for name in ("reverse", "grid", "coarse-grid"):
-            assert known[name]["curriculum"] == "linear"
-        first, last = known["r2o"]["clusters"]
-        fixed = {name: known[f"fixed-{name}"]["clusters"][0] for name in ("high", "middle", "low")}
+            assert variants[name]["curriculum"] == "linear"
+        first, last = variants["r2o"]["clusters"]
+        fixed = {name: variants[f"fixed-{name}"]["clusters"][0] for name in ("high", "middle", "low")}
         assert fixed == {"high": first, "middle": first // 2, "low": last}
-        assert known["reverse"]["clusters"] == (last, first)
-        assert known["grid"]["segments"] == known["linear"]["segments"]
-        assert known["coarse-grid"]["segments"] == 4
+        assert variants["reverse"]["clusters"] == (last, first)
+        assert variants["grid"]["segments"] == variants["linear"]["segments"]
+        assert variants["coarse-grid"]["segments"] == 4
 
 
 def test_claims_print_the_numbers_of_the_rows_they_compare() -> None:
@@ -180,7 +181,7 @@ def test_foregrounds_survive_the_file() -> None:
     for seed in (0, 1):
         generator, scores = np.random.default_rng(seed), ForegroundScores("toys", "val")
         scores.rows = {f"{index}": generator.random(4).round(5) for index in range(9)}
-        text = json.dumps({"pictures": results.truth(scores), "rows": [{"name": "row", **results.scored(scores)}]})
+        text = json.dumps({"pictures": results.truth_record(scores), "rows": [{"name": "row", **results.row_record(scores)}]})
         back = results.scores_of(json.loads(text), "row")
         assert isinstance(back, ForegroundScores)
         assert back.to_json() == scores.to_json()

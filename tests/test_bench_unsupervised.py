@@ -10,8 +10,9 @@ import pytest
 import torch
 from PIL import Image
 
-from benchmarks import cells, results, tables, unsupervised
-from benchmarks.plan import ROOT
+from benchmarks import page, paths, results, unsupervised
+from benchmarks.sections import unsupervised as section
+from benchmarks.statistics import mean_interval
 from frugalseg import rle
 from frugalseg.data import shapes
 from frugalseg.metrics import bootstrap
@@ -35,8 +36,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         np.savez(tmp_path / "data" / "bsds500" / "labels" / f"{index}.npz", **maps)
     monkeypatch.setenv("FRUGALSEG_DATA", str(tmp_path / "data"))
     monkeypatch.setenv("FRUGALSEG_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(unsupervised, "RESULTS", tmp_path / "results" / unsupervised.FOLDER)
-    monkeypatch.setattr(unsupervised, "ROOT", tmp_path)
+    monkeypatch.setattr(paths, "RESULTS", tmp_path / "results")
     monkeypatch.setattr(unsupervised, "MEASURED", unsupervised.MEASURED | SMALL)
     monkeypatch.setattr(unsupervised, "STARTS", tuple(unsupervised.Start("random-tiny", TINY, seed=seed) for seed in (0, 1)))
     return tmp_path
@@ -47,10 +47,10 @@ def test_the_best_overlaps_by_hand() -> None:
     halves = rle.from_ids(np.array([[1, 1, 2, 2]] * 4))[1]
     top_bottom = rle.from_ids(np.array([[1] * 4] * 2 + [[2] * 4] * 2))[1]
     corner = rle.from_ids(np.array([[1, 1, 2, 2]] * 2 + [[2] * 4] * 2))[1]  # 4 pixels within a half of 8, and the 12 others
-    assert unsupervised.best(left_right, [halves]) == 1
-    assert unsupervised.best(left_right, [top_bottom]) == pytest.approx(1 / 3)
-    assert unsupervised.best(left_right, [halves, corner]) == pytest.approx((1 + (4 / 8 + 8 / 12) / 2) / 2)
-    assert unsupervised.best(torch.tensor([[0, 1]]), [halves]) == 1, "a smaller label map is stretched"
+    assert unsupervised.best_overlap(left_right, [halves]) == 1
+    assert unsupervised.best_overlap(left_right, [top_bottom]) == pytest.approx(1 / 3)
+    assert unsupervised.best_overlap(left_right, [halves, corner]) == pytest.approx((1 + (4 / 8 + 8 / 12) / 2) / 2)
+    assert unsupervised.best_overlap(torch.tensor([[0, 1]]), [halves]) == 1, "a smaller label map is stretched"
 
 
 def test_the_interval_is_that_of_the_mean_over_seeds_under_the_same_draws() -> None:
@@ -59,7 +59,7 @@ def test_the_interval_is_that_of_the_mean_over_seeds_under_the_same_draws() -> N
     drawn = [np.mean([np.average(values[:, seed], weights=row) for seed in range(3)]) for row in counts]
     low, high = np.quantile(drawn, [0.025, 0.975])
     expected = {"mean": values.mean(), "low": low, "high": high, "level": 0.95}
-    assert unsupervised.spread(values) == pytest.approx(expected, abs=1e-5)
+    assert mean_interval(values) == pytest.approx(expected, abs=1e-5)
 
 
 def test_starts_are_measured_once_and_printed(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -84,17 +84,17 @@ def test_starts_are_measured_once_and_printed(place: Path, capsys: pytest.Captur
     superpixels = [[row[0] for row in record["regions"]["rows"]] for record in records.values()]
     assert superpixels[0] == superpixels[1] == superpixels[2]
     assert learned["start"]["knowledge"] == "no labels"
-    page = "\n\n".join(unsupervised.section(records))
-    rows = [line for line in page.splitlines() if line.startswith(("| random-tiny | none |", "| r2o | no labels |"))]
+    text = "\n\n".join(section.section(records))
+    rows = [line for line in text.splitlines() if line.startswith(("| random-tiny | none |", "| r2o | no labels |"))]
     assert [row.split("|")[-2].strip() for row in rows] == ["1", "2", "1", "2"]
     both = [np.mean([record["regions"]["rows"] for record in part], 0)[:, 1].mean() for part in ([learned], [first, second])]
-    apart = [line for line in page.splitlines() if line.startswith("| r2o − random-tiny |")]
+    apart = [line for line in text.splitlines() if line.startswith("| r2o − random-tiny |")]
     assert f"| {100 * (both[0] - both[1]):+.2f} [" in apart[1]
     capsys.readouterr()
     assert unsupervised.main(["--quiet", "--only", "random"]) == 0
     assert capsys.readouterr().out.splitlines() == [f"random-tiny, seed {seed}: finished" for seed in (0, 1)]
-    assert unsupervised.section({}) == []
-    assert page in tables.page((), records, {})
+    assert section.section({}) == []
+    assert text in page.render((), records, {})
 
 
 def test_what_is_not_there_is_said(place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -105,11 +105,9 @@ def test_what_is_not_there_is_said(place: Path, monkeypatch: pytest.MonkeyPatch,
     assert unsupervised.main([]) == 1
     for wrong in ("r2o", f"r2o={place}", "a/b=c"):
         with pytest.raises(argparse.ArgumentTypeError):
-            unsupervised.of_run(wrong)
+            unsupervised.start_of_run(wrong)
 
 
 def test_the_settings_that_all_share_are_the_methods_own() -> None:
-    assert cells.RESULTS / unsupervised.FOLDER == unsupervised.RESULTS
-    assert unsupervised.RESULTS.is_relative_to(ROOT)
     assert {start.knowledge for start in unsupervised.STARTS if not start.weights} == {"none"}
     assert all("supervised" in start.knowledge for start in unsupervised.STARTS if start.weights)

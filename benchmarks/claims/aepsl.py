@@ -1,4 +1,4 @@
-"""AE-PSL: the ablations of Wei et al. (CVPR 2017, tables 3 and 4, sec. 4.3), and what this implementation must reach."""
+"""AE-PSL: the ablations of Wei et al. (CVPR 2017, tables 3 and 4, sec. 4.3), and targets for this implementation."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from benchmarks.plan import ROOT, Bench, Claim, Plan, Row, Variant
+from benchmarks import paths
+from benchmarks.claims._shared import IMAGENET
+from benchmarks.plan import Bench, Claim, Plan, Row, Variant
 from frugalseg import config
 
 ROUNDS = 4  # erasing rounds that are mined; the paper stops at three, because the fourth over-erases
@@ -18,8 +20,8 @@ def plain_and_refined(name: str, weights: str = "last", **options: Any) -> tuple
 
 
 def pseudo_labels(run: Path, data: Any) -> list[dict[str, Any]]:
-    """How good the assembled masks S are after each round, on the training pictures that have masks: mIoU over the pixels that S
-    labels, and the share of the true pixels that it labels."""
+    """How good the assembled masks S are after each round, on the training images that have masks: mIoU over the pixels that S
+    labels, and the share of the annotated pixels that it labels."""
     from frugalseg.engine.array_store import ArrayStore
     from frugalseg.inference.predictor import load
     from frugalseg.metrics import SemanticScores
@@ -51,7 +53,7 @@ def assembled(settings: Any, data: Any, shelves: list[Any]) -> Any:
 
 def as_many_steps(recipe: str, tagged: int, masked: int) -> Mapping[str, Any]:
     """Passes over `masked` pictures that make as many steps as the recipe's over `tagged` ones."""
-    return {"epochs": config.read(ROOT / recipe)["epochs"] * tagged / masked}
+    return {"epochs": config.read(paths.ROOT / recipe)["epochs"] * tagged / masked}
 
 
 MINED = {"mined": "mine"}
@@ -98,12 +100,10 @@ BENCHES = (
         "the run on real masks has 163 of the 616, and as many steps.",
         recipe=SMALL,
         train="Main/train",
-        masked="Segmentation/train",
-        val="Segmentation/val",
         seeds=(0,),
-        settings={"weights": "$FRUGALSEG_DATA/weights/mobilenet_v2_imagenet.pth", "normalize": "half"},
-        adjust={"masks": as_many_steps(SMALL, 616, 163)},
-        tried="More rounds do not help here: the features are frozen, and a network that no longer sees the first region turns "
+        settings=IMAGENET,
+        overrides={"masks": as_many_steps(SMALL, 616, 163)},
+        notes="More rounds do not help here: the features are frozen, and a network that no longer sees the first region turns "
         "to the scenery, so that the mined masks get worse with every round (table above). Tried: erasing what passes half of a "
         "map's maximum, as in these rows, in the place of the paper's fifth; one round against three, on training photos.",
     ),
@@ -112,13 +112,10 @@ BENCHES = (
         about="The built-in pictures, from random weights: 400 to learn from, 160 to score on, 12 classes, 128 × 128 pixels.",
         recipe=SHAPES,
         train="Main/train",
-        masked="Segmentation/train",
-        val="Segmentation/val",
-        seeds=(0, 1, 2),
-        tried="More rounds do not help here either: the first covers more than the object already, as a cell of the map stands "
+        notes="More rounds do not help here either: the first covers more than the object already, as a cell of the map stands "
         "for 16 of the 128 pixels, so that the second finds background (table above). Tried: erasing what passes half of a map's "
         "maximum, seed 0; the masks of one round are better then, those of two and three are worse than those of one again.",
-        adjust={"masks": {"epochs": 60}},  # as many steps as the classifier's 36 and the network's 24 that comes after it
+        overrides={"masks": {"epochs": 60}},  # as many steps as the classifier's 36 and the network's 24 that comes after it
     ),
 )
 

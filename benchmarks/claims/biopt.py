@@ -1,13 +1,13 @@
-"""BiOpt: the ablations of Liu et al. (2020, tables 1, 4 and 5, fig. 5) in folds, and what this implementation must reach.
+"""BiOpt: the ablations of Liu et al. (2020, tables 1, 4 and 5, fig. 5) in folds, and targets for this implementation.
 
-A claim is about the mean over the classes of all folds, each scored by a run that did not learn it. `fewshot.py` runs them.
+A claim is about the mean over the classes of all folds, each scored by a run that did not learn it. `few_shot.py` runs them.
 """
 
 from __future__ import annotations
 
+from benchmarks.claims._shared import IMAGENET
 from benchmarks.plan import Bench, Claim, Plan, Row, Variant
 
-FOLDS = 4
 STEPS = (0, 1, 2, 5)  # of the inner loop at test, beside the 10 of training
 MULTI_SCALE = {"test_scales": (0.7, 1.0, 1.3)}
 
@@ -17,7 +17,7 @@ def one_and_five(name: str, **options: object) -> tuple[Row, Row]:
 
 
 BASELINE = {"init": "support", "inner_steps": 0}
-DISSECTED = ("shapes1600", "voc20")  # where every part is put to the test; the rest takes the headlines
+DISSECTED = ("shapes1600", "voc20")  # where every part is tested; elsewhere only the main results
 VARIANTS = (
     Variant(
         "untrained",
@@ -39,9 +39,8 @@ VARIANTS = (
     Variant("first-order", one_and_five("BiOpt, first order"), {"first_order": True}, data=DISSECTED),
 )
 
-# What ImageNet's weights are to photos: a network trained on the masks of the pictures that show none of the fold's classes.
-GROUND = Variant("ground", (), {"masks": "given", "epochs": 30}, method="aepsl")
-GROUNDED = ("shapes1600",)
+# As ImageNet's weights for photos: those of a network trained on the masks of the images that show none of the fold's classes.
+START = Variant("ground", (), {"masks": "given", "epochs": 30}, method="aepsl")
 
 TRIED = """\
 Every step of the inner loop lowers its own loss, and yet the masks are no better for it: with or without the init module,
@@ -59,7 +58,6 @@ TRIED_COCO = """\
 Five references are scored on fewer classes than one, so the two are not compared. Nothing else than the rows above has been
 tried on COCO's classes; the parts are taken apart on the two data sets above."""
 
-PHOTOS = {"weights": "$FRUGALSEG_DATA/weights/mobilenet_v2_imagenet.pth", "normalize": "half"}
 BENCHES = (
     Bench(
         data="shapes1600",
@@ -67,12 +65,9 @@ BENCHES = (
         "fold's classes, scored on 160 others by 1,000 episodes. The features of all rows begin as those of a network "
         "trained to segment the other classes in the same pictures.",
         recipe="configs/biopt_shapes.yaml",
-        train="Segmentation/train",
-        masked="Segmentation/train",
-        val="Segmentation/val",
-        seeds=(0, 1, 2),
         recipes={"aepsl": "configs/aepsl_shapes.yaml"},
-        tried=TRIED,
+        start=START,
+        notes=TRIED,
     ),
     Bench(
         data="voc20",
@@ -80,12 +75,9 @@ BENCHES = (
         "training photos that show none of the fold's classes, so that every photo that shows one is new; scored on all "
         "those by 1,000 episodes.",
         recipe="configs/biopt_small.yaml",
-        train="Segmentation/train",
-        masked="Segmentation/train",
         val="",
-        seeds=(0, 1, 2),
-        settings=PHOTOS,
-        tried=TRIED_PHOTOS,
+        settings=IMAGENET,
+        notes=TRIED_PHOTOS,
     ),
     *(
         Bench(
@@ -95,11 +87,9 @@ BENCHES = (
             "in which the class has fewer than 1,024 pixels.",
             recipe="configs/biopt_small.yaml",
             train="",
-            masked="",
             val="",
-            seeds=(0, 1, 2),
-            settings={**PHOTOS, "masks": "instances", "folding": folding, "least": 1024},
-            tried=TRIED_COCO,
+            settings={**IMAGENET, "masks": "instances", "folding": folding, "least": 1024},
+            notes=TRIED_COCO,
         )
         for split, folding in (("a", "blocks"), ("b", "interleaved"))
     ),
@@ -128,9 +118,9 @@ CLAIMS = (
     Claim("The inner loop adds to the init module", "BiOpt, 1-shot", "init module without inner loop, 1-shot", "", DISSECTED),
     Claim("Several scales of the query help", "BiOpt, multi-scale, 1-shot", "BiOpt, 1-shot", "56.85 > 56.04", EVERYWHERE),
     Claim("… and with five references", "BiOpt, multi-scale, 5-shot", "BiOpt, 5-shot", "64.16 > 63.17", EVERYWHERE),
-    Claim("Five references beat one", "BiOpt, 5-shot", "BiOpt, 1-shot", "64.16 > 56.85", DISSECTED, apart=True),
+    Claim("Five references beat one", "BiOpt, 5-shot", "BiOpt, 1-shot", "64.16 > 56.85", DISSECTED, unpaired=True),
     Claim("Second order beats first", "BiOpt, 1-shot", "BiOpt, first order, 1-shot", "", DISSECTED),
     Claim("Training beats ready-made features", "BiOpt, 1-shot", "BiOpt, untrained, 1-shot", "", EVERYWHERE),
 )
 
-PLAN = Plan("biopt", BENCHES, VARIANTS, CLAIMS)
+PLAN = Plan("biopt", BENCHES, VARIANTS, CLAIMS, folds=4)

@@ -1,20 +1,15 @@
-"""R2-IOS: the ablations of Liang et al. (CVPR 2016, tables 2 and 3, sec. 4.3), beside Mask R-CNN, and what must be reached."""
+"""R2-IOS: the ablations of Liang et al. (CVPR 2016, tables 2 and 3, sec. 4.3), beside Mask R-CNN, and targets."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
-
+from benchmarks.claims._shared import EVERY_OBJECT, IMAGENET, equal_time
 from benchmarks.plan import Bench, Claim, Plan, Row, Variant
 
 NO_GATE = {"gate": False}
-EVERY_OBJECT = {"min_score": 0.0}  # torchvision's 0.05 leaves out objects that average precision would count, as R2-IOS's are
-DRAWN, ALL = ("shapes",), ("shapes", "voc20", "nuclei")  # ablations are trained on drawn pictures, where each takes minutes
+DRAWN, ALL = ("shapes",), ("shapes", "voc20", "nuclei")  # ablations are trained on drawn images, where each takes minutes
 TRAINED = "R2-IOS"
 VARIANTS = (
-    # What ImageNet's weights are to photos: a network trained to segment the classes of the same pictures.
+    # As ImageNet's weights for photos: those of a network trained to segment the classes of the same images.
     Variant("ground", (Row("the network they begin with"),), {"masks": "given", "epochs": 30}, data=DRAWN, method="aepsl"),
     Variant(
         "full",
@@ -40,27 +35,14 @@ VARIANTS = (
     Variant("maskrcnn", (Row("Mask R-CNN", options=EVERY_OBJECT),), method="maskrcnn"),
 )
 
-PHOTOS = {"weights": "$FRUGALSEG_DATA/weights/mobilenet_v2_imagenet.pth", "normalize": "half"}
-BUDGET = Path(__file__).parents[1] / "speed" / "budget.json"  # written by speed/budget.py
-
-
-def budgeted(data: str) -> Mapping[str, Mapping[str, Any]]:
-    """For Mask R-CNN as many steps as fit into R2-IOS's time, where that was measured; else its recipe's."""
-    steps = json.loads(BUDGET.read_text("utf-8"))["steps"] if BUDGET.exists() else {}
-    return {"maskrcnn": {"steps": steps[data]}} if data in steps else {}
-
-
 BENCHES = (
     Bench(
         data="voc20",
         about="Real photos of VOC's twenty classes with object masks: 163 to learn from, 84 to score on, from ImageNet weights.",
         recipe="configs/r2ios_small.yaml",
-        train="Segmentation/train",
-        masked="Segmentation/train",
-        val="Segmentation/val",
         seeds=(0,),
-        settings=PHOTOS,
-        adjust=budgeted("voc20"),
+        settings=IMAGENET,
+        overrides={"maskrcnn": equal_time("voc20")},
         recipes={"maskrcnn": "configs/maskrcnn_small.yaml"},
     ),
     Bench(
@@ -72,9 +54,9 @@ BENCHES = (
         masked="train",
         val="val",
         seeds=(0,),
-        settings=PHOTOS,
-        adjust=budgeted("nuclei"),
-        tried="R2-IOS's recipe was chosen on 30 of the 100 training pictures, after learning from the other 70: maps twice as "
+        settings=IMAGENET,
+        overrides={"maskrcnn": equal_time("nuclei")},
+        notes="R2-IOS's recipe was chosen on 30 of the 100 training pictures, after learning from the other 70: maps twice as "
         "fine, from the first 14 of the network's 18 blocks (Mask R-CNN has all of them, and finer maps in its pyramid), and "
         "NMS at 0.5, Mask R-CNN's, in the place of 0.3. Its first recipe, with the maps of `r2ios_small.yaml` and 2,000 steps, "
         "had reached 70.3 % on the pictures scored here, AP 37.9; Mask R-CNN in the same time, 1,096 steps, 78.5 %, AP 44.4. "
@@ -86,13 +68,9 @@ BENCHES = (
         about="The built-in pictures: 400 to learn from, 160 to score on, 12 classes, 128 × 128 pixels. The backbones of all "
         "rows begin as that of a network trained to segment the classes of the same 400 pictures.",
         recipe="configs/r2ios_shapes.yaml",
-        train="Segmentation/train",
-        masked="Segmentation/train",
-        val="Segmentation/val",
-        seeds=(0, 1, 2),
-        adjust=budgeted("shapes"),
+        overrides={"maskrcnn": equal_time("shapes")},
         recipes={"maskrcnn": "configs/maskrcnn_shapes.yaml", "aepsl": "configs/aepsl_shapes.yaml"},
-        after={"weights": "ground"},
+        inputs={"weights": "ground"},
     ),
 )
 
@@ -101,7 +79,7 @@ CLAIMS = (
     Claim("So does a third", "recursive 3", "recursive 2", "64.7 > 62.8", DRAWN),
     Claim("So does a fourth", "recursive 4", "recursive 3", "65.2 > 64.7", DRAWN),
     *(
-        Claim(f"The {nth} iteration gains less than the one before", a, b, paper, DRAWN, than=(c, a))
+        Claim(f"The {nth} iteration gains less than the one before", a, b, paper, DRAWN, smaller_gain=(c, a))
         for nth, a, b, c, paper in (
             ("third", "recursive 2", "recursive 1", "recursive 3", "3.2 > 1.9"),
             ("fourth", "recursive 3", "recursive 2", "recursive 4", "1.9 > 0.5"),
@@ -123,4 +101,4 @@ CLAIMS = (
     *(Claim("R2-IOS beats Mask R-CNN", TRAINED, "Mask R-CNN", data=ALL, measure=name) for name in ("AP^r@0.5", "AP^r@0.7", "AP")),
 )
 
-PLAN = Plan("r2ios", BENCHES, VARIANTS, CLAIMS, crowded=(TRAINED, "no autoencoder"))
+PLAN = Plan("r2ios", BENCHES, VARIANTS, CLAIMS, overlap_rows=(TRAINED, "no autoencoder"))

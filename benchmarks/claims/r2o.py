@@ -1,12 +1,13 @@
-"""R2O: the ablations of Gokul et al. (2022, tables 4, 5, A3, A5), judged by what other networks make of the backbone.
+"""R2O: the ablations of Gokul et al. (2022, tables 4, 5, A3, A5), judged by what networks reach that start from the backbone.
 
-The paper's tables 4 and 5, and its priors, are of the linear curriculum (62.3), its headlines of the cosine one (61.8 there):
-what is compared with "linear" is linear too, and differs from it in what is named alone.
+The paper's tables 4 and 5, and its priors, are of the linear curriculum (62.3), its main results of the cosine one (61.8 there):
+what is compared with "linear" is linear too, and differs from it only in what is named.
 
-Each pretraining sees pictures alone. A fully convolutional network then learns from its weights on all the masks, on a tenth and
-on a hundredth of them, drawn by the seed and the same for every pretraining, each in as many steps; a Mask R-CNN from three
-of the starts on a tenth. One core that computes in bfloat16 takes a minute for a pretraining on the built-in pictures and half a
-minute for a transfer, about an hour for a seed of all; on photos a quarter of an hour and a minute, some five hours.
+Each pretraining sees images without labels. A fully convolutional network then starts from its weights and learns from all the
+masks, from a tenth and from a hundredth of them (drawn by the seed, the same for every pretraining), always in as many steps; a
+Mask R-CNN starts from three of the pretrainings and learns from a tenth. A core that computes in bfloat16 takes a minute for a
+pretraining on the built-in images and half a minute for a transfer, an hour for a seed of all; on photos a quarter of an hour and
+a minute, five hours for a seed.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from benchmarks.plan import ROOT, Bench, Claim, Plan, Row, Variant
+from benchmarks import paths
+from benchmarks.plan import Bench, Claim, Plan, Row, Variant
 from frugalseg import config
 
 PRETRAININGS: dict[str, Mapping[str, Any]] = {
@@ -36,12 +38,12 @@ PRETRAININGS: dict[str, Mapping[str, Any]] = {
     "coarse-grid": {"prior": "grid", "segments": 4, "curriculum": "linear"},
     "ntxent": {"objective": "ntxent", "masks": 16},
 }
-OBJECTS = ("r2o", "byol", "random")  # the starts of a Mask R-CNN
+OBJECTS = ("r2o", "byol", "random")  # the weights that a Mask R-CNN starts from too
 SHARES = {"all": 1.0, "tenth": 0.1, "hundredth": 0.01}  # of the masks, and the names of the cells
 
 
 def regions(run: Path, data: Any) -> list[dict[str, float]]:
-    """How well the masks that were learned from met objects, along the training (fig. 3)."""
+    """Average best overlap with objects of the masks that were learned from, along the training (fig. 3)."""
     from frugalseg.engine.log import read_log
 
     return [{key: line[key] for key in ("step", "clusters", "abo", "abo_prior")} for line in read_log(run) if "abo" in line]
@@ -49,15 +51,15 @@ def regions(run: Path, data: Any) -> list[dict[str, float]]:
 
 def transfers(start: str) -> tuple[Variant, ...]:
     """The trainings on masks that start from a pretraining, or from random numbers."""
-    after = {"weights": start} if start in PRETRAININGS else {}
-    made = []
+    inputs = {"weights": start} if start in PRETRAININGS else {}
+    variants = []
     for name, share in SHARES.items():
-        row, drawn = f"{start}, {name} of the masks", {"share": share}
-        made.append(Variant(f"{start}-{name}", (Row(row),), drawn, after, masked=True, method="aepsl"))
+        row, part = f"{start}, {name} of the masks", {"share": share}
+        variants.append(Variant(f"{start}-{name}", (Row(row),), part, inputs, masked=True, method="aepsl"))
         if start in OBJECTS and name == "tenth":
             row, key = f"{start}, Mask R-CNN, {name} of the masks", f"{start}-{name}-objects"
-            made.append(Variant(key, (Row(row),), drawn, after, masked=True, data=("shapes",), method="maskrcnn"))
-    return tuple(made)
+            variants.append(Variant(key, (Row(row),), part, inputs, masked=True, data=("shapes",), method="maskrcnn"))
+    return tuple(variants)
 
 
 VARIANTS = (
@@ -66,13 +68,13 @@ VARIANTS = (
 )
 
 
-def adjusted(recipe: str, transfer: str, probe: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
-    """What depends on the recipes: numbers of regions and clusters, and the fewer the masks, the more passes over them.
+def overrides(recipe: str, transfer: str, probe: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """By variant, the settings that depend on the recipes: numbers of clusters, and the fewer the masks, the more epochs.
 
-    probe: pictures on which the pretrainings score their regions along the way.
+    probe: images on which the pretrainings score their regions along the way.
     """
-    own, epochs = config.read(ROOT / recipe), config.read(ROOT / transfer)["epochs"]
-    first, last = own["clusters"]
+    first, last = config.read(paths.ROOT / recipe)["clusters"]
+    epochs = config.read(paths.ROOT / transfer)["epochs"]
     varied = {
         "fixed-middle": {"clusters": (first // 2, first // 2)},  # the paper's 64 of 128
         "fixed-low": {"clusters": (last, last)},
@@ -85,9 +87,8 @@ def adjusted(recipe: str, transfer: str, probe: Mapping[str, Any]) -> dict[str, 
 
 DRAWN, FCN_DRAWN = "configs/r2o_shapes.yaml", "configs/aepsl_transfer_shapes.yaml"
 PHOTOS, FCN_PHOTOS = "configs/r2o_cpu.yaml", "configs/aepsl_transfer_cpu.yaml"
-LISTS = {"masked": "Segmentation/train", "val": "Segmentation/val"}
 PROBE = {"probe_split": "Segmentation/val", "probe_images": 100}
-TRIED = (
+NOTES = (
     "Intervals are over pictures, not over trainings: with all of the masks R2O gains much with two seeds and loses with "
     "the third. Tried before, on 560 other pictures of the same program, with a tenth of the masks and twice the passes: "
     "rates of 0.3, 10, 30 and 40, views without blur and of a fifth of the picture at least, views in the picture's own "
@@ -101,12 +102,9 @@ BENCHES = (
         about="The built-in pictures: 400 without labels to learn from, then masks of all, a tenth or a hundredth of them; 160 "
         "to score on.",
         recipe=DRAWN,
-        train="Segmentation/train",
-        seeds=(0, 1, 2),
-        adjust=adjusted(DRAWN, FCN_DRAWN, {**PROBE, "probe": "$RUNS/data/shapes", "probe_every": 50}),
+        overrides=overrides(DRAWN, FCN_DRAWN, {**PROBE, "probe": "$RUNS/data/shapes", "probe_every": 50}),
         recipes={"aepsl": FCN_DRAWN, "maskrcnn": "configs/maskrcnn_shapes.yaml"},
-        tried=TRIED,
-        **LISTS,
+        notes=NOTES,
     ),
     Bench(
         data="voc20",
@@ -114,11 +112,9 @@ BENCHES = (
         "VOC's classes, of a tenth or a hundredth of them; 84 to score on.",
         recipe=PHOTOS,
         train="train",
-        seeds=(0, 1, 2),
-        adjust=adjusted(PHOTOS, FCN_PHOTOS, {**PROBE, "probe": "$FRUGALSEG_DATA/voc20/VOC2012", "probe_every": 250}),
+        overrides=overrides(PHOTOS, FCN_PHOTOS, {**PROBE, "probe": "$FRUGALSEG_DATA/voc20/VOC2012", "probe_every": 250}),
         recipes={"aepsl": FCN_PHOTOS},
         source="tiny_imagenet",
-        **LISTS,
     ),
 )
 

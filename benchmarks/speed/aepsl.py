@@ -17,8 +17,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.plan import ROOT
-from benchmarks.speed.common import alone, entry, save, show
+from benchmarks.paths import ROOT
+from benchmarks.speed.harness import alone, entry, save, show
 
 RECIPE, FILE = ROOT / "configs" / "aepsl_small.yaml", Path(__file__).with_suffix(".json")
 CLASSES = 21  # of VOC with background, for the CRF

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.speed.common import alone, entry, peak, save, show
+from benchmarks.speed.harness import alone, entry, peak, save, show
 
 FILE = Path(__file__).with_suffix(".json")
 LIMIT = 10_000  # MB, for one second-order episode of ResNet-50 at 417 × 417 pixels

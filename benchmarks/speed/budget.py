@@ -19,10 +19,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks import cells
+from benchmarks import datasets
 from benchmarks.claims import r2ios
 from benchmarks.plan import Cell
-from benchmarks.speed.common import entry, save, show
+from benchmarks.speed.harness import entry, save, show
 from frugalseg.engine.log import read_log
 
 FILE = Path(__file__).with_suffix(".json")
@@ -78,10 +78,10 @@ def measure(data: str, steps: int, turns: int, folder: Path) -> tuple[int, list[
     """The steps for Mask R-CNN on one data set, and what they were made from."""
     from frugalseg.data import read
 
-    both, root = pair(data), cells.DATA[data]()
+    both, root = pair(data), datasets.DATA[data]()
     train = read(root, split=both[0].bench.train)
     # What other cells would lend, a backbone's first weights, changes no pace.
-    whole = [cell.settings(folder, cells.photos()) | dict.fromkeys(cell.after) for cell in both]
+    whole = [cell.settings() | dict.fromkeys(cell.inputs) for cell in both]
     rounds = []
     for number in range(turns):
         found: dict[str, float] = {}

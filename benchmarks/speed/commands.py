@@ -18,8 +18,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.plan import ROOT
-from benchmarks.speed.common import entry, save
+from benchmarks.paths import ROOT
+from benchmarks.speed.harness import entry, save
 
 FILE = Path(__file__).with_suffix(".json")
 COMMANDS = ("demo", "test")

@@ -17,8 +17,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks import cells
-from benchmarks.speed.common import entry, save, show
+from benchmarks import datasets
+from benchmarks.speed.harness import entry, save, show
 
 FILE = Path(__file__).with_suffix(".json")
 MOVED, SMALLEST = 0.08, 20  # of a box's sides; pixels of the objects that are looked at
@@ -31,7 +31,7 @@ def moved(photos: int) -> Iterator[tuple[int, tuple[Any, Any, Any]]]:
 
     from frugalseg.data import read
 
-    data = read(cells.voc20(), split="Segmentation/train")
+    data = read(datasets.voc20(), split="Segmentation/train")
     random = torch.Generator().manual_seed(0)
     for index in torch.randperm(len(data), generator=random)[:photos].tolist():
         sample = data[index]

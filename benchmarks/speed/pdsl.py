@@ -25,8 +25,8 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-from benchmarks.plan import ROOT
-from benchmarks.speed.common import alone, entry, peak, random_picture, save, show
+from benchmarks.paths import ROOT
+from benchmarks.speed.harness import alone, entry, peak, random_picture, save, show
 
 FILE = Path(__file__).with_suffix(".json")
 SMALL, PAPER = ROOT / "configs" / "pdsl_small.yaml", ROOT / "configs" / "pdsl_voc12.yaml"

@@ -21,7 +21,7 @@ import cv2
 import torch
 from torch import Tensor
 
-from benchmarks.speed.common import entry, save, show
+from benchmarks.speed.harness import entry, save, show
 from frugalseg.data import read
 from frugalseg.metrics.regions import RegionScores
 from frugalseg.regions.selective_search import MODES, selective_search

@@ -21,8 +21,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks.plan import ROOT
-from benchmarks.speed.common import alone, entry, random_picture, save, show
+from benchmarks.paths import ROOT
+from benchmarks.speed.harness import alone, entry, random_picture, save, show
 
 FILE = Path(__file__).with_suffix(".json")
 ITERATIONS = (1, 2, 3, 4)

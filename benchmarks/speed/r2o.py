@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-from benchmarks.speed.common import alone, entry, peak, save, show
+from benchmarks.speed.harness import alone, entry, peak, save, show
 
 FILE = Path(__file__).with_suffix(".json")
 LIMIT = 1.3  # steps of plain BYOL that one of R2O may take: the goal

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.plan import ROOT
+from benchmarks import results
+from benchmarks.paths import ROOT
 
 
 def entry(what: str, value: float, unit: str, how: str) -> dict[str, Any]:
@@ -55,6 +56,4 @@ def show(lines: Sequence[dict[str, Any]]) -> None:
 
 def save(file: Path, title: str, lines: Sequence[dict[str, Any]], **further: Any) -> None:
     """Write the file that the page is made from."""
-    from benchmarks import results
-
-    results.save(file, {"title": title, **results.origin(ROOT), **further, "measures": list(lines)})
+    results.save(file, {"title": title, **results.provenance(), **further, "measures": list(lines)})

@@ -1,0 +1,57 @@
+"""docs/results.md from the JSON files of finished cells, and from nothing else: `make results`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+
+from benchmarks import claims, paths, results
+from benchmarks.plan import Plan
+from benchmarks.results import Record, Records
+from benchmarks.sections import few_shot, resume, scores, speed, unsupervised
+from frugalseg.methods import METHODS
+
+PAGE = paths.DOCS / "results.md"
+HEAD = """\
+# Results
+
+Made by `make results` from the JSON files under `benchmarks/`; `make bench` runs what is missing. Scores are mean
+intersection over union in percent, over all pixels of the set whose truth is known, with the background as a class. The interval
+is the middle 95 % of 2,000 bootstrap draws of the pictures; for several seeds, of the mean over the seeds under the same draws.
+± is the standard deviation over seeds. Object masks are scored by average precision, the mean over classes: AP^r at one overlap
+of masks, AP^r_vol the mean over overlaps from 0.1 to 0.9, AP COCO's, over 0.5 to 0.95, AP25 to AP75 the same at one overlap.
+CorLoc is the share of the pictures with a class in which its best box overlaps an object by more than half, mean over classes."""
+
+
+def render(plans: Sequence[Plan], records: Records, speeds: Mapping[str, Record]) -> str:
+    """The whole page, in Markdown: the methods, those in folds behind the others."""
+    blocks = [HEAD]
+    for plan in (plan for plan in plans if not plan.folds):
+        blocks.append(f"## {METHODS[plan.method].summary}")
+        blocks += [block for bench in plan.benches for block in scores.section(plan, bench, records)]
+    blocks += unsupervised.section(records)  # of R2O, the last of these plans
+    for plan in (plan for plan in plans if plan.folds):
+        blocks.append(f"## {METHODS[plan.method].summary}")
+        blocks += [block for bench in plan.benches for block in few_shot.section(plan, bench, records)]
+    if "resume" in records:
+        blocks += resume.section(records["resume"])
+    blocks += speed.section(speeds)
+    return "\n\n".join(block for block in blocks if block) + "\n"
+
+
+def build() -> str:
+    """The page of the files at hand."""
+    speeds = {path.stem: json.loads(path.read_text("utf-8")) for path in sorted(paths.SPEED.glob("*.json"))}
+    return render(claims.PLANS, results.read(paths.RESULTS), speeds)
+
+
+def main() -> int:
+    PAGE.parent.mkdir(exist_ok=True)
+    PAGE.write_text(build(), encoding="utf-8")
+    print(f"{PAGE.relative_to(paths.ROOT)} is written")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
