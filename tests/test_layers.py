@@ -71,3 +71,9 @@ def test_imports_go_down() -> None:
 def test_each_package_says_what_it_holds() -> None:
     for folder in {path.parent for path in SOURCE.rglob("*.py")} - {SOURCE}:
         assert ast.get_docstring(ast.parse((folder / "__init__.py").read_text(encoding="utf-8"))), f"{folder} has no docstring"
+
+
+def test_only_rle_imports_the_run_length_codec() -> None:
+    """Its C code believes what it is told: everything goes through the one module that checks it."""
+    users = {path.name for path in SOURCE.rglob("*.py") if "faster_coco_eval" in path.read_text(encoding="utf-8")}
+    assert users == {"rle.py"}

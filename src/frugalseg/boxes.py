@@ -34,6 +34,14 @@ def iou(boxes: Boxes, others: Boxes) -> Boxes:
     return shared / (areas(boxes)[:, None] + areas(others) - shared)
 
 
+def iou_with_crowds(boxes: np.ndarray, others: np.ndarray, crowd: np.ndarray) -> np.ndarray:
+    """(N, M) as `iou`; over the area of the first where the second is a crowd, (M,) bool, as COCO's evaluation has it."""
+    starts = np.maximum(boxes[:, None, :2], others[None, :, :2])
+    sides = (np.minimum(boxes[:, None, 2:], others[None, :, 2:]) - starts).clip(0)
+    shared, own = sides[..., 0] * sides[..., 1], areas(boxes)[:, None]
+    return shared / np.where(crowd, own, own + areas(others) - shared)
+
+
 def mirror(boxes: Boxes, width: float) -> Boxes:
     """Boxes (N, 4) of an image of that width, turned left to right with it."""
     turned = boxes[:, [2, 1, 0, 3]]

@@ -120,6 +120,37 @@ def decode(codes: Sequence[RLE], size: tuple[int, int]) -> np.ndarray:
     return np.ascontiguousarray(codec.decode(list(codes)).transpose(2, 0, 1)).astype(bool)
 
 
+def from_polygons(polygons: Sequence[np.ndarray], size: tuple[int, int]) -> RLE:
+    """The code of the union of polygons, each (n, 2) corners x, y, drawn as COCO's own code draws them."""
+    return union(codec.frPyObjects([points.ravel().tolist() for points in polygons], *size))  # type: ignore[arg-type]
+
+
+def union(codes: Sequence[RLE]) -> RLE:
+    """The pixels of any of the masks, which have one size."""
+    return codec.merge(list(codes))  # type: ignore[return-value]
+
+
+def intersection(one: RLE, other: RLE) -> RLE:
+    """The pixels of both masks."""
+    return codec.merge([one, other], intersect=1)  # type: ignore[return-value]
+
+
+def difference(one: RLE, other: RLE) -> RLE:
+    """The pixels of one mask that another does not have."""
+    return intersection(one, complement(other))
+
+
+def border(code: RLE, width: int) -> RLE:
+    """The pixels of a mask that are at most `width` pixels from its edge."""
+    diagonal = float(np.hypot(*code["size"]))
+    return codec.rleToBoundary(code, width / diagonal)  # type: ignore[return-value]
+
+
+def as_text(code: RLE) -> RLE:
+    """A code that JSON can hold."""
+    return {"size": list(code["size"]), "counts": code["counts"].decode("ascii")}
+
+
 def complement(code: RLE) -> RLE:
     """The pixels that a mask does not have."""
     counts = parse(code["counts"])

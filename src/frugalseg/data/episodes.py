@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from faster_coco_eval.core import mask as codec
 from torch import Tensor
 
+from frugalseg import rle
 from frugalseg.data import file_info, images
 from frugalseg.data.dataset import Data
 from frugalseg.data.problems import DataError
@@ -73,7 +73,7 @@ def _object_pixels(data: Data, index: int) -> dict[int, int]:
         codes: dict[int, list[Any]] = {}
         for outline in (outline for outline in outlines if not outline.crowd):  # as in a Sample
             codes.setdefault(outline.label, []).append(outline.rle)
-        return {label: int(codec.area(codec.merge(parts))) for label, parts in codes.items()}
+        return {label: int(rle.areas([rle.union(parts)])[0]) for label, parts in codes.items()}
     sample = data[index]
     labels = set() if sample.instances is None else set(sample.instances.labels.tolist())
     return {label: int((class_mask(sample, label, "instances") == 1).sum()) for label in labels}

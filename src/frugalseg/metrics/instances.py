@@ -21,11 +21,10 @@ from typing import Any, Literal, Self
 
 import numpy as np
 import torch
-from faster_coco_eval.core import mask as codec
 from rich.table import Table
 from scipy import sparse
 
-from frugalseg import rle
+from frugalseg import boxes, rle
 from frugalseg.metrics.matching import COCO_THRESHOLDS, Interpolation, Rule, average_precision, match
 from frugalseg.metrics.per_image import PerImage, array, number, percent, present_mean
 from frugalseg.types import Instances
@@ -317,8 +316,7 @@ def _of_masks(detected: Instances, truth: Instances, these: np.ndarray, those: n
 
 def _of_boxes(detected: Instances, truth: Instances, these: np.ndarray, those: np.ndarray, crowd: np.ndarray) -> np.ndarray:
     corners = [array(objects.boxes).astype(np.float64)[which] for objects, which in ((detected, these), (truth, those))]
-    sides = [np.concatenate([own[:, :2], own[:, 2:] - own[:, :2]], 1) for own in corners]
-    return np.asarray(codec.iou(sides[0], sides[1], crowd.astype(int).tolist())).reshape(len(these), len(those))
+    return boxes.iou_with_crowds(corners[0], corners[1], crowd)
 
 
 def _of_borders(detected: Instances, truth: Instances, these: np.ndarray, those: np.ndarray, crowd: np.ndarray) -> np.ndarray:
@@ -330,8 +328,7 @@ def _of_borders(detected: Instances, truth: Instances, these: np.ndarray, those:
 
 def _border(code: rle.RLE) -> rle.RLE:
     """The pixels of a mask that are near its edge, as wide as the code of Cheng et al. rounds it, which the library does not."""
-    diagonal = float(np.hypot(*code["size"]))
-    return codec.rleToBoundary(code, max(1, round(BORDER * diagonal)) / diagonal)  # type: ignore[return-value]
+    return rle.border(code, max(1, round(BORDER * float(np.hypot(*code["size"])))))
 
 
 OVERLAPS = {"mask": _of_masks, "box": _of_boxes, "boundary": _of_borders}

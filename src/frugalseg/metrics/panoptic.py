@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
 import numpy as np
-from faster_coco_eval.core import mask as codec
 from rich.table import Table
 
 from frugalseg import rle
@@ -29,17 +28,12 @@ def separated(objects: Instances, threshold: float) -> tuple[np.ndarray, list[rl
     for index in order:
         own = objects.rles[index]
         if taken is not None:
-            own = without(own, taken)
-        taken = objects.rles[index] if taken is None else codec.merge([taken, objects.rles[index]])  # type: ignore[assignment]
+            own = rle.difference(own, taken)
+        taken = objects.rles[index] if taken is None else rle.union([taken, objects.rles[index]])
         if rle.areas([own])[0]:
             kept.append(labels[index])
             masks.append(own)
     return np.array(kept, np.int64), masks
-
-
-def without(code: rle.RLE, other: rle.RLE) -> rle.RLE:
-    """The pixels of one mask that another does not have."""
-    return codec.merge([code, rle.complement(other)], intersect=1)  # type: ignore[return-value]
 
 
 class PanopticScores(PerImage):
@@ -116,7 +110,7 @@ class PanopticScores(PerImage):
         return scores
 
     def _overlaps(self, masks: list[rle.RLE], true: list[rle.RLE], void: rle.RLE | None) -> np.ndarray:
-        judged = masks if void is None else [without(mask, void) for mask in masks]
+        judged = masks if void is None else [rle.difference(mask, void) for mask in masks]
         return rle.overlaps(judged, true)
 
     def _excused(self, mask: rle.RLE, crowds: list[rle.RLE], void: rle.RLE | None) -> bool:
@@ -124,8 +118,8 @@ class PanopticScores(PerImage):
         hidden = [*crowds, *([] if void is None else [void])]
         if not hidden:
             return False
-        covered = codec.merge([mask, codec.merge(hidden)], intersect=1)
-        return bool(rle.areas([covered])[0] > rle.areas([mask])[0] / 2)  # type: ignore[list-item]
+        covered = rle.intersection(mask, rle.union(hidden))
+        return bool(rle.areas([covered])[0] > rle.areas([mask])[0] / 2)
 
 
 def quality(sums: np.ndarray) -> np.ndarray:

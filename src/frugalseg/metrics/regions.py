@@ -10,10 +10,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal, Self
 
 import numpy as np
-from faster_coco_eval.core import mask as codec
 from rich.table import Table
 
-from frugalseg import rle
+from frugalseg import boxes, rle
 from frugalseg.metrics.per_image import PerImage, array, number, percent, present_mean
 
 Average = Literal["images", "objects", "classes"]
@@ -130,7 +129,4 @@ def best_overlap(proposals: Any, truth: Any) -> np.ndarray:
         return np.zeros(len(truth))
     if isinstance(proposals, list):
         return rle.overlaps(proposals, truth).max(0)
-    sides = [array(boxes).astype(np.float64).copy() for boxes in (proposals, truth)]
-    for boxes in sides:
-        boxes[:, 2:] -= boxes[:, :2]
-    return np.asarray(codec.iou(sides[0], sides[1], [0] * len(truth))).reshape(len(proposals), len(truth)).max(0)
+    return boxes.iou(*(array(corners).astype(np.float64) for corners in (proposals, truth))).max(0)

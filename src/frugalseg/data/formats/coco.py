@@ -22,7 +22,6 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
-from faster_coco_eval.core import mask as codec
 
 from frugalseg import rle
 from frugalseg.data import files, images
@@ -287,7 +286,7 @@ def mask(segmentation: Any, size: tuple[int, int]) -> rle.RLE:
     parts = [points for points in (_points(part, size) for part in segmentation) if len(points) >= 3]
     if not parts:
         raise Unusable("polygon-broken", "no part has three points")
-    return codec.merge(codec.frPyObjects([points.ravel().tolist() for points in parts], *size))  # type: ignore[arg-type, return-value]
+    return rle.from_polygons(parts, size)
 
 
 def _points(part: Any, size: tuple[int, int]) -> np.ndarray:

@@ -21,7 +21,7 @@ def detected(objects: Instances | None, image: int | str, categories: Sequence[i
         return []
     columns = zip(objects.labels.tolist(), objects.rles, objects.scores.tolist(), strict=True)
     return [
-        {"image_id": image, "category_id": categories[label - 1], "segmentation": as_text(code), "score": score}
+        {"image_id": image, "category_id": categories[label - 1], "segmentation": rle.as_text(code), "score": score}
         for label, code, score in columns
     ]
 
@@ -39,14 +39,9 @@ def annotated(objects: Instances | None, image: int | str, categories: Sequence[
         x1, y1, x2, y2 = corners
         score = {} if objects.scores is None else {"score": objects.scores[place].item()}
         known = {"id": first + place, "image_id": image, "category_id": categories[label - 1], "iscrowd": int(crowd[place])}
-        drawn = {"area": areas[place], "bbox": [x1, y1, x2 - x1, y2 - y1], "segmentation": as_text(code)}
+        drawn = {"area": areas[place], "bbox": [x1, y1, x2 - x1, y2 - y1], "segmentation": rle.as_text(code)}
         entries.append(known | drawn | score)
     return entries
-
-
-def as_text(code: rle.RLE) -> dict[str, Any]:
-    """A code that JSON can hold."""
-    return {"size": list(code["size"]), "counts": code["counts"].decode("ascii")}
 
 
 def numbering(classes: Sequence[str], sets: Sequence[Data]) -> tuple[dict[str, int | str], list[int]]:

@@ -9,10 +9,10 @@ from xml.etree import ElementTree
 
 import numpy as np
 import torch
-from faster_coco_eval.core import mask as rle_codec
 from PIL import Image
 
 from frugalseg.data import png
+from frugalseg.data.formats import coco_writer
 from frugalseg.files import write_json
 from frugalseg.progress import track
 from frugalseg.types import IGNORE, Instances, Sample
@@ -78,13 +78,13 @@ def _finished(root: Path, recipe: dict[str, Any]) -> bool:
 
 def _write_all(root: Path, counts: dict[str, int], seed: int, size: int, void: bool, quiet: bool) -> None:
     names: dict[str, list[str]] = {split: [] for split in counts}
-    objects: dict[str, list[list[dict[str, Any]]]] = {split: [] for split in counts}
+    objects: dict[str, list[Instances]] = {split: [] for split in counts}
     jobs = [(split, index) for split, count in counts.items() for index in range(count)]
     for split, index in track(jobs, "drawing", quiet=quiet):
         sample = draw(index, seed, size, split)
         assert sample.instances is not None
         names[split].append(sample.name)
-        objects[split].append(_coco_objects(sample.instances))
+        objects[split].append(sample.instances)
         _write_voc(root, sample, sample.instances, void)
     _write_lists(root, names)
     for split in counts:
@@ -138,32 +138,16 @@ def _write_lists(root: Path, names: dict[str, list[str]]) -> None:
 # COCO
 
 
-def _coco_objects(objects: Instances) -> list[dict[str, Any]]:
-    """COCO's annotations of one picture, without the ids that number them through a file."""
-    assert objects.masks is not None
-    masks = objects.masks.numpy().astype(np.uint8)
-    rles = rle_codec.encode(np.asfortranarray(masks.transpose(1, 2, 0)))
-    columns = zip(objects.labels.tolist(), objects.boxes.tolist(), masks, rles, strict=True)
-    return [
-        {
-            "category_id": label,
-            "bbox": [x1, y1, x2 - x1, y2 - y1],
-            "area": int(mask.sum()),
-            "iscrowd": 0,
-            "segmentation": {"size": list(rle["size"]), "counts": rle["counts"].decode("ascii")},
-        }
-        for label, (x1, y1, x2, y2), mask, rle in columns
-    ]
-
-
-def _coco(names: list[str], objects: list[list[dict[str, Any]]], size: int) -> dict[str, Any]:
-    images = [
-        {"id": i, "file_name": f"JPEGImages/{name}.jpg", "width": size, "height": size} for i, name in enumerate(names, start=1)
-    ]
-    numbered = [{"image_id": image, **entry} for image, entries in enumerate(objects, start=1) for entry in entries]
+def _coco(names: list[str], objects: list[Instances], size: int) -> dict[str, Any]:
+    """COCO's data set of the images of a split and their objects."""
+    numbers = [*range(1, len(CLASSES) + 1)]
+    annotations: list[dict[str, Any]] = []
+    for image, found in enumerate(objects, start=1):
+        annotations += coco_writer.annotated(found, image, numbers, len(annotations) + 1)
+    files = [f"JPEGImages/{name}.jpg" for name in names]
     return {
-        "info": {"description": "the built-in picture set of frugalseg"},
-        "categories": [{"id": i, "name": name} for i, name in enumerate(CLASSES, start=1)],
-        "images": images,
-        "annotations": [{"id": i, **entry} for i, entry in enumerate(numbered, start=1)],
+        "info": {"description": "the built-in image set of frugalseg"},
+        "categories": [{"id": number, "name": name} for number, name in zip(numbers, CLASSES, strict=True)],
+        "images": [{"id": i, "file_name": file, "width": size, "height": size} for i, file in enumerate(files, start=1)],
+        "annotations": annotations,
     }
