@@ -28,7 +28,7 @@ from PIL import Image
 from safetensors import safe_open
 
 import frugalseg
-from benchmarks import cells
+from benchmarks import cells, claims, datasets, measure, paths
 from benchmarks.plan import Bench, Cell, Plan, Row, Variant
 from frugalseg.cli import main
 
@@ -325,29 +325,30 @@ def cell(unpack: Unpack, monkeypatch: pytest.MonkeyPatch) -> Cell:
     unpack("cell")
     bench = Bench("toys", "Blocks.", str(Path("cell/cam_toys.yaml").absolute()), "train", "train", "val", seeds=(0,))
     plan = Plan("cam", (bench,), (Variant("plain", (Row("found"), Row("told", tags="given"))),), ())
-    for name, value in {"PLANS": (plan,), "RESULTS": Path("cell/results"), "RUNS": Path("cell/runs")}.items():
-        monkeypatch.setattr(cells, name, value)
-    monkeypatch.setattr(cells, "DATA", {"toys": lambda: Path("data")})
+    monkeypatch.setattr(claims, "PLANS", (plan,))
+    monkeypatch.setattr(paths, "RESULTS", Path("cell/results"))
+    monkeypatch.setattr(paths, "RUNS", Path("cell/runs"))
+    monkeypatch.setattr(datasets, "DATA", {"toys": lambda: Path("data")})
     (cell,) = plan.cells()
     return cell
 
 
 def test_a_finished_cell_is_not_run_again(cell: Cell, capsys: pytest.CaptureFixture[str]) -> None:
-    assert (cells.owed([cell]), cells.outdated(cell), cells.kept(cell)) == ([], False, True)
-    before = cell.file(cells.RESULTS).read_bytes()
+    assert (cells.pending([cell]), measure.outdated(cell), cells.has_weights(cell)) == ([], False, True)
+    before = cell.file.read_bytes()
     assert cells.main([]) == 0
     assert "finished" in capsys.readouterr().out
-    assert cell.file(cells.RESULTS).read_bytes() == before
+    assert cell.file.read_bytes() == before
 
 
 def test_a_cell_without_its_file_is_scored_from_its_run(cell: Cell) -> None:
-    path = cell.file(cells.RESULTS)
+    path = cell.file
     before = json.loads(path.read_text())
     path.unlink()
-    log = log_in(cell.run(cells.RUNS))
-    cells.measure(cell, quiet=True)
+    log = log_in(cell.run)
+    measure.measure(cell, quiet=True)
     now = json.loads(path.read_text())
-    assert log_in(cell.run(cells.RUNS)) == log
+    assert log_in(cell.run) == log
     assert now.keys() >= before.keys()
     assert now["protocol"] == before["protocol"]
     assert holds(now["config"], before["config"])
@@ -358,11 +359,11 @@ def test_a_cell_without_its_file_is_scored_from_its_run(cell: Cell) -> None:
 
 def test_no_kept_result_has_become_outdated() -> None:
     """Settings that moved or were renamed would let every cell look as if it had been run by others."""
-    files = {path.relative_to(cells.RESULTS).with_suffix("").as_posix() for path in cells.RESULTS.rglob("*.json")}
-    declared = [cell for plan in cells.PLANS for cell in plan.cells() if cell.seed == cell.bench.seeds[-1]]
+    files = {path.relative_to(paths.RESULTS).with_suffix("").as_posix() for path in paths.RESULTS.rglob("*.json")}
+    declared = [cell for plan in claims.PLANS for cell in plan.cells() if cell.seed == cell.bench.seeds[-1]]
     finished = [cell for cell in declared if cell.name in files]  # of one seed: seeds differ in nothing else
     assert len(finished) > 50
-    assert [cell.name for cell in finished if cells.outdated(cell)] == []
+    assert [cell.name for cell in finished if measure.outdated(cell)] == []
 
 
 def test_the_results_page_still_has_every_row_of_numbers() -> None:
