@@ -16,7 +16,7 @@ from pycocotools.coco import COCO
 
 from frugalseg import rle
 from frugalseg.data import DataError, read, shapes
-from frugalseg.data.detection import Objects, dense
+from frugalseg.data.detection import DetectionDataset, full_masks
 from frugalseg.data.formats import coco
 from frugalseg.nets import roi
 from frugalseg.workflows.check import check
@@ -268,15 +268,15 @@ def test_a_picture_that_is_listed_twice_is_counted(root: Path) -> None:
 def test_masks_are_learned_whole_and_in_their_place_whatever_their_box(root: Path, box: list[float], flip: bool) -> None:
     cocos.spoil(root, segmentation=[[0, 2, 10, 2, 10, 12, 0, 12]], bbox=box)
     data, whole = read(root, "train"), torch.tensor([[0.0, 2, 10, 12]])
-    views = Objects(data, flip=True)
+    items = DetectionDataset(data, flip=True)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch, "rand", lambda *_: torch.tensor(0.0 if flip else 1.0))
-        item = views[0]
+        item = items[0]
     extent = torch.tensor([[SIZE[1] - 10.0, 2, SIZE[1], 12]]) if flip else whole
-    assert item["corners"][:1].tolist() == extent.tolist()
-    assert roi.mask_targets(item["cuts"][:1], item["corners"][:1], extent, 10).all()
-    assert dense(item["cuts"], item["corners"], SIZE)[0].nonzero().amin(0).tolist() == extent[0, [1, 0]].tolist()
-    assert int(dense(item["cuts"], item["corners"], SIZE)[0].sum()) == 100
+    assert item["extents"][:1].tolist() == extent.tolist()
+    assert roi.mask_targets(item["crops"][:1], item["extents"][:1], extent, 10).all()
+    assert full_masks(item["crops"], item["extents"], SIZE)[0].nonzero().amin(0).tolist() == extent[0, [1, 0]].tolist()
+    assert int(full_masks(item["crops"], item["extents"], SIZE)[0].sum()) == 100
     annotated = torch.tensor([box[0], box[1], box[0] + box[2], box[1] + box[3]])
     mirrored = torch.tensor([SIZE[1] - annotated[2], annotated[1], SIZE[1] - annotated[0], annotated[3]])
     assert item["boxes"][0].tolist() == (mirrored if flip else annotated).tolist()

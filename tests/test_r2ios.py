@@ -19,11 +19,13 @@ from frugalseg.data import detection, shapes
 from frugalseg.engine.log import read_log
 from frugalseg.engine.run import Run
 from frugalseg.methods import r2ios
-from frugalseg.methods.r2ios import R2IOS, Drawn, Found, Maps, Output
+from frugalseg.methods.r2ios import R2IOS, Maps, Output, Refined, TrainingRegions
 from frugalseg.nets import roi
+from frugalseg.nets.autoencoder import Autoencoder
+from frugalseg.nets.two_stride import LateralSum
 from frugalseg.recipes.r2ios import Config
 from frugalseg.recipes.runtime import Runtime
-from frugalseg.types import Instances, Sample
+from frugalseg.types import Instances, Prediction, Sample
 
 QUIET = Runtime(quiet=True, workers=0, log_every=1, accelerator="cpu")
 CLASSES = ("apple", "berry", "cherry")
@@ -79,12 +81,16 @@ def maps_of(model: R2IOS, size: tuple[int, int] = (48, 64)) -> Maps:
         return model.maps(torch.rand(1, 3, *size) * 255)
 
 
+def refine(model: R2IOS, maps: Maps, regions: Tensor, size: tuple[int, int]) -> Refined:
+    return model.refine(maps, regions, torch.tensor([size]).expand(len(regions), 2))
+
+
 def boxes_in(size: tuple[int, int], count: int) -> Tensor:
     start = torch.rand(count, 2) * torch.tensor([size[1], size[0]]) * 0.7
     return roi.clip(torch.cat([start, start + 4 + torch.rand(count, 2) * 30], 1), torch.tensor([size]).expand(count, 2))
 
 
-def picture(count: int = 3, size: tuple[int, int] = (50, 60), name: str = "toy") -> Sample:
+def toy(count: int = 3, size: tuple[int, int] = (50, 60), name: str = "toy") -> Sample:
     """Noise with `count` objects of a few pixels."""
     masks, boxes = torch.zeros(count, *size, dtype=torch.bool), torch.zeros(count, 4)
     for index in range(count):
@@ -96,7 +102,7 @@ def picture(count: int = 3, size: tuple[int, int] = (50, 60), name: str = "toy")
     return Sample(name, image, instances=Instances(boxes, labels, masks=masks))
 
 
-class Given:
+class ToyData:
     """Samples as a data set."""
 
     def __init__(self, samples: list[Sample]) -> None:
@@ -106,15 +112,14 @@ class Given:
         return self.samples[index].image.as_subclass(Tensor)
 
     def compact(self, index: int) -> Instances:
-        own = self.samples[index].instances
-        codes = [rle.encode(mask.numpy()) for mask in own.masks]
-        return Instances(own.boxes.as_subclass(Tensor), own.labels, masks=codes)
+        objects = self.samples[index].instances
+        return Instances(objects.boxes.as_subclass(Tensor), objects.labels, masks=objects.rles)
 
 
 def batch_of(samples: list[Sample], config: Config = TINY, count: int = 30, gate: bool = False) -> dict[str, Any]:
     boxes = [boxes_in(tuple(sample.image.shape[-2:]), count) for sample in samples]
-    views = detection.Objects(Given(samples), boxes, config.scale, config.longest, flip=False)
-    return {**detection.stack([views[i] for i in range(len(samples))], config.stride), "gate": gate}
+    items = detection.DetectionDataset(ToyData(samples), boxes, config.scale, config.longest, flip=False)
+    return {**detection.collate([items[i] for i in range(len(samples))], config.stride), "gate": gate}
 
 
 # -- sub-networks ----------------------------------------------------------------------------------------------------
@@ -128,16 +133,16 @@ def test_masks_are_two_maps_of_the_papers_size(head: str) -> None:
 
 
 def test_the_autoencoder_is_two_layers_without_a_last_relu() -> None:
-    coder = r2ios.Autoencoder(40, 512)
+    coder = Autoencoder(40, 512)
     assert (coder.encoder.in_features, coder.encoder.out_features) == (3200, 512)
     assert (coder.decoder.in_features, coder.decoder.out_features) == (512, 3200)
     confidence = torch.randn(4, 2, 40, 40)
     by_hand = F.linear(
         F.relu(F.linear(confidence.reshape(4, 3200), coder.encoder.weight, coder.encoder.bias)), coder.decoder.weight
     )
-    found = coder(confidence)
-    torch.testing.assert_close(found.reshape(4, 3200), by_hand + coder.decoder.bias)
-    assert (found < 0).any()
+    decoded = coder(confidence)
+    torch.testing.assert_close(decoded.reshape(4, 3200), by_hand + coder.decoder.bias)
+    assert (decoded < 0).any()
 
 
 def test_its_ablations_are_two_layers_of_3200_and_none_at_all() -> None:
@@ -148,21 +153,21 @@ def test_its_ablations_are_two_layers_of_3200_and_none_at_all() -> None:
 
 def test_first_weights_are_the_papers() -> None:
     model = untrained(mask_init=0.001, mask_size=40, code=512, width=512)
-    deviations = {
+    stds = {
         model.refinement.scores: 0.01,
         model.refinement.offsets: 0.001,
         model.segmentation.head.encoder: 0.001,
         model.segmentation.head.decoder: 0.001,
     }
-    for layer, deviation in deviations.items():
-        assert layer.weight.std().item() == pytest.approx(deviation, rel=0.05)
+    for layer, std in stds.items():
+        assert layer.weight.std().item() == pytest.approx(std, rel=0.05)
         assert not layer.bias.any()
 
 
 @pytest.mark.parametrize("code", [4 * 36, 4 * 10 + 3])
 def test_an_autoencoder_can_begin_as_a_low_pass(code: int) -> None:
-    model, maps = r2ios.Autoencoder(6, code), torch.randn(5, 2, 6, 6)
-    model.begin_as_low_pass()
+    model, maps = Autoencoder(6, code), torch.randn(5, 2, 6, 6)
+    model.initialise_as_low_pass()
     waves = scipy.fft.dctn(maps.numpy(), axes=(2, 3), norm="ortho")
     rows, columns = np.mgrid[:6, :6]
     lowest = np.argsort((rows**2 + columns**2).ravel(), kind="stable")[: code // 4]
@@ -172,7 +177,7 @@ def test_an_autoencoder_can_begin_as_a_low_pass(code: int) -> None:
     torch.testing.assert_close(model(maps), torch.from_numpy(expected).float(), atol=1e-5, rtol=0)
 
 
-def test_without_a_deviation_masks_begin_undecided_and_learn_at_once() -> None:
+def test_with_no_std_masks_begin_undecided_and_learn_at_once() -> None:
     branch = untrained(mask_init=0.0, mask_size=10, code=80).segmentation
     prepared = torch.randn(1, 2, 12, 16, requires_grad=True)
     masks = branch.head(roi.pool(prepared * 1e-3, roi.rois([boxes_in((48, 64), 4)]), 10, 4))
@@ -192,7 +197,7 @@ def test_class_scores_depend_on_the_mask_only_with_seg_aware() -> None:
 
 
 def test_narrowing_before_pooling_is_narrowing_after_it() -> None:
-    """A 1×1 convolution commutes with RoIAlign: done once for the picture, it gives what the paper's order gives."""
+    """A 1×1 convolution commutes with RoIAlign: done once for the image, it gives what the paper's order gives."""
     model = untrained()
     features, regions = torch.randn(1, 8, 6, 8), roi.rois([boxes_in((48, 64), 5)])
     branch = model.segmentation
@@ -205,7 +210,7 @@ def test_narrowing_before_pooling_is_narrowing_after_it() -> None:
 @pytest.mark.parametrize("features", ["dilated", "lateral", "same"])
 def test_every_way_to_cut_masks_out_learns(features: str, pooling: str, pool: str) -> None:
     model = R2IOS(replace(TINY, mask_features=features, pooling=pooling, mask_pool=pool), CLASSES)
-    losses = model(batch_of([picture()]))
+    losses = model(batch_of([toy()]))
     torch.stack([*losses.values()]).sum().backward()
     for name, parameter in model.named_parameters():
         assert parameter.grad is not None, name
@@ -215,7 +220,7 @@ def test_every_way_to_cut_masks_out_learns(features: str, pooling: str, pool: st
 def test_a_lateral_map_keeps_what_lies_where() -> None:
     """A coarse and a fine ramp of pixel positions stay ramps, at odd and at even sizes."""
     for height, width in ((7, 9), (8, 10)):
-        lateral = r2ios.Lateral(1, 1, 1, 2)
+        lateral = LateralSum(1, 1, 1, 2)
         for layer in (lateral.fine, lateral.coarse):
             torch.nn.init.ones_(layer.weight)
             torch.nn.init.zeros_(layer.bias)
@@ -228,47 +233,47 @@ def test_a_lateral_map_keeps_what_lies_where() -> None:
 # -- losses ----------------------------------------------------------------------------------------------------------
 
 
-def drawn_of(model: R2IOS, samples: list[Sample]) -> tuple[Maps, Drawn]:
+def sample_of(model: R2IOS, samples: list[Sample]) -> tuple[Maps, TrainingRegions]:
     batch = batch_of(samples, model.config)
-    return model.maps(batch["images"]), model.draw(batch, batch["proposals"])
+    return model.maps(batch["images"]), model.sample(batch, batch["proposals"])
 
 
 def test_class_box_and_mask_come_from_the_object_that_overlaps_the_proposal_most() -> None:
-    model, batch = model_of(), batch_of([picture(4), picture(2)])
-    drawn = model.draw(batch, batch["proposals"])
-    inside, place = drawn.labels > 0, 0
+    model, batch = model_of(), batch_of([toy(4), toy(2)])
+    sampled = model.sample(batch, batch["proposals"])
+    inside, place = sampled.labels > 0, 0
     assert inside.any()
-    for region, label in zip(drawn.regions, drawn.labels, strict=True):
+    for region, label in zip(sampled.regions, sampled.labels, strict=True):
         number = int(region[0])
         overlaps = roi.match(region[None, 1:], batch["boxes"][number])
         assert (label > 0) == (overlaps[1] >= 0.5)
         if label:
             index = int(overlaps[0])
             assert label == batch["labels"][number][index]
-            assert torch.equal(drawn.truth[place], batch["boxes"][number][index])
-            assert drawn.cuts[place] is batch["cuts"][number][index]
-            torch.testing.assert_close(drawn.corners[place] * drawn.ratio[place], drawn.truth[place])
+            assert torch.equal(sampled.truth[place], batch["boxes"][number][index])
+            assert sampled.crops[place] is batch["crops"][number][index]
+            torch.testing.assert_close(sampled.extents[place] * sampled.ratio[place], sampled.truth[place])
             place += 1
-    assert place == len(drawn.cuts)
+    assert place == len(sampled.crops)
 
 
-def losses_by_hand(model: R2IOS, maps: Maps, drawn: Drawn, gate: bool) -> dict[str, Tensor]:
+def losses_by_hand(model: R2IOS, maps: Maps, sampled: TrainingRegions, gate: bool) -> dict[str, Tensor]:
     """Eq. 1 for every region by itself, background computed anew at each iteration."""
     totals = {name: torch.zeros(()) for name in ("class", "box", "mask")}
     place = 0
-    for region, label in zip(drawn.regions, drawn.labels.tolist(), strict=True):
+    for region, label in zip(sampled.regions, sampled.labels.tolist(), strict=True):
         here, terms, confidences = region[None], [], []
         for _ in range(model.config.iterations):
-            output = model.look(maps, here)
+            output = model.iteration(maps, here)
             term = {"class": F.cross_entropy(output.scores, torch.tensor([label]))}
             if label:
                 offsets = output.offsets[0, label - 1]
-                target = roi.encode(here[:, 1:], drawn.truth[place : place + 1])[0]
+                target = roi.encode(here[:, 1:], sampled.truth[place : place + 1])[0]
                 term["box"] = F.smooth_l1_loss(offsets, target, reduction="sum")
-                own = here[:, 1:] / drawn.ratio[place]
-                mask = roi.mask_targets([drawn.cuts[place]], drawn.corners[place : place + 1], own, model.config.mask_size)
+                own = here[:, 1:] / sampled.ratio[place]
+                mask = roi.mask_targets([sampled.crops[place]], sampled.extents[place : place + 1], own, model.config.mask_size)
                 term["mask"] = F.cross_entropy(output.masks, mask)
-                here = torch.cat([here[:, :1], roi.decode(here[:, 1:], offsets.detach()[None], drawn.sizes[:1])], 1)
+                here = torch.cat([here[:, :1], roi.decode(here[:, 1:], offsets.detach()[None], sampled.sizes[:1])], 1)
             terms.append(term)
             confidences.append(output.scores.softmax(1)[0, label].item())
         last = int(np.argmax(confidences)) if gate else model.config.iterations - 1
@@ -277,8 +282,8 @@ def losses_by_hand(model: R2IOS, maps: Maps, drawn: Drawn, gate: bool) -> dict[s
                 totals[name] = totals[name] + value
         place += label > 0
     return {
-        "class": totals["class"] / len(drawn.labels),
-        "box": totals["box"] / len(drawn.labels),
+        "class": totals["class"] / len(sampled.labels),
+        "box": totals["box"] / len(sampled.labels),
         "mask": totals["mask"] / place,
     }
 
@@ -286,8 +291,8 @@ def losses_by_hand(model: R2IOS, maps: Maps, drawn: Drawn, gate: bool) -> dict[s
 @pytest.mark.parametrize("gate", [False, True])
 def test_losses_equal_eq_1_region_by_region(gate: bool) -> None:
     model = model_of(seed=3)
-    maps, drawn = drawn_of(model, [picture(4)])
-    found, expected = model.losses(maps, drawn, gate), losses_by_hand(model, maps, drawn, gate)
+    maps, sampled = sample_of(model, [toy(4)])
+    found, expected = model.losses(maps, sampled, gate), losses_by_hand(model, maps, sampled, gate)
     for name, value in expected.items():
         torch.testing.assert_close(found[name], value, rtol=1e-4, atol=1e-5)
     weight = model.refinement.fc6.weight
@@ -298,17 +303,15 @@ def test_losses_equal_eq_1_region_by_region(gate: bool) -> None:
 def test_the_gate_drops_the_losses_after_the_best_iteration() -> None:
     confidences = torch.tensor([[0.2, 0.5, 0.3], [0.6, 0.5, 0.2], [0.1, 0.4, 0.9]])
     assert r2ios.optimal_iteration(confidences).tolist() == [1, 0, 2], "the first of equal ones"
-    assert r2ios.counted(confidences, gate=True).tolist() == [[1, 1, 1], [1, 0, 1], [0, 0, 1]]
-    assert r2ios.counted(confidences, gate=False).tolist() == [[1, 1, 1]] * 3
+    assert r2ios.loss_weights(confidences, gate=True).tolist() == [[1, 1, 1], [1, 0, 1], [0, 0, 1]]
+    assert r2ios.loss_weights(confidences, gate=False).tolist() == [[1, 1, 1]] * 3
 
 
 def test_recursion_only_at_test_learns_from_one_iteration() -> None:
     several = model_of(recursion="test_only")
-    maps, drawn = drawn_of(several, [picture(4)])
-    several.config = replace(several.config, iterations=1, recursion="trained")
-    alone = several.losses(maps, drawn, gate=False)
-    several.config = replace(several.config, iterations=4, recursion="test_only")
-    for name, value in several.losses(maps, drawn, gate=False).items():
+    maps, sampled = sample_of(several, [toy(4)])
+    alone = several.with_settings(iterations=1, recursion="trained").losses(maps, sampled, gate=False)
+    for name, value in several.with_settings(iterations=4).losses(maps, sampled, gate=False).items():
         assert torch.equal(value, alone[name])
 
 
@@ -323,15 +326,15 @@ def test_moved_boxes_carry_no_gradient() -> None:
 def test_before_training_all_iterations_agree_and_the_gate_takes_the_first() -> None:
     model = untrained(iterations=4, mask_init=0.001)
     maps, regions = maps_of(model), roi.rois([boxes_in((48, 64), 12)])
-    first = model.look(maps, regions)
+    first = model.iteration(maps, regions)
     here = regions
     for _ in range(4):
-        output = model.look(maps, here)
+        output = model.iteration(maps, here)
         for own, before in zip(output, first, strict=True):
             torch.testing.assert_close(own, before, atol=1e-2, rtol=0)
         here = R2IOS.moved(here, output.offsets[:, 0], torch.tensor([[48, 64]]).expand(12, 2))
     torch.nn.init.zeros_(model.refinement.offsets.weight)  # boxes stay: all iterations tie
-    assert model.recur(maps, regions, (48, 64)).iterations.unique().tolist() == [0]
+    assert refine(model, maps, regions, (48, 64)).iterations.unique().tolist() == [0]
 
 
 def naive(model: R2IOS, maps: Maps, regions: Tensor, size: tuple[int, int]) -> list[dict[str, Any]]:
@@ -340,7 +343,7 @@ def naive(model: R2IOS, maps: Maps, regions: Tensor, size: tuple[int, int]) -> l
     for region in regions:
         here, best = region[None].clone(), None
         for t in range(model.config.iterations):
-            output = model.look(maps, here)
+            output = model.iteration(maps, here)
             probabilities = output.scores.softmax(1)[0]
             label, moved = int(probabilities.argmax()), here
             result = None
@@ -362,13 +365,13 @@ def naive(model: R2IOS, maps: Maps, regions: Tensor, size: tuple[int, int]) -> l
 def test_recursion_equals_each_proposal_by_itself(gate: bool, early_exit: bool) -> None:
     model = model_of(seed=3, gate=gate, early_exit=early_exit, iterations=4)
     maps, regions = maps_of(model), roi.rois([boxes_in((48, 64), 60)])
-    found, expected = model.recur(maps, regions, (48, 64)), naive(model, maps, regions, (48, 64))
+    found, expected = refine(model, maps, regions, (48, 64)), naive(model, maps, regions, (48, 64))
     assert found.decided.tolist() == [result is not None for result in expected]
     for place, result in enumerate(expected):
         if result:
             assert (found.iterations[place], found.labels[place]) == (result["t"], result["label"])
             torch.testing.assert_close(found.scores[place].item(), result["score"], atol=1e-5, rtol=1e-5)
-            for own, name in ((found.inputs, "input"), (found.boxes, "box"), (found.masks, "mask")):
+            for own, name in ((found.mask_boxes, "input"), (found.boxes, "box"), (found.masks, "mask")):
                 torch.testing.assert_close(own[place], result[name], atol=1e-3, rtol=1e-4)
     iterations = {result["t"] for result in expected if result}
     assert not gate or len(iterations) > 1, "the case must have proposals whose best iterations differ"
@@ -378,18 +381,18 @@ def test_recursion_equals_each_proposal_by_itself(gate: bool, early_exit: bool) 
 @torch.no_grad()
 def test_the_early_exit_computes_less_and_changes_nothing() -> None:
     for undecided in ("drop", "keep"):
-        model = model_of(seed=3, iterations=4, undecided=undecided)
-        sample = picture()
-        maps, regions = maps_of(model), roi.rois([boxes_in((48, 64), 60)])
+        trained = model_of(seed=3, iterations=4, undecided=undecided)
+        sample = toy()
+        maps, regions = maps_of(trained), roi.rois([boxes_in((48, 64), 60)])
         results, predictions = [], []
         for early_exit in (True, False):
-            model.config = replace(model.config, early_exit=early_exit)
-            results.append(model.recur(maps, regions, (48, 64)))
+            model = trained.with_settings(early_exit=early_exit)
+            results.append(refine(model, maps, regions, (48, 64)))
             predictions.append(model.predict([sample])[0].instances)
-        assert results[0].looked < results[1].looked == 4 * 60
+        assert results[0].computed < results[1].computed == 4 * 60
         for name in ("decided", "labels", "iterations"):
             assert torch.equal(getattr(results[0], name), getattr(results[1], name))
-        for name in ("scores", "inputs", "boxes", "masks"):
+        for name in ("scores", "mask_boxes", "boxes", "masks"):
             torch.testing.assert_close(getattr(results[0], name), getattr(results[1], name), atol=1e-4, rtol=1e-4)
         assert len(predictions[0]) > 0
         assert predictions[0].rles == predictions[1].rles
@@ -400,11 +403,11 @@ def test_the_early_exit_computes_less_and_changes_nothing() -> None:
 def test_background_repeats_itself_bit_by_bit() -> None:
     model = model_of(seed=3)
     maps, regions = maps_of(model), roi.rois([boxes_in((48, 64), 60)])
-    first = model.look(maps, regions)
+    first = model.iteration(maps, regions)
     background = first.scores.argmax(1) == 0
     assert background.any()
     moved = R2IOS.moved(regions, first.offsets[:, 0], torch.tensor([[48, 64]]).expand(60, 2))
-    second = model.look(maps, torch.where(background[:, None], regions, moved))
+    second = model.iteration(maps, torch.where(background[:, None], regions, moved))
     for own, again in zip(first, second, strict=True):
         assert torch.equal(own[background], again[background])
 
@@ -413,9 +416,9 @@ def test_background_repeats_itself_bit_by_bit() -> None:
 def test_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     model = model_of(seed=3)
     maps, regions = maps_of(model), roi.rois([boxes_in((48, 64), 33)])
-    whole = model.recur(maps, regions, (48, 64))
+    whole = refine(model, maps, regions, (48, 64))
     monkeypatch.setattr(r2ios, "CHUNK", 4)
-    parts = model.recur(maps, regions, (48, 64))
+    parts = refine(model, maps, regions, (48, 64))
     assert torch.equal(whole.labels, parts.labels)
     torch.testing.assert_close(whole.masks, parts.masks)
 
@@ -427,7 +430,7 @@ class Scripted(R2IOS):
         super().__init__(replace(TINY, iterations=len(script), **changes), CLASSES)
         self.script, self.turn, self.seen = script, 0, []
 
-    def look(self, maps: Maps, regions: Tensor) -> Output:
+    def iteration(self, maps: Maps, regions: Tensor) -> Output:
         probabilities, offsets = self.script[self.turn]
         self.turn += 1
         self.seen.append(regions[0, 1:].clone())
@@ -443,7 +446,7 @@ RIGHT, DOWN, STAY = [10.0, 0.0, 0.0, 0.0], [0.0, 10.0, 0.0, 0.0], [0.0] * 4  # o
 def test_boxes_move_by_the_offsets_of_their_present_class() -> None:
     moves = [RIGHT, DOWN, STAY]
     model = Scripted([([0.1, 0.8, 0.1, 0.0], moves), ([0.1, 0.1, 0.8, 0.0], moves), ([0.1, 0.1, 0.8, 0.0], moves)])
-    model.recur(Maps(torch.zeros(1), torch.zeros(1)), BOX, (60, 60))
+    refine(model, Maps(torch.zeros(1), torch.zeros(1)), BOX, (60, 60))
     expected = torch.tensor([[10.0, 10.0, 20.0, 20.0], [20.0, 10.0, 30.0, 20.0], [20.0, 20.0, 30.0, 30.0]])
     torch.testing.assert_close(torch.stack(model.seen), expected)
 
@@ -451,27 +454,27 @@ def test_boxes_move_by_the_offsets_of_their_present_class() -> None:
 def test_class_score_box_and_mask_are_of_the_same_iteration_and_the_mask_belongs_to_its_input() -> None:
     moves = [RIGHT, DOWN, STAY]
     model = Scripted([([0.3, 0.7, 0.0, 0.0], moves), ([0.05, 0.0, 0.95, 0.0], moves), ([0.2, 0.8, 0.0, 0.0], moves)])
-    found: Found = model.recur(Maps(torch.zeros(1), torch.zeros(1)), BOX, (60, 60))
-    assert (found.iterations.item(), found.labels.item()) == (1, 2)
-    assert found.scores.item() == pytest.approx(0.95)
-    torch.testing.assert_close(found.inputs, torch.tensor([[20.0, 10.0, 30.0, 20.0]]))
-    torch.testing.assert_close(found.boxes, torch.tensor([[20.0, 20.0, 30.0, 30.0]]))
-    torch.testing.assert_close(found.masks[0, 0, 0].item(), float(torch.tensor(20.0).sigmoid()))
+    best: Refined = refine(model, Maps(torch.zeros(1), torch.zeros(1)), BOX, (60, 60))
+    assert (best.iterations.item(), best.labels.item()) == (1, 2)
+    assert best.scores.item() == pytest.approx(0.95)
+    torch.testing.assert_close(best.mask_boxes, torch.tensor([[20.0, 10.0, 30.0, 20.0]]))
+    torch.testing.assert_close(best.boxes, torch.tensor([[20.0, 20.0, 30.0, 30.0]]))
+    torch.testing.assert_close(best.masks[0, 0, 0].item(), float(torch.tensor(20.0).sigmoid()))
 
 
 def test_without_the_gate_the_last_iteration_counts() -> None:
     moves = [RIGHT, DOWN, STAY]
     script = [([0.3, 0.7, 0.0, 0.0], moves), ([0.05, 0.0, 0.95, 0.0], moves), ([0.2, 0.8, 0.0, 0.0], moves)]
-    found = Scripted(script, gate=False).recur(Maps(torch.zeros(1), torch.zeros(1)), BOX, (60, 60))
+    found = refine(Scripted(script, gate=False), Maps(torch.zeros(1), torch.zeros(1)), BOX, (60, 60))
     assert (found.iterations.item(), found.labels.item()) == (2, 1)
     script[2] = ([0.9, 0.1, 0.0, 0.0], moves)
-    assert not Scripted(script, gate=False).recur(Maps(torch.zeros(1), torch.zeros(1)), BOX, (60, 60)).decided
+    assert not refine(Scripted(script, gate=False), Maps(torch.zeros(1), torch.zeros(1)), BOX, (60, 60)).decided
 
 
 def test_a_confident_background_beats_no_object() -> None:
     moves = [STAY] * 3
     script = [([0.4, 0.6, 0.0, 0.0], moves), ([0.99, 0.01, 0.0, 0.0], moves)]
-    found = Scripted(script).recur(Maps(torch.zeros(1), torch.zeros(1)), BOX, (60, 60))
+    found = refine(Scripted(script), Maps(torch.zeros(1), torch.zeros(1)), BOX, (60, 60))
     assert found.decided.item()
     assert found.scores.item() == pytest.approx(0.6)
 
@@ -506,15 +509,70 @@ def test_given_tags_rule_out_other_classes() -> None:
         Scripted(script).predict([replace(sample, tags=None)], tags="given")
 
 
+# -- batches -----------------------------------------------------------------------------------------------------------
+
+
+def together(model: R2IOS, samples: list[Sample], tags: str = "predicted") -> list[Prediction]:
+    """Predictions of all samples as one batch."""
+    with torch.no_grad():
+        items = [model.preprocess(sample, tags) for sample in samples]
+        assert len({model.batch_key(item) for item in items}) == 1, "they can stand in one batch"
+        return model.predict_batch(items, samples, tags)
+
+
+def assert_same_objects(one: Prediction, other: Prediction) -> None:
+    first, second = one.instances, other.instances
+    assert len(first) > 0
+    assert torch.equal(first.labels, second.labels)
+    torch.testing.assert_close(first.scores, second.scores, atol=1e-4, rtol=0)
+    torch.testing.assert_close(first.boxes, second.boxes, atol=1e-2, rtol=1e-4)
+    for index in range(len(first)):
+        assert (first.mask(index) ^ second.mask(index)).sum() <= 1, "a pixel at the threshold"
+
+
+def numbered_images(sizes: list[tuple[int, int]]) -> list[Sample]:
+    random = torch.Generator().manual_seed(7)
+    images = [torch.randint(0, 256, (3, *size), dtype=torch.uint8, generator=random) for size in sizes]
+    return [Sample(str(number), image, torch.tensor([0.0, 1.0, 1.0])) for number, image in enumerate(images)]
+
+
+@pytest.mark.parametrize("tags", ["predicted", "given"])
+@pytest.mark.parametrize("changes", [{}, {"mask_box": "repool"}, {"gate": False}, {"proposals": "rpn"}])
+def test_a_batch_of_images_of_like_size_equals_them_one_by_one(changes: dict[str, Any], tags: str) -> None:
+    model = model_of(seed=3, undecided="keep", **changes)
+    samples = numbered_images([(50, 60), (51, 61), (50, 60)])  # resized to 48 × 58 and 48 × 57, padded to 48 × 64
+    for one, other in zip(model.predict(samples, tags), together(model, samples, tags), strict=True):
+        assert_same_objects(one, other)
+
+
+def test_a_batch_of_different_numbers_of_proposals_equals_its_images_one_by_one() -> None:
+    model = model_of(seed=3, undecided="keep")
+    samples = numbered_images([(50, 60)] * 4)
+    for sample, count in zip(samples, (30, 0, 3, 200), strict=True):
+        sample.proposals = boxes_in((50, 60), count)
+    one_by_one, batch = model.predict(samples), together(model, samples)
+    assert [len(prediction.instances) for prediction in batch] == [len(prediction.instances) for prediction in one_by_one]
+    for place in (0, 2, 3):
+        assert_same_objects(one_by_one[place], batch[place])
+    assert len(batch[1].instances) == 0
+
+
+def test_images_with_proposals_and_without_are_in_batches_of_their_own_where_some_are_learned() -> None:
+    model = model_of(proposals="rpn")
+    learned, other = numbered_images([(50, 60)] * 2)
+    other.proposals = boxes_in((50, 60), 5)
+    assert model.batch_key(model.preprocess(learned)) != model.batch_key(model.preprocess(other))
+
+
 # -- bad input -------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("gate", [False, True])
 @pytest.mark.parametrize("seg_aware", [True, False])
 @pytest.mark.parametrize("kind", ["no object", "no foreground", "no proposal", "nothing", "one pixel"])
-def test_pictures_without_much_to_learn_from_give_finite_gradients_everywhere(kind: str, seg_aware: bool, gate: bool) -> None:
+def test_images_without_much_to_learn_from_give_finite_gradients_everywhere(kind: str, seg_aware: bool, gate: bool) -> None:
     model = R2IOS(replace(TINY, seg_aware=seg_aware, add_truth=kind in ("no proposal", "one pixel")), CLASSES)
-    sample = picture(0 if kind in ("no object", "nothing") else 2)
+    sample = toy(0 if kind in ("no object", "nothing") else 2)
     if kind == "one pixel":
         masks = torch.zeros(1, 50, 60, dtype=torch.bool)
         masks[0, 20, 30] = True
@@ -530,13 +588,13 @@ def test_pictures_without_much_to_learn_from_give_finite_gradients_everywhere(ki
 
 
 def test_a_thousand_objects_are_learned_from() -> None:
-    sample = picture(1000)
+    sample = toy(1000)
     losses = R2IOS(TINY, CLASSES)(batch_of([sample]))
     assert all(value.isfinite() for value in losses.values())
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 70), (300, 20)])
-def test_pictures_of_any_shape_are_predicted(size: tuple[int, int]) -> None:
+def test_images_of_any_shape_are_predicted(size: tuple[int, int]) -> None:
     sample = Sample("strip", torch.randint(0, 256, (3, *size), dtype=torch.uint8))
     (prediction,) = model_of(undecided="keep").predict([sample])
     assert prediction.size == size
@@ -558,7 +616,7 @@ def test_broken_proposals_are_left_out() -> None:
 
 
 def test_masks_of_detections_are_never_empty() -> None:
-    (prediction,) = model_of(undecided="keep", count=200).predict([picture()])
+    (prediction,) = model_of(undecided="keep", count=200).predict([toy()])
     assert len(prediction.instances) > 0
     assert (rle.areas(prediction.instances.rles) > 0).all()
 
@@ -567,34 +625,35 @@ def test_masks_of_detections_are_never_empty() -> None:
 
 
 @pytest.fixture(scope="module")
-def drawn_pictures(tmp_path_factory: pytest.TempPathFactory) -> Any:
+def shapes_data(tmp_path_factory: pytest.TempPathFactory) -> Any:
     from frugalseg.data import read
 
     return read(shapes.write(tmp_path_factory.mktemp("shapes") / "set", 6, 0, 0, size=64, quiet=True), split="Segmentation/train")
 
 
-def test_both_phases_are_trained_and_logged(drawn_pictures: Any, tmp_path: Path) -> None:
+def test_both_phases_are_trained_and_logged(shapes_data: Any, tmp_path: Path) -> None:
     run = Run(tmp_path, QUIET)
-    r2ios.train(replace(TINY, proposals="rpn"), drawn_pictures, run)
+    r2ios.train(replace(TINY, proposals="rpn"), shapes_data, run)
     stages = [line["stage"] for line in read_log(tmp_path) if "step" in line]
     assert stages == ["recursion"] * 2 + ["gate"] * 2
     assert set(run.logged("gate")[0]["losses"]) == {"class", "box", "mask", "objectness", "rpn_box"}
 
 
-def test_learned_proposals_need_no_selective_search(drawn_pictures: Any, tmp_path: Path) -> None:
-    model = r2ios.train(replace(TINY, proposals="rpn", undecided="keep"), drawn_pictures, Run(tmp_path, QUIET))
-    again = r2ios.load(model.state_dict(), {"config": vars(model.config), "classes": model.classes})
-    sample = drawn_pictures.only("image")[0]
-    before, after = (each.predict([sample])[0].instances for each in (model, again))
+def test_learned_proposals_need_no_selective_search(shapes_data: Any, tmp_path: Path) -> None:
+    network = r2ios.train(replace(TINY, proposals="rpn", undecided="keep"), shapes_data, Run(tmp_path, QUIET))
+    again = r2ios.build(network.config, network.classes)
+    again.load_state_dict(network.state_dict())
+    sample = shapes_data.only("image")[0]
+    before, after = (each.predict([sample])[0].instances for each in (network, again))
     assert len(before) > 0
     assert before.rles == after.rles
 
 
-def test_a_few_pictures_can_be_learned_by_heart(drawn_pictures: Any, tmp_path: Path) -> None:
-    """Trained on two pictures, the two without a very small object, the network finds most of their objects, with masks."""
+def test_a_few_images_can_be_learned_by_heart(shapes_data: Any, tmp_path: Path) -> None:
+    """Trained on two images, the two without a very small object, the network finds most of their objects, with masks."""
     config = replace(TINY, mask_size=14, channels=32, mask_channels=32, width=64, code=64, scale=64, count=300, rois=32)
     config = replace(config, mask_features="lateral", optimizer="adamw", lr=2e-3, head_lr=2e-3, steps=70, gate_steps=20)
-    data = drawn_pictures.select([4, 5])
+    data = shapes_data.select([4, 5])
     model = r2ios.train(config, data, Run(tmp_path, QUIET))
     found = total = 0
     for index in range(2):

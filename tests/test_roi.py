@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torchvision.ops import box_iou, roi_align
 
-from frugalseg.data.detection import cut
+from frugalseg.data.detection import crop_mask
 from frugalseg.nets import roi
 
 
@@ -117,8 +117,8 @@ def test_mask_targets_equal_sampling_the_whole_mask() -> None:
     truth = torch.tensor([[5.0, 3.0, 18.0, 11.0], [0.0, 15.0, 6.0, 20.0]])
     boxes = torch.tensor([[5.0, 3.0, 18.0, 11.0], [2.3, 0.7, 14.1, 19.2], [0.0, 12.5, 9.9, 20.0], [18.0, 0.0, 24.0, 5.0]])
     index = [0, 0, 1, 1]
-    cuts = [cut(mask, box) for mask, box in zip(masks, truth, strict=True)]
-    found = roi.mask_targets([cuts[i] for i in index], truth[index], boxes, 10)
+    crops = [crop_mask(mask, box) for mask, box in zip(masks, truth, strict=True)]
+    found = roi.mask_targets([crops[i] for i in index], truth[index], boxes, 10)
     for target, i, box in zip(found, index, boxes.tolist(), strict=True):
         assert torch.equal(target, target_by_hand(masks[i], box, 10))
     assert not found[3].any()
@@ -129,14 +129,14 @@ def test_a_mask_of_one_pixel_fills_its_box() -> None:
     masks = torch.zeros(1, 9, 9, dtype=torch.bool)
     masks[0, 4, 7] = True
     truth = torch.tensor([[7.0, 4.0, 8.0, 5.0]])
-    own = cut(masks[0], truth[0])
+    own = crop_mask(masks[0], truth[0])
     assert own.tolist() == [[0, 0, 0], [0, 1, 0], [0, 0, 0]]
     middle = roi.mask_targets([own], truth, truth, 8)[0][2:6, 2:6]
     assert middle.all()
 
 
 def test_a_cut_mask_takes_the_memory_of_its_box() -> None:
-    own = cut(torch.zeros(400, 400, dtype=torch.bool), torch.tensor([10.0, 10.0, 20.0, 20.0]))
+    own = crop_mask(torch.zeros(400, 400, dtype=torch.bool), torch.tensor([10.0, 10.0, 20.0, 20.0]))
     assert own.untyped_storage().nbytes() == 12 * 12
 
 

@@ -17,7 +17,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,29 +31,29 @@ QUICK = {"steps": 4, "gate_steps": 2, "count": 60, "rois": 8, "workers": 0, "log
 
 
 def counting(network: Any) -> list[int]:
-    """A list that grows by the regions computed for each picture that is predicted from now on."""
-    looked: list[int] = []
-    recur = type(network).recur
+    """A list that grows by the regions computed for each image that is predicted from now on."""
+    computed: list[int] = []
+    refine = type(network).refine
 
     def counted(*arguments: Any) -> Any:
-        found = recur(network, *arguments)
-        looked.append(found.looked)
-        return found
+        refined = refine(network, *arguments)
+        computed.append(refined.computed)
+        return refined
 
-    network.recur = counted
-    return looked
+    network.refine = counted
+    return computed
 
 
 def predicted(network: Any, samples: Sequence[Any], **settings: Any) -> tuple[list[Any], int, list[float]]:
-    """Predictions by other settings, the regions it took, and the seconds of each picture."""
-    network.config = replace(network.config, **settings)
-    looked, found, seconds = counting(network), [], []
+    """Predictions by other settings, the regions they took, and the seconds of each image."""
+    other = network.with_settings(**settings)
+    predictions: list[Any] = []
+    computed, seconds = counting(other), []
     for sample in samples:
         begin = time.perf_counter()
-        found += network.predict([sample])
+        predictions += other.predict([sample])
         seconds.append(time.perf_counter() - begin)
-    del network.recur
-    return found, sum(looked), seconds
+    return predictions, sum(computed), seconds
 
 
 def likeness(one: Sequence[Any], other: Sequence[Any]) -> str:
@@ -101,8 +100,8 @@ def vgg(side: int, count: int) -> list[dict[str, Any]]:
     size = side, side * 5 // 3
     image, boxes = random_picture(size, count)
     network: Any = R2IOS(Config(scale=size[0], longest=size[1]), [f"class {number}" for number in range(20)]).eval()
-    _, looked, (seconds,) = predicted(network, [Sample("random", image, proposals=boxes)])
-    how = f"{size[0]} × {size[1]} pixels, {count:,} proposals, {looked / count:.2f} iterations of each, random weights"
+    _, computed, (seconds,) = predicted(network, [Sample("random", image, proposals=boxes)])
+    how = f"{size[0]} × {size[1]} pixels, {count:,} proposals, {computed / count:.2f} iterations of each, random weights"
     memory = entry("VGG-16: peak memory of prediction", peak_memory(), f"MB, at most {LIMIT}", f"{how}, the whole process")
     return [entry("VGG-16: prediction", seconds, "s a picture", how), memory]
 

@@ -13,13 +13,14 @@ import copy
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import asdict, replace
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from frugalseg.types import Prediction, Sample
 
+Module = TypeVar("Module", bound=nn.Module)
 Tensors = dict[str, Any]  # tensors by name; in a batch also lists of tensors, one for each image
 
 
@@ -92,9 +93,7 @@ class Network(nn.Module, ABC):
 
         Raises TypeError for a setting the method does not have, ValueError for values that are not valid.
         """
-        other = copy.copy(self)
-        for parts in ("_parameters", "_buffers", "_modules"):  # so that a layer replaced in one stays in the other
-            setattr(other, parts, dict(getattr(self, parts)))
+        other = shallow_copy(self)
         other.config = replace(self.config, **changes)
         return other
 
@@ -106,6 +105,14 @@ class Network(nn.Module, ABC):
 
     def read_metadata(self, metadata: dict[str, Any]) -> None:
         """Take back what a method adds to `metadata`; settings and classes are taken by `build`."""
+
+
+def shallow_copy(module: Module) -> Module:
+    """A module of the same parts and tensors; one that is replaced in the copy stays in the other, and the other way round."""
+    other = copy.copy(module)
+    for parts in ("_parameters", "_buffers", "_modules"):
+        setattr(other, parts, dict(getattr(module, parts)))
+    return other
 
 
 def given_tags(sample: Sample) -> Tensor:

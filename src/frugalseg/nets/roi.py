@@ -1,7 +1,7 @@
-"""Regions of interest: cut features out of boxes, code boxes as offsets, match, sample and prune them.
+"""Regions of interest: pool features of boxes, encode boxes as offsets, match, sample and prune them.
 
-Boxes are (x1, y1, x2, y2) in pixels, the right and lower side exclusive. RoIs are rows (picture, x1, y1, x2, y2), so that one
-tensor holds the boxes of a whole batch. Shape letters: B batch, R RoIs, N objects, D channels, K classes, S side of a cut-out.
+Boxes are (x1, y1, x2, y2) in pixels, the right and lower side exclusive. RoIs are rows (image, x1, y1, x2, y2), so that one
+tensor holds the boxes of a whole batch. Shape letters: B batch, R RoIs, P proposals, N objects, D channels, h w map.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from torch.nn import functional as F
 from torchvision.ops import batched_nms, box_iou, roi_align, roi_pool
 
 STD = (0.1, 0.1, 0.2, 0.2)  # offsets are predicted in these units, which gives them about unit variance (MNC's constants)
-MANY = 32  # channels from which one gather of rows beats two matrix products in training on a CPU; both beat torchvision's loop
-LARGEST = math.log(1000 / 16)  # of dw and dh: one wrong prediction cannot grow a box past all bounds (detectron2's constant)
+GATHER_CHANNELS = 32  # from which one gather of rows is faster than two matrix products in training on a CPU
+MAX_LOG_RATIO = math.log(1000 / 16)  # of the sides: one wrong prediction cannot grow a box past all bounds (detectron2's value)
 
 
 def rois(boxes: Sequence[Tensor]) -> Tensor:
-    """The boxes (P, 4) of each picture as RoIs (R, 5)."""
-    return torch.cat([F.pad(own.as_subclass(Tensor), (1, 0), value=float(index)) for index, own in enumerate(boxes)])
+    """The boxes (P, 4) of each image as RoIs (R, 5)."""
+    return torch.cat([F.pad(rows.as_subclass(Tensor), (1, 0), value=float(image)) for image, rows in enumerate(boxes)])
 
 
 def in_chunks(work: Callable[[Tensor], Sequence[Tensor]], rows: Tensor, size: int) -> list[Tensor]:
-    """What `work` makes of all rows, from at most `size` of them at a time: the memory of one chunk, the same results."""
+    """The tensors that `work` returns for all rows, computed for at most `size` of them at a time to save memory."""
     parts: Iterator[Any] = (work(part) for part in rows.split(size)) if len(rows) else iter([work(rows)])
     return [torch.cat(columns) for columns in zip(*parts, strict=True)]
 
@@ -38,17 +38,17 @@ def pool(features: Tensor, regions: Tensor, size: int, stride: int, sampling: in
     """Features of each RoI on a grid of size × size, (R, D, size, size).
 
     features: (B, D, h, w) with point i on pixel i · stride, as every convolution with padding k // 2 has it. regions: RoIs (R, 5)
-    in pixels of the picture. sampling: points a side whose mean is one cell. kind: "align" (He et al., ICCV 2017) or "max", the
+    in pixels of the image. sampling: points a side whose mean is one cell. kind: "align" (He et al., ICCV 2017) or "max", the
     rounded maximum of Fast R-CNN. RoIs carry no gradient.
     """
     regions = regions.detach().float()
     if kind == "max":
         return roi_pool(features.float(), regions, size, 1 / stride).to(features.dtype)  # CPUs have none in half precision
-    # RoIAlign takes point i for the middle of pixels [i · stride, (i + 1) · stride): meet it half-way.
-    moved = torch.cat([regions[:, :1], (regions[:, 1:] + (stride - 1) / 2) / stride], 1)
+    # RoIAlign takes point i for the middle of pixels [i · stride, (i + 1) · stride), not for pixel i · stride.
+    on_map = torch.cat([regions[:, :1], (regions[:, 1:] + (stride - 1) / 2) / stride], 1)
     if features.requires_grad and features.device.type == "cpu":
-        return (align if features.shape[1] >= MANY else align_by_axes)(features, moved, size, sampling)
-    return roi_align(features, moved, size, 1.0, sampling, aligned=True)
+        return (align if features.shape[1] >= GATHER_CHANNELS else align_by_axes)(features, on_map, size, sampling)
+    return roi_align(features, on_map, size, 1.0, sampling, aligned=True)
 
 
 def align(features: Tensor, regions: Tensor, size: int, sampling: int) -> Tensor:
@@ -80,19 +80,19 @@ def align_by_axes(features: Tensor, regions: Tensor, size: int, sampling: int) -
     counts = regions[:, 0].long().bincount(minlength=len(features)).tolist()
     cells = []
     with torch.autocast(features.device.type, enabled=False):  # half precision would move the boxes
-        for own, picture in zip(order.split(counts), features.float(), strict=True):
-            half = torch.einsum("rsh,dhw->rsdw", rows[own], picture)
-            cells.append(torch.einsum("rsdw,rtw->rdst", half, columns[own]))
+        for places, image in zip(order.split(counts), features.float(), strict=True):
+            half = torch.einsum("rsh,dhw->rsdw", rows[places], image)
+            cells.append(torch.einsum("rsdw,rtw->rdst", half, columns[places]))
     return torch.cat(cells)[order.argsort()]
 
 
 def _spread(index: Tensor, weights: Tensor, extent: int) -> Tensor:
-    """What `_taps` gives as rows over all points of the axis, (R, size, extent)."""
+    """Points and weights of `_taps` as rows over all points of the axis, (R, size, extent)."""
     return weights.new_zeros(*index.shape[:2], extent).scatter_add_(2, index.long(), weights)
 
 
 def _taps(start: Tensor, end: Tensor, extent: int, size: int, sampling: int) -> tuple[Tensor, Tensor]:
-    """Along one axis: which points each cell takes, and with what weight; both (R, size, 2 · sampling)."""
+    """Along one axis: the points whose weighted sum is each cell, and their weights; both (R, size, 2 · sampling)."""
     steps = (torch.arange(size * sampling, device=start.device) + 0.5) / (size * sampling)
     places = start[:, None] + steps * (end - start)[:, None] - 0.5
     inside = (places >= -1) & (places <= extent)
@@ -104,20 +104,20 @@ def _taps(start: Tensor, end: Tensor, extent: int, size: int, sampling: int) -> 
     return index.view(-1, size, 2 * sampling), weights.view(-1, size, 2 * sampling)
 
 
-def mask_targets(cuts: Sequence[Tensor], corners: Tensor, boxes: Tensor, size: int) -> Tensor:
-    """The object's mask inside a box that may lie anywhere, bilinear to size × size and cut at 0.5, (R, size, size) int64.
+def mask_targets(crops: Sequence[Tensor], extents: Tensor, boxes: Tensor, size: int) -> Tensor:
+    """The object's mask inside a box that may lie anywhere, bilinear to size × size, 1 from 0.5 on, (R, size, size) int64.
 
-    cuts: for each RoI its object's mask as `data.objects.cut` makes it, with a rim of one empty pixel. corners: (R, 4) the extent
-    it was cut at. boxes: (R, 4) in the same pixels. RoIs that share a tensor of `cuts` are done together.
+    crops: for each RoI its object's mask as `data.detection.crop_mask` makes it, with a border of one empty pixel. extents:
+    (R, 4) where it was cropped. boxes: (R, 4) in the same pixels. RoIs that share a tensor of `crops` are done together.
     """
     targets = boxes.new_zeros((len(boxes), size, size), dtype=torch.int64)
-    places = boxes.float() - (corners[:, [0, 1, 0, 1]] - 1)
+    in_crop = boxes.float() - (extents[:, [0, 1, 0, 1]] - 1)
     rows_of: dict[int, list[int]] = {}
-    for row, mask in enumerate(cuts):
+    for row, mask in enumerate(crops):
         rows_of.setdefault(id(mask), []).append(row)
     for rows in rows_of.values():
-        mask = cuts[rows[0]][None, None].float()
-        targets[rows] = (roi_align(mask, [places[rows]], size, 1.0, 2, aligned=True)[:, 0] >= 0.5).long()
+        mask = crops[rows[0]][None, None].float()
+        targets[rows] = (roi_align(mask, [in_crop[rows]], size, 1.0, 2, aligned=True)[:, 0] >= 0.5).long()
     return targets
 
 
@@ -127,25 +127,26 @@ def mask_targets(cuts: Sequence[Tensor], corners: Tensor, boxes: Tensor, size: i
 def encode(boxes: Tensor, targets: Tensor, std: Sequence[float] = STD) -> Tensor:
     """Offsets (R, 4) that move boxes onto targets: shift of the centre in box sides, log ratio of the sides (Girshick, 2014)."""
     centre, sides = _centred(boxes)
-    aim, aimed = _centred(targets)
-    return torch.cat([(aim - centre) / sides, (aimed / sides).log()], 1) / boxes.new_tensor(std)
+    target_centre, target_sides = _centred(targets)
+    return torch.cat([(target_centre - centre) / sides, (target_sides / sides).log()], 1) / boxes.new_tensor(std)
 
 
 def decode(boxes: Tensor, offsets: Tensor, sizes: Tensor, std: Sequence[float] = STD) -> Tensor:
-    """Boxes (R, 4) moved by offsets (R, 4), inside their pictures and no smaller than one pixel. sizes: (R, 2) of (H, W)."""
+    """Boxes (R, 4) moved by offsets (R, 4), inside their images and no smaller than one pixel. sizes: (R, 2) of (H, W)."""
     centre, sides = _centred(boxes)
     offsets = offsets.float() * boxes.new_tensor(std)
     centre = centre + offsets[:, :2] * sides
-    sides = sides * offsets[:, 2:].clamp(-LARGEST, LARGEST).exp()
+    sides = sides * offsets[:, 2:].clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO).exp()
     return clip(torch.cat([centre - sides / 2, centre + sides / 2], 1), sizes)
 
 
 def _centred(boxes: Tensor) -> tuple[Tensor, Tensor]:
+    """Centres (R, 2) and sides (R, 2) of boxes."""
     return (boxes[:, :2] + boxes[:, 2:]) / 2, (boxes[:, 2:] - boxes[:, :2]).clamp(min=1e-3)
 
 
 def clip(boxes: Tensor, sizes: Tensor) -> Tensor:
-    """Boxes (R, 4) inside pictures of sizes (R, 2), each at least one pixel wide and high."""
+    """Boxes (R, 4) inside images of sizes (R, 2), each at least one pixel wide and high."""
     limits = sizes.flip(1).to(boxes)
     start = boxes[:, :2].clamp(min=0).minimum(limits - 1)
     return torch.cat([start, boxes[:, 2:].minimum(limits).maximum(start + 1)], 1)
@@ -160,17 +161,17 @@ def match(boxes: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def sample(overlaps: Tensor, count: int, share: float, threshold: float = 0.5, lowest: float = 0.0) -> tuple[Tensor, Tensor]:
-    """Indices of at most `count` boxes to learn from, objects and background, drawn by torch's own random numbers.
+    """Indices of at most `count` boxes to learn from, objects and background, at random.
 
-    overlaps: (P,) with the best object. share: of objects among them, at most; background fills up. threshold: IoU from which a
-    box is an object. lowest: IoU from which one below the threshold is background (Fast R-CNN's code has 0.1, the paper 0).
+    overlaps: (P,) IoU with the best object. share: of objects among them, at most; background fills up. threshold: IoU from
+    which a box is an object. lowest: IoU from which one below the threshold is background (Fast R-CNN: 0.1; R2-IOS: 0).
     """
     objects, others = overlaps >= threshold, (overlaps < threshold) & (overlaps >= lowest)
-    foreground = _draw(objects.nonzero().flatten(), round(count * share))
-    return foreground, _draw(others.nonzero().flatten(), count - len(foreground))
+    foreground = _random_subset(objects.nonzero().flatten(), round(count * share))
+    return foreground, _random_subset(others.nonzero().flatten(), count - len(foreground))
 
 
-def _draw(candidates: Tensor, count: int) -> Tensor:
+def _random_subset(candidates: Tensor, count: int) -> Tensor:
     return candidates[torch.randperm(len(candidates), device=candidates.device)[:count]]
 
 

@@ -152,7 +152,7 @@ class StepDecay(Settings):
     warmup: int = 0
     drops: tuple[float, ...] = ()
 
-    least: ClassVar[Limits] = {"steps": 1, "warmup": 0}
+    minimum: ClassVar[Limits] = {"steps": 1, "warmup": 0}
 
 
 @dataclass(frozen=True)
@@ -211,7 +211,7 @@ class RegionSampling(Settings):
     rois: int = 64
     rois_foreground: float = 0.25
 
-    least: ClassVar[Limits] = {"rois": 1}
+    minimum: ClassVar[Limits] = {"rois": 1}
     shares: ClassVar[tuple[str, ...]] = ("rois_foreground",)
 
 

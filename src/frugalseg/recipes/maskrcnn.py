@@ -48,4 +48,4 @@ class Config(groups.Scale, groups.RegionSampling, groups.Overlapping, groups.Ste
     weight_decay: float = 1e-4
 
     needs = frozenset({"image", "instances"})
-    least: ClassVar[groups.Limits] = {"channels": 1, "width": 1, "mask_channels": 1, "proposals": 1}
+    minimum: ClassVar[groups.Limits] = {"channels": 1, "width": 1, "mask_channels": 1, "proposals": 1}

@@ -103,7 +103,7 @@ class Config(
     min_score: float = 0.0
 
     needs = frozenset({"image", "instances"})
-    least: ClassVar[groups.Limits] = {
+    minimum: ClassVar[groups.Limits] = {
         "channels": 0, "mask_channels": 1, "mask_size": 2, "code": 1, "width": 1, "sampling": 1, "iterations": 1, "gate_steps": 0,
         "fan_in": 0,
     }  # fmt: skip
