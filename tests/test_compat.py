@@ -34,6 +34,10 @@ from frugalseg.cli import main
 
 ROOT = Path(__file__).parents[1]
 HERE = Path(__file__).parent / "compat"
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*the model finds no object in"),
+    pytest.mark.filterwarnings("ignore:.* has moved:DeprecationWarning"),
+]
 TRAININGS = {
     "aepsl": "aepsl", "aepsl-masks": "aepsl", "biopt": "biopt", "cam": "cam", "maskrcnn": "maskrcnn", "pdsl": "pdsl",
     "pdsl-cached": "pdsl", "r2ios": "r2ios", "r2ios-retrained": "r2ios", "r2o": "r2o",
@@ -132,15 +136,30 @@ def losses_in(run: Path) -> list[tuple[str, int, dict[str, float]]]:
     return [(line["stage"], line["step"], line["losses"]) for line in log_in(run) if "losses" in line]
 
 
-def expect_close(new: Any, old: Any, where: str) -> None:
-    """Equal to the last bit on a machine like that of the fixtures; elsewhere rounding, and what it tips, may differ."""
-    new, old = np.asarray(new), np.asarray(old)
-    assert (new.shape, new.dtype) == (old.shape, old.dtype), where
-    if SAME:
-        np.testing.assert_array_equal(new, old, err_msg=where)
-    elif old.dtype.kind == "f":
-        far = np.linalg.norm(new - old) / max(np.linalg.norm(old), 1e-6)
-        assert far <= 0.1 or np.abs(new - old).max() <= 0.02, f"{where}: differs by {far:.3g} of its norm"
+def distance(new: dict[str, np.ndarray], old: dict[str, np.ndarray]) -> float:
+    """Of all numbers of a file together; a fit to a handful of numbers, which tips with the last bit of one, is left out."""
+    names = [name for name, value in old.items() if value.dtype.kind == "f" and not name.endswith("calibration")]
+    return float(np.sqrt(sum(np.square(new[name].astype(float) - old[name]).sum() for name in names)))
+
+
+def expect_same_arrays(new: dict[str, Any], old: dict[str, Any], half: dict[str, Any]) -> None:
+    """Equal to the last bit on a machine like that of the fixtures. Elsewhere rounding, and what it tips, may differ.
+
+    There, weights may differ by a quarter of what the training changed after it was killed, or, in files of other stages, of
+    their norm. Measured with instructions of 2008 in the place of today's: 9 % and 8 %.
+    """
+    assert new.keys() >= old.keys()
+    for file, arrays in old.items():
+        mine = {name: (value.shape, value.dtype) for name, value in new[file].items()}
+        assert mine.keys() == arrays.keys(), file
+        if SAME:
+            unequal = [name for name, value in arrays.items() if not np.array_equal(new[file][name], value)]
+            assert unequal == [], file
+        elif file.endswith(".safetensors"):
+            assert mine == {name: (value.shape, value.dtype) for name, value in arrays.items()}, file
+            zeros = {name: np.zeros_like(value) for name, value in arrays.items()}
+            before = half.get(re.sub(r"step\d+", "step00000002", file), zeros)  # the checkpoint that the killed run goes on from
+            assert distance(new[file], arrays) <= distance(before, arrays) / 4, file
 
 
 def holds(new: Any, old: Any) -> bool:
@@ -151,12 +170,6 @@ def holds(new: Any, old: Any) -> bool:
 
 
 def expect_same_run(new: Path, old: Path) -> None:
-    arrays, before = arrays_in(new), arrays_in(old)
-    assert arrays.keys() >= before.keys()
-    for file, tensors in before.items():
-        assert arrays[file].keys() == tensors.keys(), file
-        for name, value in tensors.items():
-            expect_close(arrays[file][name], value, f"{file}: {name}")
     assert holds(metadata_in(new), metadata_in(old))
     for path in (old / "state").glob("*.json"):
         assert (new / "state" / path.name).exists(), path.name
@@ -174,11 +187,14 @@ def test_a_half_finished_run_ends_as_it_would_have(name: str, unpack: Unpack) ->
     half = Path("half", TRAININGS[name], name)
     assert not (half / "weights" / "last.safetensors").exists()
     method, data, settings = settings_in(half)
+    begun = arrays_in(half)
     if name == "biopt":
         assert main(["train", "--resume", str(half)]) == 0
     else:
         frugalseg.train(method, data, **settings)
-    expect_same_run(half, Path("runs", TRAININGS[name], name))
+    finished = Path("runs", TRAININGS[name], name)
+    expect_same_arrays(arrays_in(half), arrays_in(finished), begun)
+    expect_same_run(half, finished)
     assert holds(settings_in(half)[2], settings)
 
 
@@ -312,8 +328,12 @@ def test_regions_are_found_in_the_cache_under_the_same_keys(unpack: Unpack, monk
         "superpixels.slic", "saliency.boundary_connectivity", "selective_search.selective_search", "proposals.grid",
         "proposals.random", "grabcut.grabcut",
     }  # fmt: skip
-    assert fill("cache", monkeypatch) == before, "nothing is made anew"
-    assert fill("empty", monkeypatch).keys() >= before.keys(), "what is made is what was there"
+    if not SAME:  # GrabCut's key holds the box, which a network found
+        before = {name: time for name, time in before.items() if not name.startswith("grabcut")}
+    now, fresh = fill("cache", monkeypatch), fill("empty", monkeypatch)
+    assert {name: now[name] for name in before} == before
+    assert fresh.keys() >= before.keys(), "what is made is what was there"
+    assert not SAME or now == before, "nothing is made anew"
 
 
 # -- benchmarks --------------------------------------------------------------------------------------------------------------

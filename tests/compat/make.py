@@ -82,7 +82,7 @@ TRAININGS: dict[str, tuple[str, str, dict[str, Any]]] = {
          "proposals": "grid", "count": 30, "cue_side": 40, "label_loss": "squared"},
     ),
     "pdsl": ("pdsl", "pdsl", {**PDSL, "frozen": 0, "freeze_norm": False, "start_from": "runs/cam/cam"}),
-    "pdsl-cached": ("pdsl", "pdsl", {**PDSL, "frozen": 5, "cache_features": True, "crop": 1.0, "jitter": 1.0}),
+    "pdsl-cached": ("pdsl", "pdsl", {**PDSL, "frozen": 5, "cache_features": True, "crop": 1.0, "jitter": 1.0, "head_lr": 0.05}),
     "biopt": (
         "biopt", "episodes",
         {**START, "side": 33, "steps": 5, "batch": 2, "known": 2, "pairs": 6, "test_scales": (1.0,), "folds": 4, "fold": 0},
@@ -90,7 +90,7 @@ TRAININGS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "maskrcnn": (
         "maskrcnn", "detector",
         {**START, "frozen": 0, "stride": 16, "channels": 8, "width": 8, "mask_channels": 8, "proposals": 20, "rois": 8,
-         "scale": 33, "longest": 48, "batch": 2, "steps": 5, "min_score": 0.0, "weight_decay": 0.0},
+         "scale": 33, "longest": 48, "batch": 2, "steps": 5, "warmup": 0, "min_score": 0.0, "weight_decay": 0.0},
     ),
     "r2ios": ("r2ios", "gate", {**R2IOS, "optimizer": "adamw"}),
     "r2ios-retrained": ("r2ios", "", {**R2IOS, "gate_steps": 0, "masks_from": "runs/cam/cam"}),
