@@ -37,6 +37,7 @@ HERE = Path(__file__).parent / "compat"
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*the model finds no object in"),
     pytest.mark.filterwarnings("ignore:.* has moved:DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:aepsl .*is deprecated"),
 ]
 TRAININGS = {
     "aepsl": "aepsl", "aepsl-masks": "aepsl", "biopt": "biopt", "cam": "cam", "maskrcnn": "maskrcnn", "pdsl": "pdsl",
