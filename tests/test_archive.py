@@ -1,4 +1,4 @@
-"""Pictures in zip and tar files are those of the folder they were packed from, whatever else lies beside them."""
+"""Images in zip and tar files are those of the folder they were packed from, whatever else lies beside them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def pack(folder: Path, pictures: list[Path], name: str) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     members = [(path, f"{'cat' if index % 2 else 'dog'}/{path.name}") for index, path in enumerate(pictures)]
     note = folder.parent / "note.txt"
-    note.write_text("no picture")
+    note.write_text("no image")
     members += [(note, "note.txt"), (pictures[0], ".hidden/a.png"), (pictures[0], "../outside.png")]
     if name.endswith(".zip"):
         with zipfile.ZipFile(folder / name, "w", zipfile.ZIP_DEFLATED) as file:
@@ -69,7 +69,7 @@ def test_a_folder_of_shards_is_one_data_set_and_damaged_ones_are_named(pictures:
     assert len(read(folder)) == 7
     (tmp_path / "empty").mkdir()
     (tmp_path / "empty" / "a.tar").write_bytes(b"")
-    with pytest.raises(DataError, match="no picture found in 1 archives"):
+    with pytest.raises(DataError, match="no image found in 1 archives"):
         read(tmp_path / "empty")
 
 
@@ -206,7 +206,7 @@ def test_check_decodes_every_picture_of_every_archive_once(
     assert {split: own.pictures for split, own in report.splits.items()} == {"train": 6, "val": 2}
     assert [(item.code, item.count) for item in report.problems] == [("duplicate-across-splits", 2)]
     assert {item.method for item in report.methods if item.pictures} == {"r2o"}
-    monkeypatch.setattr(images, "verify", lambda *_: pytest.fail("a picture was decoded again"))
+    monkeypatch.setattr(images, "verify", lambda *_: pytest.fail("an image was decoded again"))
     assert str(check(folder)) == str(report)
 
 

@@ -41,7 +41,7 @@ def huge_png(path: Path) -> Path:
     return path
 
 
-# -- pictures of every kind come out as a viewer shows them --
+# -- images of every kind come out as a viewer shows them --
 
 
 def test_rgb_comes_out_unchanged(tmp_path: Path) -> None:
@@ -176,7 +176,7 @@ BROKEN = {
     "truncated jpeg": (truncated("jpeg"), "cannot be decoded"),
     "truncated png": (truncated("png"), "cannot be decoded"),
     "truncated tiff": (truncated("tiff"), "cannot be decoded"),
-    "text": (written(b"not a picture"), "cannot identify"),
+    "text": (written(b"not an image"), "cannot identify"),
     "postscript": (written(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n"), "cannot identify"),
     "folder": (folder, "is a folder"),
     "missing": (lambda path: path, "there is no such file"),
@@ -263,7 +263,7 @@ def test_mask_that_cannot_hold_ids_is_refused(tmp_path: Path, name: str, mode: s
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_mask_follows_its_turned_picture_however_it_was_drawn(tmp_path: Path, orientation: int) -> None:
-    """Drawn on the turned picture it stays as it is; with the size of the unturned one it is turned along."""
+    """Drawn on the turned image it stays as it is; with the size of the unturned one it is turned along."""
     exif = Image.Exif()
     exif[images.ORIENTATION] = orientation
     picture, stored = save(tmp_path / "a.png", exif=exif), NOISE[..., 0] % 4
@@ -272,7 +272,7 @@ def test_mask_follows_its_turned_picture_however_it_was_drawn(tmp_path: Path, or
     assert (drawn.numpy() == turned).all()
     if orientation >= 5:
         assert (images.load_mask(save(tmp_path / "stored.png", stored), picture).numpy() == turned).all()
-    with pytest.raises(BadImage, match="its picture"):
+    with pytest.raises(BadImage, match="its image"):
         images.load_mask(save(tmp_path / "other.png", stored[:-1]), picture)
 
 
@@ -302,7 +302,7 @@ def test_too_many_unusable_pictures_are_an_error_that_says_how_to_go_on(tmp_path
     root = tagged(tmp_path, 4)
     (root / "images" / "00.png").write_bytes(b"")
     with pytest.raises(
-        DataError, match=r"picture left out: 1 of 4.*\n.*image-broken.*images/00.png \(the file is empty\)(.|\n)*skip_limit=1.0"
+        DataError, match=r"image left out: 1 of 4.*\n.*image-broken.*images/00.png \(the file is empty\)(.|\n)*skip_limit=1.0"
     ):
         read(root)
     assert len(read(root, skip_limit=0.25)) == 3
@@ -419,7 +419,7 @@ def test_hostile_annotation_is_counted_and_its_tags_are_unknown(tmp_path: Path, 
 
 
 def test_empty_folder_is_a_clear_error(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="no picture found"):
+    with pytest.raises(DataError, match="no image found"):
         read(tmp_path)
 
 

@@ -200,7 +200,7 @@ def coco_image_twice(root: Path) -> None:
 # code -> (which set is spoilt, how, one example that must be listed)
 SPOILT: dict[str, tuple[str, Callable[[Path], object], str]] = {
     "unreadable": ("sound", lambda root: (root / "classes.txt").write_text("dog\ndog\n"), "names twice: dog"),
-    "too-many-left-out": ("sound", broken, "picture left out: 3 of 12 in train"),
+    "too-many-left-out": ("sound", broken, "image left out: 3 of 12 in train"),
     "nothing-to-train": ("sound", bare, "aepsl needs tags"),
     "archive-broken": ("packed", lambda root: (root / "train-1.tar").write_bytes(b"no"), "train-1.tar (truncated header)"),
     "image-broken": ("sound", lambda root: (root / THIRD).write_bytes(b"no"), f"{THIRD} (cannot be decoded"),
@@ -220,7 +220,7 @@ SPOILT: dict[str, tuple[str, Callable[[Path], object], str]] = {
     "mask-lossy": ("sound", lambda root: to_jpeg(root / THIRD_MASK), "train/masks/03.jpg"),
     "mask-unknown-id": ("sound", lambda root: mask(root / THIRD_MASK, 0, 3), f"{THIRD_MASK} (id 3 of 2)"),
     "mask-object-ids": ("sound", object_ids, "up to 42 in one mask"),
-    "mask-size": ("sound", lambda root: picture(root / THIRD, 3, (9, 6)), f"{THIRD_MASK} (8 x 6, picture 9 x 6)"),
+    "mask-size": ("sound", lambda root: picture(root / THIRD, 3, (9, 6)), f"{THIRD_MASK} (8 x 6, image 9 x 6)"),
     "mask-missing": ("sound", lambda root: (root / THIRD_MASK).unlink(), THIRD),
     "mask-orphan": ("sound", lambda root: mask(root / "train/masks/alone.png", 1), "train/masks/alone.png"),
     "annotation-broken": ("voc", with_doctype, "Annotations/a.xml (holds a DOCTYPE)"),
@@ -355,7 +355,7 @@ def test_the_report_prints_and_dumps_what_it_found(sound: Path) -> None:
     for text in (
         "layout masks, 2 classes",
         "train",
-        "warning image-broken: 1, picture left out",
+        "warning image-broken: 1, image left out",
         "[red]03",
         "Training may start",
     ):

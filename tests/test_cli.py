@@ -189,7 +189,7 @@ def test_training_says_what_it_has_to_do_without(work: Path, capsys: pytest.Capt
     assert run(*words, "--skip-limit", "0.5") == 0
     lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning: ")]
     assert len(lines) == 2
-    assert "image-broken: 1 (picture left out)" in lines[0]
+    assert "image-broken: 1 (image left out)" in lines[0]
     assert "images/train0.png" in lines[0]
     assert "no picture of the training is tagged with 1 of 2 classes (circle)" in lines[1]
 
@@ -348,7 +348,7 @@ def test_the_overlay_of_a_picture_too_long_for_jpeg_is_a_png(work: Path) -> None
 def test_prediction_of_an_empty_folder_says_so_and_writes_nothing(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (work / "empty").mkdir()
     assert run("predict", str(trained(work)), "empty") == 1
-    assert "empty: no picture found" in capsys.readouterr().err
+    assert "empty: no image found" in capsys.readouterr().err
     assert not (work / "predictions").exists()
 
 

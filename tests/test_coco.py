@@ -228,12 +228,12 @@ def test_masks_of_another_size_than_the_picture_are_withheld(root: Path) -> None
 )  # fmt: skip
 def test_a_file_that_is_no_coco_is_refused_by_name(root: Path, text: str) -> None:
     (root / "annotations" / "instances_train.json").write_text(text)
-    with pytest.raises(DataError, match=r"instances_train\.json|called dog|no picture"):
+    with pytest.raises(DataError, match=r"instances_train\.json|called dog|no image"):
         read(root, "train")
 
 
 def test_hostile_masks_cost_neither_time_nor_memory(root: Path) -> None:
-    """A zigzag of 100,000 strokes across the picture, and run lengths of astronomic sizes."""
+    """A zigzag of 100,000 strokes across the image, and run lengths of astronomic sizes."""
     begin = time.perf_counter()
     for segmentation in (
         [[0, 0, 20, 16] * 100_000],
@@ -319,7 +319,7 @@ def test_real_annotations_equal_pycocotools(shared_data: Path) -> None:
 
 def test_check_counts_objects_and_boxes(root: Path) -> None:
     report = check(root)
-    assert {problem.code for problem in report.problems} == {"all-tags", "class-everywhere"}  # few pictures, each with a dog
+    assert {problem.code for problem in report.problems} == {"all-tags", "class-everywhere"}  # few images, each with a dog
     assert (report.splits["train"].objects, report.splits["train"].boxes) == (2, 2)
     assert report.splits["train"].shown == {"cat": 1, "dog": 2}
     assert json.loads(report.to_json())["ok"]

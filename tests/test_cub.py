@@ -19,7 +19,7 @@ OFFICIAL, REDO = "101010", "002100"
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """Both archives unpacked into one folder, six pictures; the last mask has an opacity beside its grey levels."""
+    """Both archives unpacked into one folder, six images; the last mask has an opacity beside its grey levels."""
     home = tmp_path / "CUB_200_2011"
     names = [f"{CLASSES[number // 3]}/{CLASSES[number // 3][4:]}_{number:04}_{796000 + number}" for number in (0, 2, 1, 3, 4, 5)]
     for number, name in enumerate(names):

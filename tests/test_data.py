@@ -65,7 +65,7 @@ def own_facts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def voc(tmp_path: Path) -> Path:
-    """Four pictures: `a` with everything, `b` with tags, `c` with a mask and no annotation, `d` with nothing."""
+    """Four images: `a` with everything, `b` with tags, `c` with a mask and no annotation, `d` with nothing."""
     root = tmp_path / "VOC"
     for number, name in enumerate("abcd"):
         picture(root / "JPEGImages" / f"{name}.jpg", 10 * number)
@@ -270,7 +270,7 @@ TABLE = {
     "quoted": '"a.jpg","dog; cat"\n"b.jpg",""\n"c.jpg"," cat "\n',
     "a column per tag": "a.jpg,dog,cat\nb.jpg,,\nc.jpg,cat,\n",
     "Windows": "\ufeffimage,tags\r\na.jpg,dog;cat\r\n\r\nb.jpg,\r\nc.jpg,cat\r\n",
-    "rows of one picture": "a,dog\nb,\nc,cat\na,cat\n",
+    "rows of one image": "a,dog\nb,\nc,cat\na,cat\n",
     "background": "a,dog;cat\nb,background\nc,cat;background\n",
 }
 
@@ -393,7 +393,7 @@ def test_only_keeps_each_label_it_names_and_no_other(voc: Path) -> None:
 
 
 def test_masks_have_no_way_into_a_data_set_of_tags(voc: Path) -> None:
-    """Masks of other pictures, other sizes or no masks at all: what a method of tags sees stays the same to the bit."""
+    """Masks of other images, other sizes or no masks at all: what a method of tags sees stays the same to the bit."""
     before = read(voc).only("image", "tags")
     seen = [(sample.name, sample.image, sample.tags) for sample in before]
     mask(voc / "SegmentationClass" / "a.png", 3)
@@ -426,7 +426,7 @@ def test_fingerprint_changes_with_what_it_names_and_nothing_else(voc: Path) -> N
 
 def test_repr_says_what_is_there(voc: Path) -> None:
     assert repr(read(voc, "train")) == (
-        "Data(VOC/train: 2 pictures, 20 classes (aeroplane, bicycle, bird, …), offers image tags semantic boxes instances)"
+        "Data(VOC/train: 2 images, 20 classes (aeroplane, bicycle, bird, …), offers image tags semantic boxes instances)"
     )
 
 
@@ -440,7 +440,7 @@ def test_data_serves_worker_processes(voc: Path) -> None:
 
 @pytest.fixture
 def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The names of the pictures that were verified, in any order."""
+    """The names of the images that were verified, in any order."""
     seen: list[str] = []
     verify = images.verify
 

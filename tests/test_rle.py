@@ -70,7 +70,7 @@ def test_a_zero_run_in_the_middle_is_read_as_the_mask_it_means() -> None:
 @pytest.mark.parametrize(
     ("code", "reason"),
     [
-        ({"size": [2, 2], "counts": [4]}, "for a picture of"),
+        ({"size": [2, 2], "counts": [4]}, "for an image of"),
         ({"size": [3, 4]}, "no run lengths"),
         ([1, 2], "no run lengths"),
         ({"size": [3, 4], "counts": [5]}, "cover 5 pixels"),
@@ -79,14 +79,14 @@ def test_a_zero_run_in_the_middle_is_read_as_the_mask_it_means() -> None:
         ({"size": [3, 4], "counts": [1.5, 10.5]}, "natural"),
         ({"size": [3, 4], "counts": [True, 11]}, "natural"),
         ({"size": [3, 4], "counts": []}, "natural"),
-        ({"size": [3, 4], "counts": [0] * 1000}, "fits the picture"),
+        ({"size": [3, 4], "counts": [0] * 1000}, "fits the image"),
         ({"size": [3, 4], "counts": ""}, "no run-length code"),
         ({"size": [3, 4], "counts": "ä"}, "ascii"),
         ({"size": [3, 4], "counts": "o"}, "no run-length code"),
         ({"size": [3, 4], "counts": "ooooooooooo1"}, "too large"),
         ({"size": [3, 4], "counts": "oooooo1"}, "natural|cover"),
-        ({"size": None, "counts": "1"}, "for a picture of None"),
-        ({"size": 3, "counts": "1"}, "for a picture of 3"),
+        ({"size": None, "counts": "1"}, "for an image of None"),
+        ({"size": 3, "counts": "1"}, "for an image of 3"),
     ],
 )
 def test_what_is_no_code_is_refused_with_its_reason(code: object, reason: str) -> None:

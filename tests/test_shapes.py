@@ -1,4 +1,4 @@
-"""The built-in picture set: what a seed promises, what the labels promise, what is hard about it, and what lies on disk."""
+"""The built-in image set: what a seed promises, what the labels promise, what is hard about it, and what lies on disk."""
 
 from __future__ import annotations
 
@@ -237,7 +237,7 @@ def test_an_interrupted_set_is_finished_when_asked_for_again(tmp_path: Path, mon
         patch.setattr("frugalseg.data.shapes.writing._write_lists", stop)
         with pytest.raises(KeyboardInterrupt):
             shapes.write(tmp_path, train=2, val=0, test=0, size=32, quiet=True)
-    with pytest.raises(FileExistsError, match=r"another picture set: train=2 \(asked for: 3\)"):
+    with pytest.raises(FileExistsError, match=r"another image set: train=2 \(asked for: 3\)"):
         shapes.write(tmp_path, train=3, val=0, test=0, size=32, quiet=True)
     shapes.write(tmp_path, train=2, val=0, test=0, size=32, quiet=True)
     assert (tmp_path / "ImageSets" / "Main" / "train.txt").read_text() == "train_00000\ntrain_00001\n"
@@ -257,6 +257,6 @@ def test_a_file_in_the_way_and_no_pictures_are_refused(tmp_path: Path) -> None:
     (tmp_path / "notes").write_text("mine")
     with pytest.raises(FileExistsError):
         shapes.write(tmp_path / "notes", train=1)
-    with pytest.raises(ValueError, match="at least one picture"):
+    with pytest.raises(ValueError, match="at least one image"):
         shapes.write(tmp_path / "new", train=0, val=0, test=0)
     assert not (tmp_path / "new").exists()

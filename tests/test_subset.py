@@ -1,4 +1,4 @@
-"""A list of class folders chooses pictures and classes, whatever the layout and whatever is trained with them."""
+"""A list of class folders chooses images and classes, whatever the layout and whatever is trained with them."""
 
 from __future__ import annotations
 
@@ -69,10 +69,10 @@ def test_masks_number_all_classes_so_these_stay(tmp_path: Path, listed: Path) ->
 
 def test_folders_without_pictures_are_named(root: Path, listed: Path) -> None:
     listed.write_text("n02\nn03\n")
-    with pytest.warns(UserWarning, match="1 of its 2 folders hold no picture of .*: n03"):
+    with pytest.warns(UserWarning, match="1 of its 2 folders hold no image of .*: n03"):
         assert len(read(root, classes=listed)) == 4
     listed.write_text("n03\n")
-    with pytest.raises(DataError, match=r"none of the 12 pictures .* in one of its 1 folders"):
+    with pytest.raises(DataError, match=r"none of the 12 images .* in one of its 1 folders"):
         read(root, classes=listed)
 
 

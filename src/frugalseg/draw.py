@@ -1,4 +1,4 @@
-"""Pictures of results: masks over images, rows of them side by side, curves of losses. Nothing here trains or measures."""
+"""Images of results: masks over images, rows of them side by side, curves of losses. Nothing here trains or measures."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from frugalseg.data.png import palette
 from frugalseg.types import IGNORE, Instances, Prediction
 
 Pixels = Tensor | np.ndarray
-GAP = 8  # pixels between the pictures of a sheet
-SIDE = 384  # to which small pictures are enlarged for a sheet
+GAP = 8  # pixels between the images of a sheet
+SIDE = 384  # to which small images are enlarged for a sheet
 TITLE = 22  # pixels of a sheet's head line
-BAND = 1 << 18  # pixels tinted at once: tinting is done in floats, which for a whole picture would be gigabytes
+BAND = 1 << 18  # pixels tinted at once: tinting is done in floats, which for a whole image would be gigabytes
 
 
 def overlay(image: Pixels, prediction: Prediction, *, alpha: float = 0.5, legend: bool = True, least: float = 0.5) -> np.ndarray:
@@ -58,7 +58,7 @@ def objects(
 ) -> np.ndarray:
     """The image tinted by its objects, each in a colour of its own, with class and score written on it if there is room.
 
-    classes: names to write. least: the score from which an object is drawn. side: enlarge small pictures to this, see `enlarge`.
+    classes: names to write. least: the score from which an object is drawn. side: enlarge small images to this, see `enlarge`.
     """
     picture = _pixels(image)
     if found is None:
@@ -106,7 +106,7 @@ def _pixels(image: Pixels) -> np.ndarray:
 
 
 def _tint(picture: np.ndarray, ids: np.ndarray, colours: np.ndarray, alpha: float, plain: int = 0) -> None:
-    """Mix the colours (N, 3) of ids (H, W) into a picture (H, W, 3), in place, and outline all ids but 0 and `plain`."""
+    """Mix the colours (N, 3) of ids (H, W) into an image (H, W, 3), in place, and outline all ids but 0 and `plain`."""
     solid, mixed = colours.astype(np.uint8), colours * alpha
     step = max(1, BAND // ids.shape[1])
     for top in range(0, len(ids), step):
@@ -129,7 +129,7 @@ def _edges(ids: np.ndarray) -> np.ndarray:
 
 
 def _legend(picture: np.ndarray, entries: Sequence[tuple[str, tuple[int, ...]]]) -> np.ndarray:
-    """Names with their colours in the upper left corner; nothing where the picture has no room for them."""
+    """Names with their colours in the upper left corner; nothing where the image has no room for them."""
     height, width = picture.shape[:2]
     size = max(9, min(height, width) // 28)
     if not entries or len(entries) * (size + 4) + 4 > height or width < 96:
@@ -146,7 +146,7 @@ def _legend(picture: np.ndarray, entries: Sequence[tuple[str, tuple[int, ...]]])
 
 
 def enlarge(picture: np.ndarray, side: int) -> np.ndarray:
-    """Repeat the pixels of a small picture a whole number of times, as far as its longer side stays within `side`."""
+    """Repeat the pixels of a small image a whole number of times, as far as its longer side stays within `side`."""
     times = side // max(picture.shape[:2])
     return picture if times < 2 else picture.repeat(times, 0).repeat(times, 1)
 
@@ -161,7 +161,7 @@ def row(image: Pixels, truth: Pixels | None, predicted: Pixels, classes: Sequenc
 
 
 def sheet(rows: Iterable[Mapping[str, np.ndarray]], side: int = 384) -> np.ndarray:
-    """A contact sheet, (H, W, 3) uint8: one row per mapping of title to picture, each picture fitted into side × side pixels."""
+    """A contact sheet, (H, W, 3) uint8: one row per mapping of title to image, each image fitted into side × side pixels."""
     rows = list(rows)
     titles = list(dict.fromkeys(title for pictures in rows for title in pictures))
     canvas = Image.new("RGB", (GAP + len(titles) * (side + GAP), TITLE + GAP + len(rows) * (side + GAP)), "white")
@@ -178,14 +178,14 @@ def sheet(rows: Iterable[Mapping[str, np.ndarray]], side: int = 384) -> np.ndarr
 
 
 def png(picture: np.ndarray) -> bytes:
-    """A picture, (H, W, 3) uint8, as the bytes of a PNG file."""
+    """An image, (H, W, 3) uint8, as the bytes of a PNG file."""
     buffer = io.BytesIO()
     Image.fromarray(picture).save(buffer, format="PNG", optimize=True)
     return buffer.getvalue()
 
 
 def save(path: str | Path, picture: np.ndarray) -> None:
-    """Write a picture, (H, W, 3) uint8, in the format of the path's ending, creating folders on the way."""
+    """Write an image, (H, W, 3) uint8, in the format of the path's ending, creating folders on the way."""
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(picture).save(path)
 

@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 
 from frugalseg.errors import FrugalsegError
 
-MAX_PIXELS = 100_000_000  # height times width of a picture, from which its file is refused; here, because the command line asks
+MAX_PIXELS = 100_000_000  # height times width of an image, from which its file is refused; here, because the command line asks
 
 
 class DiskError(FrugalsegError, OSError):
@@ -52,10 +52,10 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def inside(folder: str | Path, name: str, suffix: str) -> Path:
-    """The file for a picture's name below `folder`. Raises ValueError for a name that would leave it."""
+    """The file for an image's name below `folder`. Raises ValueError for a name that would leave it."""
     path = Path(folder) / f"{name}{suffix}"
     if not path.resolve().is_relative_to(Path(folder).resolve()):
-        raise ValueError(f"the picture name {name!r} leaves the folder {folder}; rename the picture")
+        raise ValueError(f"the image name {name!r} leaves the folder {folder}; rename the image")
     return path
 
 

@@ -19,16 +19,16 @@ LONGEST_NUMBER = 7  # characters of five bits: run lengths up to 2**34
 
 
 def encode(mask: np.ndarray, top: int = 0, left: int = 0, size: tuple[int, int] | None = None) -> RLE:
-    """The code of a mask (h, w) bool that lies at `top`, `left` in a picture of `size` (H, W), by default its own.
+    """The code of a mask (h, w) bool that lies at `top`, `left` in an image of `size` (H, W), by default its own.
 
-    Only the mask's own pixels are looked at, so an object costs its box and not the picture.
+    Only the mask's own pixels are looked at, so an object costs its box and not the image.
     """
     height, width = size or mask.shape
     return from_bounds(bounds(mask, top, left, height), (height, width))
 
 
 def bounds(mask: np.ndarray, top: int, left: int, height: int) -> np.ndarray:
-    """(2n,) int64 where the runs of a mask (h, w) begin and end, as column-major pixel numbers of a picture `height` high."""
+    """(2n,) int64 where the runs of a mask (h, w) begin and end, as column-major pixel numbers of an image `height` high."""
     columns = np.zeros((mask.shape[1], mask.shape[0] + 2), bool)
     columns[:, 1:-1] = mask.T
     column, row = np.nonzero(columns[:, 1:] != columns[:, :-1])
@@ -54,7 +54,7 @@ def from_counts(counts: np.ndarray, size: tuple[int, int]) -> RLE:
         raise ValueError("its run lengths are not natural numbers up to the number of pixels")
     limits = np.cumsum(counts.astype(np.int64))
     if limits[-1] != height * width:
-        raise ValueError(f"its runs cover {limits[-1]} pixels, the picture has {height * width}")
+        raise ValueError(f"its runs cover {limits[-1]} pixels, the image has {height * width}")
     starts, ends = limits[:-1:2], limits[1::2]
     there = ends > starts
     return from_bounds(np.stack([starts[there], ends[there]], 1).ravel(), size)
@@ -73,12 +73,12 @@ def checked(code: Any, size: tuple[int, int]) -> RLE:
     if not isinstance(code, dict) or "counts" not in code:
         raise ValueError("it has no run lengths")
     if code.get("size") != list(size):
-        raise ValueError(f"it is for a picture of {code.get('size')}, its own has {list(size)} (height, width)")
+        raise ValueError(f"it is for an image of {code.get('size')}, its own has {list(size)} (height, width)")
     counts = code["counts"]
     if isinstance(counts, (str, bytes)):
         return from_counts(parse(counts), size)
     if not isinstance(counts, list) or len(counts) > 2 * size[0] * size[1] + 2:
-        raise ValueError("its run lengths are neither a text nor a list that fits the picture")
+        raise ValueError("its run lengths are neither a text nor a list that fits the image")
     if any(type(count) is not int or not 0 <= count <= size[0] * size[1] for count in counts):
         raise ValueError("its run lengths are not natural numbers up to the number of pixels")
     return from_counts(np.array(counts, np.int64), size)
@@ -98,7 +98,7 @@ def parse(text: str | bytes) -> np.ndarray:
     starts = np.concatenate([[0], ends[:-1] + 1])
     lengths = ends - starts + 1
     if lengths.max() > LONGEST_NUMBER:
-        raise ValueError("its text holds numbers too large for any picture")
+        raise ValueError("its text holds numbers too large for any image")
     places = np.arange(len(digits)) - np.repeat(starts, lengths)
     values = np.add.reduceat((digits & 31) << (5 * places), starts)
     counts = np.where(digits[ends] & 16, values - (1 << (5 * lengths)), values)

@@ -1,4 +1,4 @@
-"""A data set as a list of records: what is known about each picture, and in which file. Nothing is loaded before it is needed."""
+"""A data set as a list of records: what is known about each image, and in which file. Nothing is loaded before it is needed."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class Outline(NamedTuple):
 
 
 class CocoIds(NamedTuple):
-    """How COCO's file calls a picture and each class, for results that are to be scored against that file."""
+    """How COCO's file calls an image and each class, for results that are to be scored against that file."""
 
     image: int | str
     categories: tuple[int, ...]
@@ -64,7 +64,7 @@ class CocoIds(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """What is known about one picture; None = unknown.
+    """What is known about one image; None = unknown.
 
     name: unique in the data set. tags: one of {0, 1, nan} per class. semantic: mask of class ids. objects: mask of object ids,
     whose classes are read from `object_classes` at the same pixels (None: all are of class 1). boxes: the annotated objects.
@@ -95,9 +95,9 @@ class Record:
 
 
 class Data(Dataset[Sample]):
-    """A readable split of a data set: `len(data)`, `data[i] -> Sample` with everything that is known about the picture.
+    """A readable split of a data set: `len(data)`, `data[i] -> Sample` with everything that is known about the image.
 
-    classes: names of the ids 1..C. records: one per picture. problems: what the reader left out or stumbled over.
+    classes: names of the ids 1..C. records: one per image. problems: what the reader left out or stumbled over.
     """
 
     def __init__(
@@ -126,13 +126,13 @@ class Data(Dataset[Sample]):
         return Sample(record.name, image, tags, semantic, self._instances(index, (height, width)))
 
     def image(self, index: int) -> Tensor:
-        """The picture alone, (3, H, W) uint8 RGB; raises images.BadImage if it cannot be read."""
+        """The image alone, (3, H, W) uint8 RGB; raises images.BadImage if it cannot be read."""
         return images.load(self.records[index].image, self.max_pixels)
 
     def compact(self, index: int) -> Instances | None:
-        """The objects of a picture with their masks as run lengths, crowds among them; None where no masks are known.
+        """The objects of an image with their masks as run lengths, crowds among them; None where no masks are known.
 
-        The picture is not decoded and no mask is dense, so a large set can be scored with little memory. Raises images.BadImage.
+        The image is not decoded and no mask is dense, so a large set can be scored with little memory. Raises images.BadImage.
         """
         record = self.records[index]
         if record.outlines is not None:
@@ -143,7 +143,7 @@ class Data(Dataset[Sample]):
         return objects(ids, None if record.object_classes is None else self._mask(record, record.object_classes, size_of(ids)))
 
     def boxed(self, index: int) -> Instances | None:
-        """The objects of a picture by their boxes: as annotated, else the extents of their masks; None where neither is known."""
+        """The objects of an image by their boxes: as annotated, else the extents of their masks; None where neither is known."""
         record = self.records[index]
         if record.boxes is None or record.outlines is not None:
             return self.compact(index)
@@ -151,7 +151,7 @@ class Data(Dataset[Sample]):
         return Instances(*_boxes(record.boxes), crowd=marks[:, 0], difficult=marks[:, 1])
 
     def void(self, index: int) -> rle.RLE | None:
-        """The pixels of a picture that its class mask leaves out (255), where its objects come with one; else None."""
+        """The pixels of an image that its class mask leaves out (255), where its objects come with one; else None."""
         record = self.records[index]
         if record.objects is None or record.object_classes is None:
             return None
@@ -188,7 +188,7 @@ class Data(Dataset[Sample]):
         return found
 
     def only(self, *fields: str) -> Data:
-        """The same pictures with every label withheld except `fields`, e.g. `data.only("image", "tags")`.
+        """The same images with every label withheld except `fields`, e.g. `data.only("image", "tags")`.
 
         The guard of honest supervision: the returned records do not even hold the paths of the other labels, so nothing that is
         given this data set can open them.
@@ -209,7 +209,7 @@ class Data(Dataset[Sample]):
     def __repr__(self) -> str:
         dropped = sum(problem.count for problem in self.problems if problem.effect == PICTURE)
         offers = " ".join(field for field in FIELDS if field in self.offers)
-        pictures = f"{len(self)} pictures" + (f", {dropped} left out" if dropped else "")
+        pictures = f"{len(self)} images" + (f", {dropped} left out" if dropped else "")
         classes = ", ".join(self.classes[:3]) + (", …" if len(self.classes) > 3 else "")
         return f"Data({self.root.name}/{self.split}: {pictures}, {len(self.classes)} classes ({classes}), offers {offers})"
 

@@ -38,7 +38,7 @@ def pictures(
     apart: frozenset[str] = frozenset(),
     suffixes: frozenset[str] = SUFFIXES,
 ) -> dict[str, Path]:
-    """Every picture below `folder`, sorted: name (path relative to `folder`, `/` between, without ending) -> file.
+    """Every image below `folder`, sorted: name (path relative to `folder`, `/` between, without ending) -> file.
 
     apart: names of direct subfolders that are passed over. suffixes: the endings that make a file one of those looked for.
     Hidden files are passed over; everything else that is left out is counted in `problems`.

@@ -1,4 +1,4 @@
-"""Decode pictures and masks from files that nobody checked.
+"""Decode images and masks from files that nobody checked.
 
 Whatever is in the file, `load` gives uint8 RGB as a viewer shows it, or raises `BadImage` that names the file:
 EXIF orientation is applied, CMYK, palette and grey become RGB, 16-bit values are scaled by their full range, transparency
@@ -39,7 +39,7 @@ TURNS = {
 
 
 class Header(NamedTuple):
-    """height, width: of the upright picture. orientation: EXIF 1…8. mode: PIL's. transparent: whether a pixel may be."""
+    """height, width: of the upright image. orientation: EXIF 1…8. mode: PIL's. transparent: whether a pixel may be."""
 
     height: int
     width: int
@@ -52,7 +52,7 @@ _open_lock = threading.Lock()
 
 
 class BadImage(FrugalsegError, ValueError):
-    """A file that cannot be used as a picture or mask. code: its entry in the table of problems."""
+    """A file that cannot be used as an image or mask. code: its entry in the table of problems."""
 
     def __init__(self, path: Path | str, reason: str, code: str = "image-broken") -> None:
         super().__init__(f"{path}: {reason}")
@@ -63,9 +63,9 @@ class BadImage(FrugalsegError, ValueError):
 
 
 def load(path: Path | str, max_pixels: int = MAX_PIXELS, content: bytes | None = None) -> Tensor:
-    """The picture as (3, H, W) uint8 RGB, turned as its EXIF entry says. content: its bytes, where `path` is but their name.
+    """The image as (3, H, W) uint8 RGB, turned as its EXIF entry says. content: its bytes, where `path` is but their name.
 
-    Raises BadImage if the file is missing, broken, no picture, larger than `max_pixels`, or has values of no known range.
+    Raises BadImage if the file is missing, broken, no image, larger than `max_pixels`, or has values of no known range.
     """
     with _opened(path, max_pixels, content=content) as image:
         image.load()  # before EXIF is asked for: PNG decodes then too, and a fault in the pixels would pass for one in EXIF
@@ -74,7 +74,7 @@ def load(path: Path | str, max_pixels: int = MAX_PIXELS, content: bytes | None =
 
 
 def converted(picture: np.ndarray | Image.Image) -> Tensor:
-    """A picture in memory as `load` gives one: an array (H, W), (H, W, 3) or (H, W, 4) or an image of Pillow.
+    """An image in memory as `load` gives one: an array (H, W), (H, W, 3) or (H, W, 4) or an image of Pillow.
 
     Raises BadImage for an array of another shape, or with values of no known range.
     """
@@ -98,8 +98,8 @@ def load_mask(
 ) -> Tensor:
     """The ids of a label mask as (H, W) int64: palette indices or grey values of 1, 8 or 16 bits, never colours (but `codes`).
 
-    picture: the file the mask belongs to. The mask must have the size of the upright picture; if it has the size of the stored,
-    unturned one instead, it was drawn on that and is turned along. size: (H, W) of the upright picture, if it is known already.
+    image: the file the mask belongs to. The mask must have the size of the upright image; if it has the size of the stored,
+    unturned one instead, it was drawn on that and is turned along. size: (H, W) of the upright image, if it is known already.
     Raises BadImage for what `load` refuses, for colour masks, for JPEG masks, and for a wrong size.
     """
     if Path(path).suffix == matlab.SUFFIX:
@@ -124,7 +124,7 @@ def _matlab_mask(path: Path, size: tuple[int, int] | None, max_pixels: int) -> T
     except (ValueError, OSError) as error:
         raise BadImage(path, str(error), "mask-broken") from error
     if size is not None and found.shape != tuple(size):
-        reason = f"the mask has {found.shape[1]} x {found.shape[0]} pixels, its picture {size[1]} x {size[0]}"
+        reason = f"the mask has {found.shape[1]} x {found.shape[0]} pixels, its image {size[1]} x {size[0]}"
         raise BadImage(path, reason, "mask-size")
     return torch.from_numpy(found)
 
@@ -199,7 +199,7 @@ def _is_wide(image: Image.Image) -> bool:
 def _orientation(image: Image.Image) -> int:
     try:
         value = image.getexif().get(ORIENTATION, 1)
-    except Exception:  # a broken EXIF block does not make the picture unreadable
+    except Exception:  # a broken EXIF block does not make the image unreadable
         return 1
     return value if value in TURNS else 1
 
@@ -215,7 +215,7 @@ def _turned_like(mask: Image.Image, picture: Path | str, path: Path | str, max_p
         return mask
     if mask.size == (height, width) and orientation >= 5:
         return mask.transpose(TURNS[orientation])
-    raise BadImage(path, f"the mask has {mask.width} x {mask.height} pixels, its picture {width} x {height}", "mask-size")
+    raise BadImage(path, f"the mask has {mask.width} x {mask.height} pixels, its image {width} x {height}", "mask-size")
 
 
 def _rgb(image: Image.Image, path: Path | str) -> Image.Image:
@@ -230,7 +230,7 @@ def _rgb(image: Image.Image, path: Path | str) -> Image.Image:
 def _scaled(values: np.ndarray, path: Path | str) -> np.ndarray:
     """Wide values to uint8 by the range of their type: 65535 for integers; for floats the first of 1, 255, 65535 that holds them.
 
-    A picture is not stretched by its own extremes: two photos of one camera would no longer be comparable.
+    An image is not stretched by its own extremes: two photos of one camera would no longer be comparable.
     """
     low, high = float(values.min()), float(values.max())
     ranges = (1, 255, 65535) if values.dtype.kind == "f" else (65535,)

@@ -1,6 +1,6 @@
 """Everything that can be wrong with a data set: one table of stable codes, and the counting of what was met.
 
-Nothing is dropped silently: a reader that leaves a picture or a label out says so here, and `check` prints it.
+Nothing is dropped silently: a reader that leaves an image or a label out says so here, and `check` prints it.
 The table in docs/check.md is generated from `CODES`.
 """
 
@@ -24,7 +24,7 @@ class Code(NamedTuple):
     fix: str
 
 
-PICTURE, LABEL, ROW = "picture left out", "label withheld", "row left out"  # the effects that `skip_limit` limits
+PICTURE, LABEL, ROW = "image left out", "label withheld", "row left out"  # the effects that `skip_limit` limits
 OBJECT = "object left out"  # likewise
 CLAIM, ARCHIVE = "claim left out", "rest of the archive left out"
 NONE = ""
@@ -34,7 +34,7 @@ CODES: dict[str, Code] = {
     "too-many-left-out": Code(
         "error",
         NONE,
-        "More pictures, labels or rows cannot be used than skip_limit allows.",
+        "More images, labels or rows cannot be used than skip_limit allows.",
         "Correct what the other lines name, or accept it with --skip-limit 1.0 (in Python skip_limit=1.0).",
     ),
     "nothing-to-train": Code(
@@ -43,26 +43,26 @@ CODES: dict[str, Code] = {
     "archive-broken": Code(
         "warning",
         ARCHIVE,
-        "Archives that are damaged, cut short, or compressed tars; the pictures behind the fault are missing.",
+        "Archives that are damaged, cut short, or compressed tars; the images behind the fault are missing.",
         "Copy the archive again; make a plain tar of a compressed one (`gunzip FILE.tar.gz`).",
     ),
     "image-broken": Code(
         "warning",
         PICTURE,
-        "Pictures that cannot be decoded: truncated, empty or no picture at all.",
+        "Images that cannot be decoded: truncated, empty or no image at all.",
         "Copy the files again from their source, or delete them.",
     ),
     "image-too-large": Code(
-        "warning", PICTURE, "Pictures with more pixels than the limit.", "Shrink them, or raise the limit with max_pixels=…"
+        "warning", PICTURE, "Images with more pixels than the limit.", "Shrink them, or raise the limit with max_pixels=…"
     ),
     "image-range": Code(
         "warning",
         PICTURE,
-        "Float or 32-bit pictures whose values fit none of the ranges 0…1, 0…255, 0…65535.",
+        "Float or 32-bit images whose values fit none of the ranges 0…1, 0…255, 0…65535.",
         "Scale the values to 0…1 or save as 16-bit grey.",
     ),
     "image-missing": Code(
-        "warning", PICTURE, "A list names pictures that are not there.", "Add the files, or remove the names from the list."
+        "warning", PICTURE, "A list names images that are not there.", "Add the files, or remove the names from the list."
     ),
     "image-twice": Code(
         "warning", PICTURE, "Two files have the same name apart from the ending; the first is used.", "Rename one of the two."
@@ -78,23 +78,23 @@ CODES: dict[str, Code] = {
     "file-ignored": Code(
         "note",
         NONE,
-        "Files with an ending that is no known picture format.",
-        "Convert them to JPEG or PNG if they are pictures (HEIC, RAW, …).",
+        "Files with an ending that is no known image format.",
+        "Convert them to JPEG or PNG if they are images (HEIC, RAW, …).",
     ),
     "image-16-bit": Code(
         "note",
         NONE,
-        "Pictures with 16 or 32 bits; they are scaled by their full range (65535 becomes 255).",
+        "Images with 16 or 32 bits; they are scaled by their full range (65535 becomes 255).",
         "If they look dark (12 used bits of 16), stretch them before.",
     ),
     "image-alpha": Code(
-        "note", NONE, "Pictures with transparency; they are laid on white.", "Flatten them yourself if white is wrong."
+        "note", NONE, "Images with transparency; they are laid on white.", "Flatten them yourself if white is wrong."
     ),
     "exif-rotated": Code(
         "warning",
         NONE,
-        "Pictures that their EXIF entry turns; they are read turned. A mask of the unturned size is "
-        "turned along; boxes, and masks of square or upside-down pictures, are taken as drawn on the turned picture.",
+        "Images that their EXIF entry turns; they are read turned. A mask of the unturned size is "
+        "turned along; boxes, and masks of square or upside-down images, are taken as drawn on the turned image.",
         "Look at one overlay; or turn the pixels for good: `exiftran -ai FILE` or `mogrify -auto-orient FILE`.",
     ),
     "mask-broken": Code("warning", LABEL, "Masks that cannot be decoded.", "Export the masks again."),
@@ -124,11 +124,11 @@ CODES: dict[str, Code] = {
         "Masks that seem to number objects (1, 2, 3, … in each mask), not classes.",
         'Call the folder objects/ (or pass layout="objects") to learn objects; if they are classes, name them in classes.txt.',
     ),
-    "mask-size": Code("warning", LABEL, "Masks whose size differs from their picture's.", "Export them at the picture's size."),
+    "mask-size": Code("warning", LABEL, "Masks whose size differs from their image's.", "Export them at the image's size."),
     "mask-missing": Code(
-        "note", NONE, "Pictures without a mask, though others have one.", "Nothing, if only some pictures were to be labelled."
+        "note", NONE, "Images without a mask, though others have one.", "Nothing, if only some images were to be labelled."
     ),
-    "mask-orphan": Code("warning", NONE, "Masks without a picture.", "Give the picture the mask's name, or delete the mask."),
+    "mask-orphan": Code("warning", NONE, "Masks without an image.", "Give the image the mask's name, or delete the mask."),
     "annotation-broken": Code(
         "warning",
         LABEL,
@@ -138,20 +138,20 @@ CODES: dict[str, Code] = {
     "annotation-missing": Code(
         "note",
         NONE,
-        "Pictures without an annotation file; their tags are unknown, not absent.",
-        "Nothing, if only some pictures were to be tagged.",
+        "Images without an annotation file; their tags are unknown, not absent.",
+        "Nothing, if only some images were to be tagged.",
     ),
     "box-outside": Code(
         "warning",
         NONE,
-        "Boxes that leave their picture or are empty.",
-        "Correct the boxes; they may belong to a resized picture.",
+        "Boxes that leave their image or are empty.",
+        "Correct the boxes; they may belong to a resized image.",
     ),
     "annotation-size": Code(
         "warning",
         LABEL,
-        "COCO annotations drawn on another size than the picture has.",
-        "Export the annotations again for these very files, or give the pictures their old size.",
+        "COCO annotations drawn on another size than the image has.",
+        "Export the annotations again for these very files, or give the images their old size.",
     ),
     "image-duplicate-id": Code(
         "warning",
@@ -178,7 +178,7 @@ CODES: dict[str, Code] = {
         "warning", OBJECT, "Objects without a mask, though others of the file have one.", "Draw them, or delete the annotations."
     ),
     "object-empty": Code(
-        "warning", OBJECT, "Objects whose mask has not one pixel in the picture.", "Delete them; they may belong to another size."
+        "warning", OBJECT, "Objects whose mask has not one pixel in the image.", "Delete them; they may belong to another size."
     ),
     "polygon-broken": Code(
         "warning",
@@ -189,7 +189,7 @@ CODES: dict[str, Code] = {
     "rle-broken": Code(
         "warning",
         OBJECT,
-        "Run-length codes that are none, or that are for another size than their picture's.",
+        "Run-length codes that are none, or that are for another size than their image's.",
         "Export the object again, as pycocotools' encode writes it: the size is [height, width], columns come first.",
     ),
     "box-broken": Code(
@@ -202,17 +202,15 @@ CODES: dict[str, Code] = {
         "Correct bbox: [x, y, width, height].",
     ),
     "object-ids": Code(
-        "warning", LABEL, "Object maps with ids below 0 or above 65535.", "Number the objects of each picture 1, 2, 3, …"
+        "warning", LABEL, "Object maps with ids below 0 or above 65535.", "Number the objects of each image 1, 2, 3, …"
     ),
     "tag-unknown-file": Code(
         "warning",
         ROW,
-        "Rows of a CSV file that name no picture.",
+        "Rows of a CSV file that name no image.",
         "Correct the name: path relative to the data folder, with or without the ending.",
     ),
-    "tag-duplicate-row": Code(
-        "warning", NONE, "Pictures with several rows in tags.csv; their tags are united.", "Merge the rows."
-    ),
+    "tag-duplicate-row": Code("warning", NONE, "Images with several rows in tags.csv; their tags are united.", "Merge the rows."),
     "tag-unknown-class": Code(
         "warning",
         CLAIM,
@@ -220,24 +218,24 @@ CODES: dict[str, Code] = {
         "Add the name to classes.txt, or correct the spelling.",
     ),
     "tag-missing": Code(
-        "note", NONE, "Pictures without known tags, though others have them.", "Nothing, if only some were to be tagged."
+        "note", NONE, "Images without known tags, though others have them.", "Nothing, if only some were to be tagged."
     ),
-    "no-tags": Code("note", NONE, "Pictures that have none of the classes.", "Nothing: they teach the background."),
-    "all-tags": Code("note", NONE, "Pictures that have every class.", "Look at them: they tell a tag classifier nothing."),
+    "no-tags": Code("note", NONE, "Images that have none of the classes.", "Nothing: they teach the background."),
+    "all-tags": Code("note", NONE, "Images that have every class.", "Look at them: they tell a tag classifier nothing."),
     "class-without-picture": Code(
         "warning",
         NONE,
-        "Classes that no usable picture has, perhaps because theirs are broken. They stay in the list and can not be learned.",
-        "Mend or add pictures of them, or take the class out.",
+        "Classes that no usable image has, perhaps because theirs are broken. They stay in the list and can not be learned.",
+        "Mend or add images of them, or take the class out.",
     ),
     "class-absent": Code(
-        "warning", NONE, "Classes without a single example in a split.", "Move pictures between splits, or leave the class out."
+        "warning", NONE, "Classes without a single example in a split.", "Move images between splits, or leave the class out."
     ),
     "class-everywhere": Code(
         "warning",
         NONE,
-        "Classes that every tagged picture of a split has; tags alone cannot say where they are.",
-        "Add pictures without the class.",
+        "Classes that every tagged image of a split has; tags alone cannot say where they are.",
+        "Add images without the class.",
     ),
     "class-similar": Code("warning", NONE, "Class names that differ only in case, spaces or punctuation.", "Use one spelling."),
     "class-guessed": Code(
@@ -249,11 +247,11 @@ CODES: dict[str, Code] = {
     "duplicate-across-splits": Code(
         "warning",
         NONE,
-        "The same picture in two splits that are scored against each other; scores come out too high.",
+        "The same image in two splits that are scored against each other; scores come out too high.",
         "Remove it from one of the two.",
     ),
-    "duplicate-in-split": Code("note", NONE, "The same picture twice in one split under different names.", "Delete one."),
-    "split-empty": Code("warning", NONE, "Splits without a picture.", "Fill or delete the list."),
+    "duplicate-in-split": Code("note", NONE, "The same image twice in one split under different names.", "Delete one."),
+    "split-empty": Code("warning", NONE, "Splits without an image.", "Fill or delete the list."),
 }
 
 

@@ -28,14 +28,14 @@ def read(
     max_pixels: int = images.MAX_PIXELS,
     follow_links: bool = False,
 ) -> Data:
-    """The data set in a folder or a COCO file, a single picture, or the pictures in zip and tar files.
+    """The data set in a folder or a COCO file, a single image, or the images in zip and tar files.
 
-    split: name of a list or subfolder; None takes every picture. layout: one of LAYOUTS; None recognises it.
+    split: name of a list or subfolder; None takes every image. layout: one of LAYOUTS; None recognises it.
     verify: decode every file once before training relies on it (cached, so the next read is instant); archives are not.
-    skip_limit: the share of pictures, labels, rows or objects that may be left out; more is an error. 1.0 allows any.
-    classes: a text file of class folders, one a line: only pictures in them are read, see `subset.part`.
+    skip_limit: the share of images, labels, rows or objects that may be left out; more is an error. 1.0 allows any.
+    classes: a text file of class folders, one a line: only images in them are read, see `subset.part`.
     difficult: VOC only: whether a class that has only difficult objects is "present", "unknown" or "absent".
-    max_pixels: larger pictures are left out. follow_links: accept links that lead out of the folder.
+    max_pixels: larger images are left out. follow_links: accept links that lead out of the folder.
 
     Raises DataError if nothing can be read, too much would be left out, or an argument names something that is not there.
     """
@@ -51,7 +51,7 @@ def read(
         )
     if not len(data):
         place = "" if split is None else f" in its list {split!r}"
-        raise DataError(f"{data.root}: no picture found{place}; expected files such as .jpg, .png or .tif.")
+        raise DataError(f"{data.root}: no image found{place}; expected files such as .jpg, .png or .tif.")
     return data
 
 
@@ -64,7 +64,7 @@ def gather(
     verify: bool = True,
     listed: Path | str | None = None,
 ) -> tuple[Data, dict[str, Looked]]:
-    """What `read` reads, however much of it is left out, and what was found out about each picture. listed: its `classes`."""
+    """What `read` reads, however much of it is left out, and what was found out about each image. listed: its `classes`."""
     folder.expect(root)
     if _is_packed(root, layout):
         packed = archive.read(root, split, options, problems)

@@ -19,16 +19,16 @@ D = TypeVar("D", bound=Data)
 
 
 def of_classes(data: D, file: Path | str) -> D:
-    """The pictures of `data` in the folders that a file names; see `part`."""
+    """The images of `data` in the folders that a file names; see `part`."""
     made = copy(data)
     made.classes, made.records = part(file, data.classes, data.records, data.root)
     return made
 
 
 def drawn(data: D, share: float, seed: int) -> D:
-    """A share of the pictures, at least one, in their order.
+    """A share of the images, at least one, in their order.
 
-    Drawn by the pictures' names: with the same seed a smaller share is a part of a larger one, on any machine.
+    Drawn by the images' names: with the same seed a smaller share is a part of a larger one, on any machine.
     """
     count = max(1, round(share * len(data)))
     draw = {name: hashlib.blake2b(f"{seed} {name}".encode()).digest() for name in data.names}
@@ -41,24 +41,22 @@ def drawn(data: D, share: float, seed: int) -> D:
 def part(
     file: Path | str, classes: tuple[str, ...], records: Sequence[Record], root: Path
 ) -> tuple[tuple[str, ...], list[Record]]:
-    """The classes and records that are left when only pictures below the folders named in `file`, one a line, are taken.
+    """The classes and records that are left when only images below the folders named in `file`, one a line, are taken.
 
     A line is the folder's name, or begins with it and a space, as lists that tell the name in words behind it. Where tags are the
     only labels, the named classes alone are left, in their order; masks number all classes, so they keep the whole list.
-    Raises DataError if no picture lies in such a folder; folders without a picture are warned of.
+    Raises DataError if no image lies in such a folder; folders without an image are warned of.
     """
     folders = {name: set(Path(name).parts[:-1]) for name in (record.name for record in records)}
     there = set().union(*folders.values())
     lines = [line.strip() for line in files.read_text(Path(file)).splitlines() if line.strip()]
     named = {line if line in there else line.split()[0] for line in lines}
     if not named & there:
-        raise DataError(f"classes={file}: none of the {len(records)} pictures of {root} lies in one of its {len(named)} folders.")
+        raise DataError(f"classes={file}: none of the {len(records)} images of {root} lies in one of its {len(named)} folders.")
     missing = sorted(named - there)
     if missing:
         few = ", ".join(missing[:SHOWN]) + (", …" if len(missing) > SHOWN else "")
-        warnings.warn(
-            f"classes={file}: {len(missing)} of its {len(named)} folders hold no picture of {root}: {few}", stacklevel=3
-        )
+        warnings.warn(f"classes={file}: {len(missing)} of its {len(named)} folders hold no image of {root}: {few}", stacklevel=3)
     kept = [record for record in records if named & folders[record.name]]
     columns = [column for column, name in enumerate(classes) if name in named]
     if not columns or any(record.fields - {"image", "tags"} for record in kept):

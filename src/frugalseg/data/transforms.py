@@ -1,4 +1,4 @@
-"""Augmentation of whole samples: picture, masks and boxes move together (torchvision transforms v2)."""
+"""Augmentation of whole samples: image, masks and boxes move together (torchvision transforms v2)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from frugalseg.types import IGNORE, longer_side
 
 
 def squashed(image: Tensor, side: int) -> Tensor:
-    """The picture (3, H, W) uint8 squashed to a square (3, side, side), whatever its shape was."""
+    """The image (3, H, W) uint8 squashed to a square (3, side, side), whatever its shape was."""
     return F.resize(image, [side, side], InterpolationMode.BICUBIC).contiguous()
 
 
@@ -27,11 +27,11 @@ def shrink(image: Tensor, longest: int) -> Tensor:
 
 
 class ZoomCrop(v2.Transform):
-    """Zoom to a longer side, by a random factor, and cut a random square; outside is `fill` in pictures, ignore in masks.
+    """Zoom to a longer side, by a random factor, and cut a random square; outside is `fill` in images, ignore in masks.
 
     Args:
         crop: side of the square in pixels.
-        resize: longer side before the random zoom; 0 keeps the picture's own.
+        resize: longer side before the random zoom; 0 keeps the image's own.
         scales: range of the random zoom, drawn uniformly.
         fill: RGB of the padding.
     """
@@ -49,7 +49,7 @@ class ZoomCrop(v2.Transform):
         side = round(zoom * (self.resize or max(height, width)))
         size = longer_side((height, width), side)
         space = [extent - self.crop for extent in size]
-        # A picture smaller than the crop lands anywhere inside it; a larger one is cut anywhere.
+        # An image smaller than the crop lands anywhere inside it; a larger one is cut anywhere.
         top, left = (int(torch.randint(min(0, gap), max(0, gap) + 1, ())) for gap in space)
         return {"size": size, "top": top, "left": left}
 

@@ -1,4 +1,4 @@
-"""Make sure before training that every file can be used: pictures that cannot are left out, masks that cannot are withheld."""
+"""Make sure before training that every file can be used: images that cannot are left out, masks that cannot are withheld."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Content = Callable[[Path], bytes]
 
 
 class Looked(NamedTuple):
-    """The facts of a usable picture, and of its class mask if it has one; of objects that are all of class 1, of their map."""
+    """The facts of a usable image, and of its class mask if it has one; of objects that are all of class 1, of their map."""
 
     picture: file_info.Facts
     mask: file_info.Facts | None
@@ -28,9 +28,9 @@ class Looked(NamedTuple):
 def usable(
     root: Path, records: list[Record], classes: int, options: files.Options, problems: Problems
 ) -> tuple[list[Record], dict[str, Looked]]:
-    """The records whose picture decodes, and by name what was found out about each of them.
+    """The records whose image decodes, and by name what was found out about each of them.
 
-    A mask that cannot be used is withheld, its picture stays: the masks of a data set never decide which pictures a method
+    A mask that cannot be used is withheld, its image stays: the masks of a data set never decide which images a method
     trains on that is not allowed to see masks.
     """
     pictures = picture_facts(root, [record.image for record in records], options)
@@ -48,7 +48,7 @@ def usable(
 
 
 def readable(root: Path, records: list[Record], pictures: dict[Path, file_info.Facts], problems: Problems) -> list[Record]:
-    """The records whose picture decodes, by what was found out about the pictures."""
+    """The records whose image decodes, by what was found out about the images."""
     kept = []
     for record in records:
         known = pictures[record.image]
@@ -67,9 +67,9 @@ def picture_facts(
     content: Content | None = None,
     stamp: file_info.Stamp = file_info.of_file,
 ) -> dict[Path, file_info.Facts]:
-    """What is known of each picture. content, stamp: of pictures in archives, their bytes and what tells that they changed."""
+    """What is known of each image. content, stamp: of images in archives, their bytes and what tells that they changed."""
     look, fields = partial(look_at_picture, max_pixels=options.max_pixels, content=content), {*images.Header._fields, "hash"}
-    return file_info.of(root, f"picture-{options.max_pixels}", paths, look, fields, stamp)
+    return file_info.of(root, f"image-{options.max_pixels}", paths, look, fields, stamp)
 
 
 def mask_facts(root: Path, paths: list[Path], options: files.Options) -> dict[Path, file_info.Facts]:
@@ -102,13 +102,13 @@ def look_at_mask(path: Path, max_pixels: int) -> file_info.Facts:
 
 
 def fault(mask: file_info.Facts, picture: file_info.Facts, classes: int | None, binary: bool) -> tuple[str, str] | None:
-    """Code and reason why a mask does not fit its picture and the class list, or None if it does. classes=None: ids are free."""
+    """Code and reason why a mask does not fit its image and the class list, or None if it does. classes=None: ids are free."""
     if "code" in mask:
         return mask["code"], mask["reason"]
     size, wanted = (mask["height"], mask["width"]), (picture["height"], picture["width"])
     turned = picture["orientation"] >= 5 and size == wanted[::-1]
     if size != wanted and not turned:
-        return "mask-size", f"{size[1]} x {size[0]}, picture {wanted[1]} x {wanted[0]}"
+        return "mask-size", f"{size[1]} x {size[0]}, image {wanted[1]} x {wanted[0]}"
     if classes is None:
         strange = [number for number in mask["ids"] if not 0 <= number <= LARGEST_OBJECT]
         return ("object-ids", f"id {strange[-1]}") if strange else None
@@ -125,7 +125,7 @@ def _is_binary(masks: Iterable[file_info.Facts]) -> bool:
 
 
 def _with_fitting_outlines(root: Path, record: Record, picture: file_info.Facts, problems: Problems) -> Record:
-    """The record without objects that were drawn on another size than the picture has."""
+    """The record without objects that were drawn on another size than the image has."""
     if record.outlines is None:
         return record
     problems.seen[LABEL] += 1
@@ -133,7 +133,7 @@ def _with_fitting_outlines(root: Path, record: Record, picture: file_info.Facts,
     drawn = next((item.size for item in record.outlines if item.size != wanted), None)
     if drawn is None:
         return record
-    reason = f"{drawn[1]} x {drawn[0]}, picture {wanted[1]} x {wanted[0]}"
+    reason = f"{drawn[1]} x {drawn[0]}, image {wanted[1]} x {wanted[0]}"
     problems.add("annotation-size", f"{files.shown(record.image, root)} ({reason})")
     return replace(record, outlines=None, boxes=None)
 

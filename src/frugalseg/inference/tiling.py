@@ -1,4 +1,4 @@
-"""Large pictures in overlapping tiles: each tile is predicted on its own, and objects that lie in several become one again.
+"""Large images in overlapping tiles: each tile is predicted on its own, and objects that lie in several become one again.
 
 Two objects of one class from two tiles are the same if their masks agree where both tiles look, the better the more their scores
 differ; each has at most one partner in another tile, and the surest pairs are found first. Then their masks are united and the
@@ -28,7 +28,7 @@ ALIKE = 1.2
 
 
 class Tile(NamedTuple):
-    """Rows top..bottom and columns left..right of a picture, the ends excluded."""
+    """Rows top..bottom and columns left..right of an image, the ends excluded."""
 
     top: int
     left: int
@@ -37,7 +37,7 @@ class Tile(NamedTuple):
 
 
 def tiles(size: tuple[int, int], side: int, overlap: int) -> list[Tile]:
-    """Squares of `side` pixels (smaller where the picture is) that cover (H, W) and overlap by at least `overlap` pixels.
+    """Squares of `side` pixels (smaller where the image is) that cover (H, W) and overlap by at least `overlap` pixels.
 
     They are spread evenly, so none is a narrow rest. Raises UsageError unless 0 <= overlap < side.
     """
@@ -80,14 +80,14 @@ def predict(
 
 
 def moved(objects: Instances, tile: Tile, size: tuple[int, int]) -> Instances:
-    """Objects of a tile at their place in a picture of `size`."""
+    """Objects of a tile at their place in an image of `size`."""
     codes = [_seen(code, tile, Tile(0, 0, *size)) for code in objects.rles]
     corner = torch.tensor([tile.left, tile.top, tile.left, tile.top], dtype=torch.float32)
     return Instances(objects.boxes + corner, objects.labels, objects.scores, codes)
 
 
 def merged(parts: Sequence[Instances], cut: Sequence[Tile], size: tuple[int, int]) -> Instances:
-    """The objects of all tiles (already at their place in a picture of `size`), best first, parts of one object joined."""
+    """The objects of all tiles (already at their place in an image of `size`), best first, parts of one object joined."""
     codes = [code for part in parts for code in part.rles]
     if not codes:
         return Instances.none()
@@ -152,7 +152,7 @@ def _seen(code: rle.RLE, frame: Tile, window: Tile) -> rle.RLE:
 
 
 def _united(codes: Sequence[rle.RLE]) -> rle.RLE:
-    """The union of masks, of their runs alone: the library decodes whole pictures for it, a second for 900 megapixels."""
+    """The union of masks, of their runs alone: the library decodes whole images for it, a second for 900 megapixels."""
     if len(codes) == 1:
         return codes[0]
     runs = np.concatenate([rle.runs(code) for code in codes])

@@ -1,8 +1,8 @@
-"""CorLoc, correct localisation: in how many pictures that show a class its best box meets an object of it.
+"""CorLoc, correct localisation: in how many images that show a class its best box meets an object of it.
 
-Definition (Deselaers et al., IJCV 2012): for each class, the share of the pictures that show it in which the best box of the
-class, by confidence, has IoU > 0.5 with any of its objects; mean over the classes that some picture shows. Crowds are no objects.
-The trivial answer, the whole picture as the box of every class, is scored beside it.
+Definition (Deselaers et al., IJCV 2012): for each class, the share of the images that show it in which the best box of the
+class, by confidence, has IoU > 0.5 with any of its objects; mean over the classes that some image shows. Crowds are no objects.
+The trivial answer, the whole image as the box of every class, is scored beside it.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ FOUND, WHOLE = 0, 1  # the parts of a row
 
 
 def best_overlaps(found: Any, truth: Any, classes: int, size: tuple[int, int]) -> np.ndarray:
-    """(2, C) highest IoU of each class's most confident box with its objects, and of the whole picture with them.
+    """(2, C) highest IoU of each class's most confident box with its objects, and of the whole image with them.
 
     0 where no box is found, NaN where no object is shown. found, truth: `types.Instances`, the first with scores. size:
-    (H, W) of the picture.
+    (H, W) of the image.
     """
     boxes, labels, scores = array(found.boxes), array(found.labels), array(found.scores)
     single = ~truth.ignored
@@ -43,18 +43,18 @@ def overlap(box: np.ndarray, others: np.ndarray) -> np.ndarray:
 
 
 class CorLoc(PerImage):
-    """Collects best overlaps picture by picture. The score is a fraction, the table is in percent."""
+    """Collects best overlaps image by image. The score is a fraction, the table is in percent."""
 
     metric = "corloc|boxes|iou>0.5"
     threshold = 0.5
 
     def update(self, name: str, found: Any, truth: Any, size: tuple[int, int]) -> None:
-        """One picture of that (H, W): what was found, with scores, and its objects, both `types.Instances`."""
+        """One image of that (H, W): what was found, with scores, and its objects, both `types.Instances`."""
         self._add(name, best_overlaps(found, truth, len(self.classes), size))
 
     @property
     def per_class(self) -> dict[str, float]:
-        """CorLoc of every class; NaN where no picture shows it."""
+        """CorLoc of every class; NaN where no image shows it."""
         return dict(zip(self.classes, self._class_shares(np.ones((1, self.images), np.int64))[0].tolist(), strict=True))
 
     @property
@@ -83,7 +83,7 @@ class CorLoc(PerImage):
         return table
 
     def to_json(self, samples: int = 2000, seed: int = 0) -> dict[str, Any]:
-        """Everything printed, and under "rows" each picture's best overlaps; a class that is not there is null."""
+        """Everything printed, and under "rows" each image's best overlaps; a class that is not there is null."""
         return {
             **self._head(samples, seed),
             "per_class": {name: number(share) for name, share in self.per_class.items()},

@@ -132,7 +132,7 @@ class FewShotScores(PerImage):
 
 
 class PresenceScores:
-    """Is the class there at all? Confidences of pictures that show it and of pictures that do not, one for each question."""
+    """Is the class there at all? Confidences of images that show it and of images that do not, one for each question."""
 
     def __init__(self, threshold: float = 0.5) -> None:
         self.threshold = threshold
@@ -146,19 +146,19 @@ class PresenceScores:
 
     @property
     def precision(self) -> float:
-        """Of the pictures that are said to show the class, the share that do; NaN if none is said to."""
+        """Of the images that are said to show the class, the share that do; NaN if none is said to."""
         said = np.array(self.confidences) > self.threshold
         return float(np.array(self.present)[said].mean()) if said.any() else float("nan")
 
     @property
     def recall(self) -> float:
-        """Of the pictures that show the class, the share that are said to; NaN if none does."""
+        """Of the images that show the class, the share that are said to; NaN if none does."""
         present = np.array(self.present, bool)
         return float((np.array(self.confidences)[present] > self.threshold).mean()) if present.any() else float("nan")
 
     @property
     def ranking(self) -> float:
-        """The chance that a picture with the class gets a higher confidence than one without (area under the ROC curve)."""
+        """The chance that an image with the class gets a higher confidence than one without (area under the ROC curve)."""
         values, present = np.array(self.confidences), np.array(self.present, bool)
         if present.all() or not present.any():
             return float("nan")

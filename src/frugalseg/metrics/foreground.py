@@ -1,8 +1,8 @@
-"""How well the object of a picture is found when nobody says which it is: overlap of the foreground, with and without an oracle.
+"""How well the object of an image is found when nobody says which it is: overlap of the foreground, with and without an oracle.
 
-An oracle picks, of the parts of a picture, the one that fits the truth best. It is how R2O's 71.2 on CUB-200-2011 was measured
+An oracle picks, of the parts of an image, the one that fits the truth best. It is how R2O's 71.2 on CUB-200-2011 was measured
 (fig. A4), lifts every network, and cannot be had without masks; both are always given, beside what one part for the whole
-picture would score.
+image would score.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ WORDS = {
 
 
 class ForegroundScores(PerImage):
-    """Collects the overlaps of each picture. A row is (4,): the values in the order of PROTOCOLS.
+    """Collects the overlaps of each image. A row is (4,): the values in the order of PROTOCOLS.
 
     protocol: which of them `value`, `interval` and `paired` are about. baselines: the values of answers that take no learning, by
     name, beside which the scores are shown.
@@ -43,9 +43,9 @@ class ForegroundScores(PerImage):
         return f"iou|{self.kind}"
 
     def update(self, name: str, parts: Any, chosen: int, truth: Any, ignore: Any = None) -> None:
-        """One picture. parts: (H, W) ids. chosen: the part that is said to be the object. truth: (H, W) bool.
+        """One image. parts: (H, W) ids. chosen: the part that is said to be the object. truth: (H, W) bool.
 
-        ignore: (H, W) bool of pixels that do not count. Raises ValueError for a picture without foreground, or other sizes.
+        ignore: (H, W) bool of pixels that do not count. Raises ValueError for an image without foreground, or other sizes.
         """
         ids, mask = array(parts), array(truth).astype(bool)
         if ids.shape != mask.shape:
@@ -60,7 +60,7 @@ class ForegroundScores(PerImage):
 
     @property
     def values(self) -> dict[Protocol, float]:
-        """Mean over pictures in all four ways."""
+        """Mean over images in all four ways."""
         return dict(zip(PROTOCOLS, self.stacked().mean(0).tolist(), strict=True))
 
     def score(self, weights: np.ndarray) -> np.ndarray:
@@ -80,7 +80,7 @@ class ForegroundScores(PerImage):
         return table
 
     def to_json(self, samples: int = 2000, seed: int = 0) -> dict[str, Any]:
-        """Everything printed, and each picture's overlaps."""
+        """Everything printed, and each image's overlaps."""
         return {
             **self._head(samples, seed),
             "kind": self.kind,

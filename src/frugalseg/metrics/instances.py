@@ -31,7 +31,7 @@ from frugalseg.types import Instances
 
 Kind = Literal["mask", "box", "boundary"]
 WRONG, RIGHT, NEITHER, BEYOND = range(4)  # what becomes of a detection; BEYOND: not among the first `most` of its image
-WHOLE = "the whole picture as one object of each class"  # the trivial answer, which needs no picture to be looked at
+WHOLE = "the whole picture as one object of each class"  # the trivial answer; JSON files have it by this name
 BORDER = 0.02  # width of a mask's border as a share of the image's diagonal (Cheng et al., Boundary IoU, CVPR 2021)
 
 
@@ -301,7 +301,7 @@ class InstanceScores(PerImage):
 
 
 def whole(size: tuple[int, int], classes: int) -> Instances:
-    """WHOLE: all of a picture of (H, W) as one object of each class, all equally sure."""
+    """WHOLE: all of an image of (H, W) as one object of each class, all equally sure."""
     boxes = torch.tensor([[0.0, 0.0, size[1], size[0]]]).repeat(classes, 1)
     mask = rle.from_counts(np.array([0, size[0] * size[1]]), size)
     return Instances(boxes, torch.arange(classes) + 1, torch.ones(classes), [mask] * classes)

@@ -86,7 +86,7 @@ class SemanticScores(PerImage):
         return self.stacked()[:, TRUTH]
 
     def constant(self, index: int) -> SemanticScores:
-        """The scores of a predictor that gives every pixel class `index`: what no picture needs to be looked at for."""
+        """The scores of a predictor that gives every pixel class `index`: what no image needs to be looked at for."""
         baseline = SemanticScores(self.classes, self.data, self.split)
         for name, row in self.rows.items():
             counts = np.zeros_like(row)

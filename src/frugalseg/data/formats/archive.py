@@ -1,8 +1,8 @@
-"""Pictures in zip and tar files, read in place: millions of them cost one list in memory and no unpacking.
+"""Images in zip and tar files, read in place: millions of them cost one list in memory and no unpacking.
 
-A path names an archive or a folder of them ("shards"). Only pictures are offered; what else lies in an archive (labels, texts) is
-passed over. A picture is called archive/path-in-it, so a folder per class can be told from its name. Compressed tars are refused:
-their pictures cannot be reached without unpacking all before them.
+A path names an archive or a folder of them ("shards"). Only images are offered; what else lies in an archive (labels, texts) is
+passed over. An image is called archive/path-in-it, so a folder per class can be told from its name. Compressed tars are refused:
+their images cannot be reached without unpacking all before them.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ from frugalseg.data.verify import Looked
 
 SUFFIXES = frozenset({".zip", ".tar"})
 SPLITS = ("train", "val", "test")  # what names of archives may begin with
-LOCAL_HEADER = struct.Struct("<4s2xHH16xHH")  # of a picture in a zip: signature, flags, method; lengths of its name and extras
+LOCAL_HEADER = struct.Struct("<4s2xHH16xHH")  # of an image in a zip: signature, flags, method; lengths of its name and extras
 
 
 class Place(NamedTuple):
-    """Where the `size` bytes of a picture lie: in a tar from `start`; in a zip from its header at `start`, in `packed` bytes."""
+    """Where the `size` bytes of an image lie: in a tar from `start`; in a zip from its header at `start`, in `packed` bytes."""
 
     shard: Path
     member: str
@@ -44,7 +44,7 @@ class Place(NamedTuple):
 
 
 class Archive(Data):
-    """A data set whose pictures lie in archives. No archive stays open and no list of one is read twice, in any process."""
+    """A data set whose images lie in archives. No archive stays open and no list of one is read twice, in any process."""
 
     def __init__(self, root: Path, places: Iterable[Place], problems: Iterable[Problem], max_pixels: int) -> None:
         self.places = {place.shard / place.member: place for place in places}
@@ -56,7 +56,7 @@ class Archive(Data):
         super().__init__(root, "archive", None, (), records, problems, max_pixels)
 
     def image(self, index: int) -> Tensor:
-        """The picture, (3, H, W) uint8 RGB; raises images.BadImage if its bytes are damaged."""
+        """The image, (3, H, W) uint8 RGB; raises images.BadImage if its bytes are damaged."""
         place = self.places[self.records[index].image]
         return images.load(place.shard / place.member, self.max_pixels, content(place))
 
@@ -83,10 +83,10 @@ def is_archive(path: Path) -> bool:
 
 
 def read(root: Path, split: str | None, options: files.Options, problems: Problems) -> Archive:
-    """The pictures in an archive or in the archives of a folder; what cannot be read of them is named in `problems`.
+    """The images in an archive or in the archives of a folder; what cannot be read of them is named in `problems`.
 
     split: the archives whose names begin so, of a folder ("train" for train-00001.tar); "train" is all of those whose names
-    tell no split. Raises DataError for another split, and where not one picture can be read.
+    tell no split. Raises DataError for another split, and where not one image can be read.
     """
     chosen = _chosen(root, split)
     places: list[Place] = []
@@ -98,12 +98,12 @@ def read(root: Path, split: str | None, options: files.Options, problems: Proble
             problems.add("archive-broken", f"{shard.name} ({error or type(error).__name__})")
     if not places:
         faults = "\n".join(f"  - {problem}" for problem in problems.list())
-        raise DataError(f"{root}: no picture found in {len(chosen)} archives\n{faults}".rstrip())
+        raise DataError(f"{root}: no image found in {len(chosen)} archives\n{faults}".rstrip())
     return Archive(root, sorted(places), problems.list(), options.max_pixels)
 
 
 def examine(data: Archive, options: files.Options, problems: Problems) -> dict[str, Looked]:
-    """Decode every picture, leave those out of `data` that cannot be, and tell by name what was found out about the others."""
+    """Decode every image, leave those out of `data` that cannot be, and tell by name what was found out about the others."""
     paths = [record.image for record in data.records]
 
     def stamp(path: Path) -> list[int]:
@@ -116,14 +116,14 @@ def examine(data: Archive, options: files.Options, problems: Problems) -> dict[s
 
 
 def split_lists(data: Archive) -> dict[str, list[str]]:
-    """The pictures of the archives whose names begin with train, val or test; "all" where no name does."""
+    """The images of the archives whose names begin with train, val or test; "all" where no name does."""
     shards = {record.name: data.places[record.image].shard.name for record in data.records}
     lists = {word: [name for name, shard in shards.items() if shard.startswith(word)] for word in SPLITS}
     return {word: names for word, names in lists.items() if names} or {"all": list(shards)}
 
 
 def content(place: Place) -> bytes:
-    """The bytes of a picture. Raises BadImage where the archive ends too early or is damaged there."""
+    """The bytes of an image. Raises BadImage where the archive ends too early or is damaged there."""
     packed = place.shard.suffix.lower() == ".zip"
     try:
         with place.shard.open("rb", buffering=0) as file:
@@ -141,7 +141,7 @@ def _part(file: int, start: int, size: int) -> bytes:
 
 
 def _packed(file: int, place: Place) -> bytes:
-    """The bytes of a picture in an open zip, by its own header: `zipfile` would read the list of all of them first."""
+    """The bytes of an image in an open zip, by its own header: `zipfile` would read the list of all of them first."""
     signature, flags, method, name, extra = LOCAL_HEADER.unpack(_part(file, place.start, LOCAL_HEADER.size))
     if signature != b"PK\3\4" or flags & 1 or method not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         raise ValueError("no header, encrypted, or packed in another way than deflate")
@@ -149,7 +149,7 @@ def _packed(file: int, place: Place) -> bytes:
     if method == zipfile.ZIP_DEFLATED:
         found = zlib.decompressobj(-zlib.MAX_WBITS).decompress(found, place.size + 1)
     if len(found) == place.size and zlib.crc32(found) != place.checksum:
-        raise ValueError("the checksum of the picture is another")
+        raise ValueError("the checksum of the image is another")
     return found
 
 

@@ -20,7 +20,7 @@ PICTURE, MASK = "_leftImg8bit", "_gtFine_labelIds"
 
 
 def read(root: Path, split: str | None, options: files.Options, problems: Problems) -> tuple[tuple[str, ...], list[Record]]:
-    """Classes and records of a split (None: of all). A picture is called SPLIT/CITY/CITY_000000_000019."""
+    """Classes and records of a split (None: of all). An image is called SPLIT/CITY/CITY_000000_000019."""
     splits = _splits(root)
     if split is not None and split not in splits:
         raise DataError(f"split: got {split!r}, expected a folder in {root / 'leftImg8bit'}: {', '.join(splits)}.")
@@ -35,7 +35,7 @@ def read(root: Path, split: str | None, options: files.Options, problems: Proble
 
 
 def split_lists(root: Path, options: files.Options, problems: Problems) -> dict[str, list[str]]:
-    """The pictures of each split."""
+    """The images of each split."""
     pictures = _named(root / "leftImg8bit", PICTURE, root, options, problems)
     return {split: _members(pictures, split) for split in _splits(root)}
 
@@ -49,6 +49,6 @@ def _members(pictures: dict[str, Path], split: str | None) -> list[str]:
 
 
 def _named(folder: Path, ending: str, root: Path, options: files.Options, problems: Problems) -> dict[str, Path]:
-    """The files whose names end so. gtFine holds three other kinds for each picture, which are no news."""
+    """The files whose names end so. gtFine holds three other kinds for each image, which are no news."""
     found = files.pictures(folder, root, problems, options.follow_links)
     return {name.removesuffix(ending): path for name, path in found.items() if name.endswith(ending)}

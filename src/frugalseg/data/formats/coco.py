@@ -2,7 +2,7 @@
 
     annotations/instances_train.json  images/…      split "train"; the names of other files in annotations/ likewise
     train/_annotations.coco.json  train/…           split "train", as label tools export it
-    instances.json                                  split "instances"; also on its own, with the pictures somewhere beside it
+    instances.json                                  split "instances"; also on its own, with the images somewhere beside it
 
 Lin et al., Microsoft COCO: Common Objects in Context, ECCV 2014. The parts of a polygon are united, as COCO's own code does;
 a hole needs run lengths. Masks become run lengths when they are read and stay so until a sample is asked for.
@@ -30,7 +30,7 @@ from frugalseg.data.problems import OBJECT, DataError, Problems
 
 HOME = "annotations"
 EXPORT = "_annotations.coco"  # as label tools call the file in each split's folder
-HOMES_OF_PICTURES = ("images/", "JPEGImages/")  # left out of a picture's name
+HOMES_OF_PICTURES = ("images/", "JPEGImages/")  # left out of an image's name
 LARGEST_PERIMETER = 200  # times (height + width): the time and memory that drawing a polygon takes grow with it …
 LONGEST_OUTLINE = 2_000_000  # … and pixels, whatever size the file claims
 
@@ -91,7 +91,7 @@ def read(path: Path, split: str | None, options: files.Options, problems: Proble
 
 
 def members(path: Path, options: files.Options) -> dict[str, list[str]]:
-    """The names of the pictures in each split that are there."""
+    """The names of the images in each split that are there."""
     quiet, root = Problems(), home(path)
     pictures = files.pictures(root, root, quiet, options.follow_links)
     found = {}
@@ -145,7 +145,7 @@ def _categories(contents: Mapping[str, Contents]) -> dict[int, str]:
 
 
 class _Finder:
-    """Pictures by what a file calls them: the path from the folder or its end, in doubt in a folder called like the split."""
+    """Images by what a file calls them: the path from the folder or its end, in doubt in a folder called like the split."""
 
     def __init__(self, pictures: Mapping[str, Path], split: str) -> None:
         self.pictures, self.split = pictures, split
@@ -154,7 +154,7 @@ class _Finder:
             self.by_end[PurePosixPath(key).name].append(key)
 
     def key(self, name: Any, problems: Problems) -> str | None:
-        """The key of the picture, or None and the problem is counted."""
+        """The key of the image, or None and the problem is counted."""
         if not isinstance(name, str) or not files.is_plain(name):
             problems.add("name-outside", str(name)[:80])
             return None
@@ -219,7 +219,7 @@ def _record(
     drawn: bool,
     problems: Problems,
 ) -> Record:
-    """What a file says of one picture. drawn: whether the file has masks at all; else its boxes are what there is."""
+    """What a file says of one image. drawn: whether the file has masks at all; else its boxes are what there is."""
     try:
         size = _size(entry, picture)
     except images.BadImage:  # `verify` says what is wrong with it
@@ -246,7 +246,7 @@ def _record(
 
 
 def _size(entry: Mapping[str, Any], picture: Path) -> tuple[int, int]:
-    """(H, W) as the file says, else as the picture does. Raises BadImage."""
+    """(H, W) as the file says, else as the image does. Raises BadImage."""
     height, width = entry.get("height"), entry.get("width")
     if type(height) is int and type(width) is int and 0 < height * width <= images.MAX_PIXELS and height > 0:
         return height, width
@@ -259,7 +259,7 @@ def outline(entry: Mapping[str, Any], label: int, size: tuple[int, int], where: 
     code = mask(entry.get("segmentation"), size)
     pixels = int(rle.areas([code])[0])
     if not pixels:
-        raise Unusable("object-empty", "its mask has no pixel in the picture")
+        raise Unusable("object-empty", "its mask has no pixel in the image")
     extent = tuple(rle.boxes([code])[0].tolist())
     try:
         corners = box(entry, label, size)[:4]
@@ -296,7 +296,7 @@ def _points(part: Any, size: tuple[int, int]) -> np.ndarray:
         raise Unusable("polygon-broken", "its points are not pairs of numbers")
     longest = max(size)
     if not all(-longest <= number <= 2 * longest for number in numbers):  # False for NaN too
-        raise Unusable("polygon-broken", "a point is NaN or lies far outside of the picture")
+        raise Unusable("polygon-broken", "a point is NaN or lies far outside of the image")
     points = np.array(numbers, float).reshape(-1, 2)
     around = np.abs(points - np.roll(points, 1, axis=0)).max(1, initial=0).sum()
     if around > min(LARGEST_PERIMETER * sum(size), LONGEST_OUTLINE):
@@ -305,16 +305,16 @@ def _points(part: Any, size: tuple[int, int]) -> np.ndarray:
 
 
 def box(entry: Mapping[str, Any], label: int, size: tuple[int, int]) -> Box:
-    """The box of an annotation. Raises Unusable for what is no box that touches the picture."""
+    """The box of an annotation. Raises Unusable for what is no box that touches the image."""
     corners = entry.get("bbox")
     if not isinstance(corners, list) or len(corners) != 4 or any(type(number) not in (int, float) for number in corners):
         raise Unusable("box-broken", "its box is not four numbers")
     height, width = size
     if not all(abs(number) <= 10 * max(size) for number in corners):
-        raise Unusable("box-broken", "its box holds NaN or numbers far beyond the picture")
+        raise Unusable("box-broken", "its box holds NaN or numbers far beyond the image")
     x, y, w, h = map(float, corners)
     if min(w, h) <= 0 or min(x + w, y + h) <= 0 or x >= width or y >= height:
-        raise Unusable("box-broken", "its box is empty or outside of the picture")
+        raise Unusable("box-broken", "its box is empty or outside of the image")
     return Box(x, y, x + w, y + h, label, crowd=_crowd(entry))
 
 

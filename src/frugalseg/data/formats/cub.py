@@ -1,9 +1,9 @@
 """Caltech-UCSD Birds 200-2011 (Wah et al., 2011): images/CLASS/*.jpg, images.txt, classes.txt, segmentations/CLASS/*.png.
 
-A picture is tagged with the species of its bird. The segmentations come as an archive of their own and may lie in the folder or
+An image is tagged with the species of its bird. The segmentations come as an archive of their own and may lie in the folder or
 beside it; their grey levels are the share of five annotators, and more than half of them make a pixel the bird's.
 
-Splits are those of train_val_test_split.txt (0, 1 or 2 for each picture of images.txt): the 10,000, 788 and 1,000 pictures that
+Splits are those of train_val_test_split.txt (0, 1 or 2 for each image of images.txt): the 10,000, 788 and 1,000 images that
 ReDO (Chen et al., NeurIPS 2019) drew, and that unsupervised segmentation has been scored on since. Without that file they are
 those of the data set's own train_test_split.txt (1 for training).
 """
@@ -18,7 +18,7 @@ from frugalseg.data.formats import tags
 from frugalseg.data.problems import DataError, Problems
 
 FOLDER = "CUB_200_2011"  # what the archive unpacks to
-SPLITS = {  # the files that part the pictures, of which the first there counts, and what their numbers mean
+SPLITS = {  # the files that part the images, of which the first there counts, and what their numbers mean
     "train_val_test_split.txt": {"0": "train", "1": "val", "2": "test"},
     "train_test_split.txt": {"1": "train", "0": "test"},
 }
@@ -30,10 +30,10 @@ def home(root: Path) -> Path | None:
 
 
 def read(root: Path, split: str | None, options: files.Options, problems: Problems) -> tuple[tuple[str, ...], list[Record]]:
-    """Classes and records of a split (None: of all), in the order of images.txt. A picture is called CLASS/NAME."""
+    """Classes and records of a split (None: of all), in the order of images.txt. An image is called CLASS/NAME."""
     lists = split_lists(root, options, problems)
     if split is not None and split not in lists:
-        raise DataError(f"split: got {split!r}, expected one of {', '.join(lists)}; {' or '.join(SPLITS)} parts the pictures.")
+        raise DataError(f"split: got {split!r}, expected one of {', '.join(lists)}; {' or '.join(SPLITS)} parts the images.")
     place = home(root) or root
     pictures, masks = _named(place / "images", root, options, Problems()), _masks(root, options, problems)
     classes = tuple(_table(place / "classes.txt").values())
@@ -49,7 +49,7 @@ def read(root: Path, split: str | None, options: files.Options, problems: Proble
 
 
 def split_lists(root: Path, options: files.Options, problems: Problems) -> dict[str, list[str]]:
-    """The pictures of each split; "all" where no file parts them."""
+    """The images of each split; "all" where no file parts them."""
     place = home(root) or root
     pictures, parts = _named(place / "images", root, options, problems), _parts(place)
     lists: dict[str, list[str]] = {}
@@ -61,7 +61,7 @@ def split_lists(root: Path, options: files.Options, problems: Problems) -> dict[
 
 
 def _parts(place: Path) -> dict[str, str]:
-    """The split of each picture, by its number in images.txt."""
+    """The split of each image, by its number in images.txt."""
     for file, words in SPLITS.items():
         if (place / file).is_file():
             return {number: words.get(word, "all") for number, word in _table(place / file).items()}

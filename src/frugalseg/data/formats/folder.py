@@ -1,13 +1,13 @@
-"""Plain folders: pictures with masks, with a table of tags, in a folder per class, or with nothing at all.
+"""Plain folders: images with masks, with a table of tags, in a folder per class, or with nothing at all.
 
     images/ masks/ [classes.txt] [tags.csv]      layout "masks" (or labels/ for masks/)
     images/ objects/ [classes.txt]               layout "objects": maps of object ids, one class (labels/, masks/ of 16 bits too)
     [images/] tags.csv                           layout "tags"
     dog/ cat/ … [background/]                    layout "classes"
-    anything with pictures in it, or one file    layout "images"
+    anything with images in it, or one file    layout "images"
 
 Splits are subfolders (train/ val/ test/, at the root or below images/ and masks/) or a table splits.csv; without either, every
-picture is in "train". A picture is called by its path without the folder `images`, e.g. "train/0001".
+image is in "train". An image is called by its path without the folder `images`, e.g. "train/0001".
 """
 
 from __future__ import annotations
@@ -96,12 +96,12 @@ def read(
 
 
 def index(root: Path, options: files.Options, problems: Problems) -> dict[str, Path]:
-    """Every picture of the folder by name."""
+    """Every image of the folder by name."""
     return {root.stem: root} if root.is_file() else _pictures(root, options, problems)
 
 
 def members(root: Path, pictures: Mapping[str, Path], problems: Problems) -> dict[str, str]:
-    """The split of each picture of a folder; "" for one that splits.csv does not name."""
+    """The split of each image of a folder; "" for one that splits.csv does not name."""
     if (root / SPLIT_TABLE).is_file():
         named = tags.read_splits(root / SPLIT_TABLE, _aliases(root, pictures), problems)
         return {name: named.get(name, "") for name in pictures}
@@ -118,7 +118,7 @@ def _chosen(split: str | None, own: Mapping[str, str], root: Path) -> list[str]:
 
 
 def _split_folders(folder: Path) -> list[str]:
-    """train, val, … in a folder, unless folders of pictures with other names lie beside them: then `train` runs on rails."""
+    """train, val, … in a folder, unless folders of images with other names lie beside them: then `train` runs on rails."""
     if not folder.is_dir():
         return []
     inner = [path for path in folder.iterdir() if path.is_dir() and path.name not in ("images", *MASK_FOLDERS)]
@@ -127,7 +127,7 @@ def _split_folders(folder: Path) -> list[str]:
 
 
 def _shelves(root: Path) -> dict[str, Path]:
-    """The places where images/, masks/ and tags.csv may lie, by what they put before a picture's name."""
+    """The places where images/, masks/ and tags.csv may lie, by what they put before an image's name."""
     return {"": root} | {f"{name}/": root / name for name in _split_folders(root)}
 
 
@@ -153,7 +153,7 @@ def _masks(root: Path, options: files.Options, problems: Problems) -> dict[str, 
 
 
 def _tagged(root: Path, layout: str, pictures: Mapping[str, Path], problems: Problems) -> dict[str, list[str]]:
-    """The tags that tables or class folders give; pictures that are not in it have unknown tags."""
+    """The tags that tables or class folders give; images that are not in it have unknown tags."""
     found: dict[str, list[str]] = {}
     for prefix, shelf in _shelves(root).items():
         if (shelf / TAG_TABLE).is_file():
@@ -165,7 +165,7 @@ def _tagged(root: Path, layout: str, pictures: Mapping[str, Path], problems: Pro
 
 
 def _aliases(shelf: Path, pictures: Mapping[str, Path], prefix: str = "") -> dict[str, str]:
-    """What a table in `shelf` may call a picture: its name there, or its path from the table."""
+    """What a table in `shelf` may call an image: its name there, or its path from the table."""
     names = {name.removeprefix(prefix): name for name in pictures if name.startswith(prefix)}
     paths = {
         path.relative_to(shelf).with_suffix("").as_posix(): name for name, path in pictures.items() if path.is_relative_to(shelf)
@@ -230,7 +230,7 @@ def _single(path: Path) -> Record:
 
 
 def _is_sorted_by_class(shelf: Path) -> bool:
-    """Two subfolders or more that hold pictures, none of them the folder of all pictures, and no picture beside them."""
+    """Two subfolders or more that hold images, none of them the folder of all images, and no image beside them."""
     folders = [path for path in shelf.iterdir() if path.is_dir() and not path.name.startswith(".")]
     if (shelf / "images").is_dir() or _split_folders(shelf) or _holds_pictures(shelf):
         return False

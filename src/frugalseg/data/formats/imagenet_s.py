@@ -18,12 +18,12 @@ MASKED = ("train-semi", "validation")
 
 
 def is_here(root: Path) -> bool:
-    """Whether one of the folders with masks lies beside that of their pictures."""
+    """Whether one of the folders with masks lies beside that of their images."""
     return any((root / split).is_dir() and (root / f"{split}{MASKS}").is_dir() for split in MASKED)
 
 
 def read(root: Path, split: str | None, options: files.Options, problems: Problems) -> tuple[tuple[str, ...], list[Record]]:
-    """Classes and records of a split (None: of all). A picture is called SPLIT/WNID/NAME."""
+    """Classes and records of a split (None: of all). An image is called SPLIT/WNID/NAME."""
     splits = _splits(root)
     if split is not None and split not in splits:
         raise DataError(f"split: got {split!r}, expected a folder in {root}: {', '.join(splits)}.")
@@ -40,7 +40,7 @@ def read(root: Path, split: str | None, options: files.Options, problems: Proble
 
 
 def split_lists(root: Path, options: files.Options, problems: Problems) -> dict[str, list[str]]:
-    """The pictures of each split."""
+    """The images of each split."""
     return {split: list(_named(root / split, split, root, options, problems)) for split in _splits(root)}
 
 

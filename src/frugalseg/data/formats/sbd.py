@@ -1,7 +1,7 @@
 """The Semantic Boundaries Dataset: img/*.jpg, cls/*.mat (class masks), inst/*.mat (objects), lists train.txt, val.txt.
 
-Hariharan et al., Semantic Contours from Inverse Detectors, ICCV 2011. VOC's 20 classes on 11,355 of VOC's pictures; the masks
-have no void band and cover whole regions (the spokes of a bicycle too). Its lists hold pictures of VOC's validation set: to score
+Hariharan et al., Semantic Contours from Inverse Detectors, ICCV 2011. VOC's 20 classes on 11,355 of VOC's images; the masks
+have no void band and cover whole regions (the spokes of a bicycle too). Its lists hold images of VOC's validation set: to score
 on that, train on a list without them.
 """
 
@@ -18,7 +18,7 @@ FOLDERS = ("img", "cls", "inst")
 
 
 def read(root: Path, split: str | None, options: files.Options, problems: Problems) -> tuple[tuple[str, ...], list[Record]]:
-    """Classes and records of a list (None: of every picture)."""
+    """Classes and records of a list (None: of every image)."""
     pictures, classes, objects = (_index(root, folder, options, problems) for folder in FOLDERS)
     if split is not None and split not in lists(root):
         raise DataError(f"split: got {split!r}, expected a list in {root}: {', '.join(lists(root)) or 'there are none'}.")
@@ -33,7 +33,7 @@ def read(root: Path, split: str | None, options: files.Options, problems: Proble
 
 
 def index(root: Path, options: files.Options, problems: Problems) -> dict[str, Path]:
-    """Every picture by name."""
+    """Every image by name."""
     return _index(root, FOLDERS[0], options, problems)
 
 
@@ -43,7 +43,7 @@ def lists(root: Path) -> list[str]:
 
 
 def members(root: Path, split: str, pictures: dict[str, Path], problems: Problems) -> list[str]:
-    """The pictures of a list, in its order."""
+    """The images of a list, in its order."""
     lines = filter(None, map(str.strip, files.read_text(root / f"{split}.txt").split("\n")))
     keys = (files.look_up(line, pictures, problems) for line in lines)
     return list(dict.fromkeys(key for key in keys if key is not None))

@@ -30,9 +30,9 @@ def rows(path: Path) -> list[tuple[str, list[str]]]:
 
 
 def read_tags(path: Path, index: Mapping[str, str], problems: Problems) -> dict[str, list[str]]:
-    """The tags of each picture in a table; rows of the same picture are united, an empty cell gives an empty list.
+    """The tags of each image in a table; rows of the same image are united, an empty cell gives an empty list.
 
-    index: what the table may call a picture -> its name.
+    index: what the table may call an image -> its name.
     """
     found: dict[str, list[str]] = {}
     for name, cells in _known_rows(path, index, problems):
@@ -44,7 +44,7 @@ def read_tags(path: Path, index: Mapping[str, str], problems: Problems) -> dict[
 
 
 def read_splits(path: Path, index: Mapping[str, str], problems: Problems) -> dict[str, str]:
-    """The split of each picture in a table; the last row of a picture counts."""
+    """The split of each image in a table; the last row of an image counts."""
     return {name: cells[0] for name, cells in _known_rows(path, index, problems) if cells and cells[0]}
 
 

@@ -28,7 +28,7 @@ NAN = math.nan
 
 
 def read(root: Path, split: str | None, options: files.Options, problems: Problems) -> tuple[tuple[str, ...], list[Record]]:
-    """Classes and records of a list in ImageSets (None: of every picture)."""
+    """Classes and records of a list in ImageSets (None: of every image)."""
     pictures = index(root, options, problems)
     annotations = file_info.of(root, "annotation", sorted((root / "Annotations").glob("**/*.xml")), parse, {"objects"})
     semantic = files.pictures(root / "SegmentationClass", root, problems, options.follow_links)
@@ -51,7 +51,7 @@ def read(root: Path, split: str | None, options: files.Options, problems: Proble
 
 
 def index(root: Path, options: files.Options, problems: Problems) -> dict[str, Path]:
-    """Every picture of JPEGImages by name."""
+    """Every image of JPEGImages by name."""
     return files.pictures(root / "JPEGImages", root, problems, options.follow_links)
 
 
@@ -62,7 +62,7 @@ def splits(root: Path) -> list[str]:
 
 
 def members(root: Path, split: str, pictures: Mapping[str, Path], problems: Problems) -> dict[str, str | None]:
-    """The pictures of a list in its order, each with the second column ("1", "0", "-1") of a per-class list, else None."""
+    """The images of a list in its order, each with the second column ("1", "0", "-1") of a per-class list, else None."""
     found: dict[str, str | None] = {}
     for line in filter(None, map(str.strip, files.read_text(_list_file(root, split)).split("\n"))):
         name, value = _entry(line, pictures)
@@ -152,7 +152,7 @@ def _claim(before: float, now: float) -> float:
 
 
 def _listed_tag(split: str, value: str, classes: tuple[str, ...]) -> tuple[float, ...] | None:
-    """The one tag that a list such as Main/dog_train gives a picture; all others stay unknown."""
+    """The one tag that a list such as Main/dog_train gives an image; all others stay unknown."""
     name = split.rpartition("/")[2].rpartition("_")[0]
     tag = {"1": 1.0, "-1": 0.0}.get(value, NAN)
     return tuple(tag if known == name else NAN for known in classes) if name in classes else None

@@ -1,4 +1,4 @@
-"""One picture of the built-in set with all its labels."""
+"""One image of the built-in set with all its labels."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ SMALLEST = 32  # pixels; below, the smallest badge is less than two pixels wide
 
 
 def draw(index: int, seed: int = 0, size: int = 128, split: str = "train", void: bool = False) -> Sample:
-    """One picture with all its labels: a function of (seed, split, index); `size` only sets the resolution.
+    """One image with all its labels: a function of (seed, split, index); `size` only sets the resolution.
 
     Instances have their visible pixels as masks, and tight boxes whose x2, y2 lie one past the last pixel.
 
     Args:
-        index: any number from 0; pictures need not be drawn in order.
+        index: any number from 0; images need not be drawn in order.
         size: pixels of both sides, at least 32.
         void: mark a line of one pixel round things as 255 in the semantic mask, as VOC does.
 
@@ -45,7 +45,7 @@ def draw(index: int, seed: int = 0, size: int = 128, split: str = "train", void:
 
 
 def badges(index: int, seed: int = 0, size: int = 128, split: str = "train") -> Tensor:
-    """The visible pixels of the badges in `draw`'s picture of the same arguments, (H, W) bool.
+    """The visible pixels of the badges in `draw`'s image of the same arguments, (H, W) bool.
 
     No label of the set: it is there to ask whether a method sees more than the part that gives a class away.
     """
@@ -71,7 +71,7 @@ class Picture:
 
 
 def _picture(index: int, seed: int, size: int, split: str) -> Picture:
-    """Everything random but the grain is drawn alike for every size, so that a picture is the same scene at any resolution.
+    """Everything random but the grain is drawn alike for every size, so that an image is the same scene at any resolution.
 
     Raises ValueError for a negative index or seed and for a size that is too small.
     """

@@ -1,4 +1,4 @@
-"""Who stands where in a picture of the built-in set, before anything is painted."""
+"""Who stands where in an image of the built-in set, before anything is painted."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from .classes import BADGE, COLOURS, COMPANIONS, KINDS, OUTLINES, Floats, Kind, 
 
 Colour = tuple[float, float, float]
 
-RADIUS = (0.13, 0.39)  # half an object's extent, in sides of the picture
+RADIUS = (0.13, 0.39)  # half an object's extent, in sides of the image
 VISIBLE = 0.45  # the fraction of an object that the ones in front of it must leave
 TRIES = 12  # places tried before an object is left out
-COARSE = 64  # pixels of the map on which occlusion is judged, the same for pictures of every size
+COARSE = 64  # pixels of the map on which occlusion is judged, the same for images of every size
 FRACTION = 4  # binary digits after the point in the coordinates that OpenCV draws with
 
 
 @dataclass(frozen=True)
 class Shape:
-    """Something to paint, in a frame that `frame` (2, 2) and `centre` (2,) carry to the picture, whose side is 1.
+    """Something to paint, in a frame that `frame` (2, 2) and `centre` (2,) carry to the image, whose side is 1.
 
-    body: pieces in the picture. badge: outlines in the picture with their colours. hue: what the body tends to, None for any.
+    body: pieces in the image. badge: outlines in the image with their colours. hue: what the body tends to, None for any.
     """
 
     frame: Floats
@@ -42,9 +42,9 @@ class Shape:
 
 
 def cast(rng: Generator, index: int) -> list[int]:
-    """Who is in a picture: 1..3 classes, companions more often than chance has it, then more of the first: 1..4 objects.
+    """Who is in an image: 1..3 classes, companions more often than chance has it, then more of the first: 1..4 objects.
 
-    The first follows from the index, so that any twelve pictures in a row show every class.
+    The first follows from the index, so that any twelve images in a row show every class.
     """
     ids = [index % len(KINDS)]
     for _ in range(rng.choice(3, p=(0.4, 0.4, 0.2))):
@@ -73,7 +73,7 @@ def arrange(rng: Generator, kinds: list[int]) -> list[tuple[int, Shape]]:
 
 
 def _object(rng: Generator, kind: Kind, beside: Floats | None) -> Shape:
-    """An object of random size, pose and bend somewhere in the picture; beside its like, if there is one, more often than not."""
+    """An object of random size, pose and bend somewhere in the image; beside its like, if there is one, more often than not."""
     radius = float(np.exp(rng.uniform(*np.log(RADIUS))))
     frame, bend = _frame(rng, radius, turn=0.45), rng.uniform(-0.18, 0.18)
     spot, step = rng.random(2), rng.uniform(-1.1, 1.1, 2) * radius
@@ -126,7 +126,7 @@ def _blob(rng: Generator) -> Floats:
 
 
 def pixels(outline: Floats, corner: tuple[int, int], side: int) -> NDArray[np.int32]:
-    """OpenCV's integer coordinates of an outline on a canvas that begins at pixel `corner` (x, y) of a picture of that side."""
+    """OpenCV's integer coordinates of an outline on a canvas that begins at pixel `corner` (x, y) of an image of that side."""
     return np.rint((outline * side - np.array(corner) - 0.5) * 2**FRACTION).astype(np.int32)
 
 

@@ -121,7 +121,7 @@ def _quarters(canvas: NDArray[Any]) -> NDArray[Any]:
 
 
 def develop(rng: Generator, canvas: Floats) -> Numbers:
-    """Average down to the picture's size and expose: contrast, brightness, grain. Grain is last: it alone depends on the size."""
+    """Average down to the image's size and expose: contrast, brightness, grain. Grain is last: it alone depends on the size."""
     image = _quarters(canvas).mean(0)
     image = (image - 0.5) * np.float32(rng.uniform(0.8, 1.1)) + np.float32(0.5 + rng.uniform(-0.08, 0.08))
     image += np.float32(rng.uniform(0.005, 0.03)) * rng.standard_normal(image.shape, dtype=np.float32)

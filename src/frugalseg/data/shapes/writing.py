@@ -1,4 +1,4 @@
-"""The built-in picture set on disk, in VOC layout with COCO annotations beside it."""
+"""The built-in image set on disk, in VOC layout with COCO annotations beside it."""
 
 from __future__ import annotations
 
@@ -33,24 +33,24 @@ def write(
     void: bool = False,
     quiet: bool = False,
 ) -> Path:
-    """Write a data set of pictures with all their labels, in VOC layout with COCO annotations beside it; returns the folder.
+    """Write a data set of images with all their labels, in VOC layout with COCO annotations beside it; returns the folder.
 
     It holds JPEGImages, Annotations, SegmentationClass, SegmentationObject, ImageSets/{Main,Segmentation}/<split>.txt with a
     trainval.txt, classes.txt, and annotations/instances_<split>.json, whose file names begin at the folder. What was drawn stands
     in shapes.json: the same call again does nothing, or finishes what was interrupted.
 
     Args:
-        train, val, test: numbers of pictures.
+        train, val, test: numbers of images.
         void: mark a line of one pixel round things as 255 in both kinds of VOC mask.
         quiet: say nothing of the progress.
 
     Raises:
         FileExistsError: the folder holds anything but this very set; nothing was touched.
-        ValueError: no picture was asked for, or `draw` cannot draw the size or the seed.
+        ValueError: no image was asked for, or `draw` cannot draw the size or the seed.
     """
     counts = {"train": train, "val": val, "test": test}
     if min(counts.values()) < 0 or sum(counts.values()) == 0:
-        raise ValueError(f"got train={train}, val={val}, test={test} pictures; expected numbers from 0, and at least one picture")
+        raise ValueError(f"got train={train}, val={val}, test={test} images; expected numbers from 0, and at least one image")
     recipe = {"made_by": "frugalseg shapes", "version": VERSION, "seed": seed, "size": size, "void": void, **counts}
     root = Path(folder)
     if not _finished(root, recipe):
@@ -72,7 +72,7 @@ def _finished(root: Path, recipe: dict[str, Any]) -> bool:
     if found != recipe:
         faults = [key for key in recipe if found.get(key) != recipe[key]]
         differs = ", ".join(f"{key}={found.get(key)} (asked for: {recipe[key]})" for key in faults)
-        raise FileExistsError(f"{root} holds another picture set: {differs}; name another folder, or delete this one first")
+        raise FileExistsError(f"{root} holds another image set: {differs}; name another folder, or delete this one first")
     return bool(finished)
 
 
