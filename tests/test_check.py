@@ -226,7 +226,7 @@ SPOILT: dict[str, tuple[str, Callable[[Path], object], str]] = {
     "annotation-broken": ("voc", with_doctype, "Annotations/a.xml (holds a DOCTYPE)"),
     "annotation-missing": ("voc", lambda root: (root / "Annotations/a.xml").unlink(), "JPEGImages/a.png"),
     "box-outside": ("voc", lambda root: annotate(root, "a", "dog", box=(1, 1, 80, 60)), "JPEGImages/a.png"),
-    "annotation-size": ("coco", lambda root: picture(root / "images/train/train_7.png", 1, (9, 9)), "train_7.png (20 x 16, image"),
+    "annotation-size": ("coco", lambda root: picture(root / "images/train/train_7.png", 1, (9, 9)), "train_7.png (20 x 16, im"),
     "image-duplicate-id": ("coco", coco_image_twice, "'train_7.png'"),
     "object-unknown-image": ("coco", lambda root: cocos.spoil(root, image_id=99), "99, annotation 0"),
     "object-unknown-class": ("coco", lambda root: cocos.spoil(root, category_id=4), "4, object 0 of train_7.png"),

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from importlib import import_module
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
+import toys
 from torch import nn
 
-from frugalseg.methods import METHODS
+from frugalseg.engine.run import Run
 from frugalseg.nets import optim
+from frugalseg.workflows.train import train
 
 
 def network() -> nn.Sequential:
@@ -70,14 +72,19 @@ def test_one_rate_suits_layers_of_all_widths():
 
 
 @pytest.mark.parametrize(("method", "wide"), [("r2ios", "refinement.fc6.weight"), ("pdsl", "detection.fc6.weight")])
-def test_methods_with_wide_heads_slow_them_alone(method: str, wide: str):
-    kind, module = METHODS[method].config, import_module(f"frugalseg.methods.{method}")
-    config = kind(
-        backbone="tiny", frozen=0, channels=8, width=8, mask_channels=8, optimizer="adamw", lr=0.1, head_lr=1.0, fan_in=64
-    )
-    model = getattr(module, {"r2ios": "R2IOS", "pdsl": "PDSL"}[method])(config, ("apple", "berry"))
-    optimizer = model.optimizer() if method == "r2ios" else module.optimizer_of(config, model)
-    found = rates(optimizer, model)
+def test_methods_with_wide_heads_slow_them_alone(method: str, wide: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    setup, found = Run.setup, {}
+
+    def recorded(run: Run, model: nn.Module, optimizer: torch.optim.Optimizer):
+        found.update(rates(optimizer, model))
+        return setup(run, model, optimizer)
+
+    monkeypatch.setattr(Run, "setup", recorded)
+    monkeypatch.setattr(Run, "steps", lambda *_, **__: iter(()))
+    small = {"backbone": "tiny", "frozen": 0, "channels": 8, "width": 8, "mask_channels": 8, "proposals": "grid", "count": 4}
+    engine = {"out": str(tmp_path), "workers": 0, "accelerator": "cpu", "quiet": True}
+    rates_set = {"optimizer": "adamw", "lr": 0.1, "head_lr": 1.0, "fan_in": 64}
+    train(method, toys.write(tmp_path / "pictures"), **small, **engine, **rates_set)
     assert found[wide] == pytest.approx(64 / (8 * 49))
     assert found[wide.replace("6", "7")] == 1.0
     assert {lr for name, lr in found.items() if name.startswith(("backbone.", "fork."))} == {0.1}

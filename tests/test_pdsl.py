@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import toys
@@ -15,13 +17,17 @@ from skimage.color import hsv2rgb, rgb2hsv
 from torch.nn import functional as F
 from torchvision.ops import roi_align
 
+import frugalseg
 from frugalseg import rle
+from frugalseg.boxes import mirror
 from frugalseg.data import Data, detection
 from frugalseg.data.transforms import shrink
+from frugalseg.data.weak_detection import boxes_in_crop, jitter_colours, random_crop
 from frugalseg.methods import pdsl
 from frugalseg.methods.pdsl import Assigned, Pseudo
+from frugalseg.nets import optim
 from frugalseg.recipes.pdsl import Config
-from frugalseg.regions import grabcut
+from frugalseg.regions import cues, grabcut
 from frugalseg.types import Sample
 from frugalseg.workflows.train import tell_what_is_random, train
 
@@ -208,6 +214,7 @@ TINY = Config(
     proposals="grid", count=20, scales=(40,), longest=64, test_scales=(40,), test_flip=False, cue_side=40, crop=1.0, jitter=1.0,
     dropout=0.0, threshold=0.2, min_score=0.0,
 )  # fmt: skip
+CUE = cues.GrabCut(40)
 ENGINE = {"workers": 0, "accelerator": "cpu", "quiet": True, "name": "run", "steps": 2, "batch": 2}
 
 
@@ -218,18 +225,27 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def network(**settings: Any) -> pdsl.PDSL:
     torch.manual_seed(0)
-    return pdsl.PDSL(replace(TINY, **settings), toys.CLASSES).eval()
+    config = replace(TINY, **settings)
+    model = pdsl.build(config, toys.CLASSES).eval()
+    model.cue = None if config.cue == "gradient" else cues.configured(config)
+    return model
+
+
+def views_of(model: pdsl.PDSL, image: torch.Tensor, **settings: Any) -> list[pdsl.View]:
+    """The views of an image at test, by the model's settings or others."""
+    model = model.with_settings(**settings)
+    return model.views(model.collate([model.preprocess(Sample("it", image))]))[0]
 
 
 def item(tags: tuple[float, ...] = (1.0, 0.0, 1.0), boxes: torch.Tensor = BOXES, flip: bool = False) -> dict[str, Any]:
     image = torch.randint(0, 255, (3, 40, 40), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
-    known = {"image": image, "tags": torch.tensor(tags), "proposals": boxes, "size": (40, 40), "name": "it", "own": (40, 40)}
-    return known | {"picture": image.numpy(), "flip": flip, "sources": boxes, "places": boxes}
+    seen = {"image": image, "tags": torch.tensor(tags), "proposals": boxes, "size": (40, 40), "name": "it", "flip": flip}
+    cue = {"original_size": (40, 40), "cue_image": image.numpy(), "original_proposals": boxes, "cropped_proposals": boxes}
+    return seen | cue
 
 
 def fitted(data: Data, out: Path, **settings: Any) -> dict[str, torch.Tensor]:
-    own = {name: getattr(TINY, name) for name in TINY.__dataclass_fields__} | ENGINE | {"out": str(out)} | settings
-    return train("pdsl", data, **own).network.state_dict()
+    return train("pdsl", data, **(vars(TINY) | ENGINE | {"out": str(out)} | settings)).network.state_dict()
 
 
 def test_where_class_specific_masks_show_nothing_the_agnostic_one_stands_in(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -239,14 +255,14 @@ def test_where_class_specific_masks_show_nothing_the_agnostic_one_stands_in(monk
     monkeypatch.setattr(model, "masks", lambda *_: logits)
     view = pdsl.View(torch.zeros(1, 8, 3, 3), (40, 40), False, torch.ones(4))
     for views in ([view], [view, view._replace(flip=True)]):
-        found = model.foreground(views, BOXES[:2], torch.tensor([1, 2]), (40, 40))
+        found = model.mask_probabilities(views, BOXES[:2], torch.tensor([1, 2]))
         means = [(own + (own.flip(-1) if len(views) == 2 else own)) / 2 for own in (logits[0], logits[1:].mean(0))]
         torch.testing.assert_close(found, torch.stack([means[0][0], means[1][1]]).sigmoid())
     logits[:, 0] = logits[0, 0] - 9  # nowhere near the threshold, in no head
     values = logits[0, 0].sigmoid()
-    found = model.foreground([view], BOXES[:2], torch.tensor([1, 2]), (40, 40))
+    found = model.mask_probabilities([view], BOXES[:2], torch.tensor([1, 2]))
     torch.testing.assert_close(found[0], values / values.max())
-    assert model.foreground([view], BOXES[:0], torch.zeros(0, dtype=torch.long), (40, 40)).shape == (0, *size[2:])
+    assert model.mask_probabilities([view], BOXES[:0], torch.zeros(0, dtype=torch.long)).shape == (0, *size[2:])
 
 
 def test_layers_frozen_at_random_numbers_are_told(recwarn: pytest.WarningsRecorder) -> None:
@@ -290,7 +306,7 @@ def test_odd_pictures_reach_every_parameter_with_finite_losses(
 def test_the_class_agnostic_head_has_one_channel_and_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     model, labels = network(), torch.tensor([1, 2, 3, 1, 2])
     assert model.segmentation.agnostic.out_channels == 1
-    maps = model.narrow(model.encode(item()["image"]))
+    maps = model.narrow(model.encode(item()["image"][None]))
     whole = model.masks(maps, BOXES, labels)
     assert whole.shape == (3, 5, 28, 28)
     monkeypatch.setattr(pdsl, "CHUNK", 2)
@@ -306,7 +322,7 @@ def test_the_cascade_asks_how_much_each_place_speaks_for_a_tag() -> None:
     def y(values: torch.Tensor) -> torch.Tensor:
         return pdsl.image_scores(model.detect(model.narrow(values), BOXES).wsddn)
 
-    heat = model.gradients(features, y(features), tags)
+    gradients = pdsl.class_gradients(features, y(features), tags)
     slopes = torch.zeros(25)
     for place in range(25):
         scale = torch.ones(25)
@@ -314,29 +330,30 @@ def test_the_cascade_asks_how_much_each_place_speaks_for_a_tag() -> None:
         with torch.no_grad():
             slopes[place] = (y(features * scale.view(5, 5)) - y(features / scale.view(5, 5)))[1]
     expected = slopes.relu() / slopes.max()
-    assert torch.allclose(heat[1].flatten(), expected, atol=0.03)
+    assert torch.allclose(gradients[1].flatten(), expected, atol=0.03)
     assert 0 < (expected > 0.1).sum() < 25
-    assert not heat[[0, 2]].any()
+    assert not gradients[[0, 2]].any()
 
 
 def test_the_cascades_targets_pass_half_of_the_highest_value_in_the_box() -> None:
-    model, heat = network(cue="gradient"), torch.zeros(3, 11, 11)
-    heat[0, 3:6, 3:6], heat[0, 8, 8], heat[1] = 0.4, 1.0, 0.3
+    model, gradients = network(cue="gradient"), torch.zeros(3, 11, 11)
+    gradients[0, 3:6, 3:6], gradients[0, 8, 8], gradients[1] = 0.4, 1.0, 0.3
     boxes = torch.tensor([[0.0, 0, 48, 48], [0, 0, 80, 80], [0, 0, 48, 48]])
-    found = model.heated(heat, boxes, torch.tensor([1, 1, 2]))
+    found = model.gradient_targets(gradients, boxes, torch.tensor([1, 1, 2]))
     near, far, even = (mask.float().mean().item() for mask in found)
     assert near > 0.2, "the brighter place lies outside of the box"
     assert 0 < far < 0.05, "and inside of this one it is the only one"
     assert even == 1.0
-    assert not model.heated(heat, boxes[:1], torch.tensor([3])).any(), "a class that nothing speaks for"
+    assert not model.gradient_targets(gradients, boxes[:1], torch.tensor([3])).any(), "a class that nothing speaks for"
 
 
 def test_targets_of_a_mirrored_picture_are_mirrored_targets() -> None:
-    model, pseudo = network(), Pseudo(torch.tensor([0]), torch.tensor([1]), BOXES[:1])
-    plain, known = model.cued(item(), torch.arange(5), pseudo)
-    turned = item(boxes=pdsl.mirrored(BOXES, 40), flip=True) | {"sources": BOXES, "places": BOXES}
-    assert torch.equal(model.cued(turned, torch.arange(5), pseudo)[0], plain.flip(-1))
-    assert known.tolist() == [True, True, False, False, True]  # two boxes are far from every seed
+    pseudo = Pseudo(torch.tensor([0]), torch.tensor([1]), BOXES[:1])
+    seeds = pdsl.seeds(BOXES, pseudo, TINY.n_seed)
+    plain, valid = pdsl.cue_targets(CUE, item(), torch.arange(5), seeds)
+    mirrored = item(boxes=mirror(BOXES, 40), flip=True) | {"original_proposals": BOXES, "cropped_proposals": BOXES}
+    assert torch.equal(pdsl.cue_targets(CUE, mirrored, torch.arange(5), seeds)[0], plain.flip(-1))
+    assert valid.tolist() == [True, True, False, False, True]  # two boxes are far from every seed
     assert plain[0].any()
 
 
@@ -346,44 +363,48 @@ def test_the_cue_sees_a_reduced_picture_and_finds_the_object_where_it_is() -> No
     image = torch.where(disc, torch.tensor([220.0, 30, 40])[:, None, None], torch.tensor([30.0, 120, 60])[:, None, None])
     image = (image + torch.rand(image.shape) * 9).to(torch.uint8)
     box = torch.tensor([[80.0, 80, 140, 140]])
-    known = item((1.0, 0.0, 0.0), box) | {"own": (160, 160), "picture": shrink(image, 40).numpy()}
-    (found,), _ = network().cued(known, torch.arange(1), Pseudo(torch.tensor([0]), torch.tensor([1]), box))
+    seen = item((1.0, 0.0, 0.0), box) | {"original_size": (160, 160), "cue_image": shrink(image, 40).numpy()}
+    (found,), _ = pdsl.cue_targets(CUE, seen, torch.arange(1), torch.arange(1))
     true = roi_align(disc.float()[None, None], [box], 28, aligned=True)[0, 0] >= 0.5
     assert (found & true).sum() / (found | true).sum() > 0.8
 
 
 def test_a_view_there_and_back_is_the_same_box_and_one_view_is_the_plain_test() -> None:
-    model = network()
+    model, size = network(), torch.tensor([40, 40])
     image = item()["image"]
-    for flip in (False, True):
-        view = model.view(image, 56, flip)
-        assert torch.allclose(view.back(view.there(BOXES)), BOXES, atol=1e-4)
-    plain = model.view(image, 40, False)
-    scores, boxes = model.scores([plain], BOXES, (40, 40))
-    alone = model.averaged(plain, BOXES)
+    for view in views_of(model, image, test_scales=(56,), test_flip=True):
+        assert torch.allclose(view.to_image(view.from_image(BOXES)), BOXES, atol=1e-4)
+    (plain,) = views_of(model, image)
+    scores, boxes = model.scores([plain], BOXES, size)
+    alone = model.view_scores(plain, BOXES)
     assert torch.equal(scores, alone[0])
     assert torch.allclose(boxes, alone[1], atol=1e-4)
-    twice = model.scores([plain, plain], BOXES, (40, 40))
+    twice = model.scores([plain, plain], BOXES, size)
     assert torch.allclose(twice[0], scores)
     assert torch.allclose(twice[1], boxes, atol=1e-4)
 
 
 def test_views_are_averaged_row_by_row() -> None:
     """Rows of several scales and mirrored views are those of the same proposals, each looked at alone."""
-    model, image, own = network(test_scales=(40, 56), test_flip=True), item()["image"], (40, 40)
+    model, image, size = network(test_scales=(40, 56), test_flip=True), item()["image"], torch.tensor([40, 40])
     for layer in (*model.detection.scores, *model.detection.offsets):
         layer.weight.data *= 1000
-    views = [model.view(image, scale, flip) for scale, flip in model.looks()]
-    scores, moved = model.scores(views, BOXES, own)
+    views = views_of(model, image)
+    assert [(view.size, view.flip) for view in views] == [
+        ((40, 40), False),
+        ((40, 40), True),
+        ((56, 56), False),
+        ((56, 56), True),
+    ]
+    scores, moved = model.scores(views, BOXES, size)
     for row, box in enumerate(BOXES):
-        looks = [model.averaged(view, view.there(box[None])) for view in views]
-        backs = [view.back(boxes[0]) for view, (_, boxes) in zip(views, looks, strict=True)]
-        torch.testing.assert_close(scores[row], torch.stack([own[0] for own, _ in looks]).mean(0), atol=1e-6, rtol=1e-4)
+        outputs = [model.view_scores(view, view.from_image(box[None])) for view in views]
+        backs = [view.to_image(boxes[0]) for view, (_, boxes) in zip(views, outputs, strict=True)]
+        torch.testing.assert_close(scores[row], torch.stack([rows[0] for rows, _ in outputs]).mean(0), atol=1e-6, rtol=1e-4)
         torch.testing.assert_close(moved[row], torch.stack(backs).mean(0), atol=1e-4, rtol=1e-4)
-    turned = [model.view(image.flip(-1), scale, flip) for scale, flip in model.looks()]
-    again, there = model.scores(turned, pdsl.mirrored(BOXES, 40), own)
+    again, mirrored = model.scores(views_of(model, image.flip(-1)), mirror(BOXES, 40), size)
     torch.testing.assert_close(again, scores, atol=1e-6, rtol=1e-4)
-    torch.testing.assert_close(pdsl.mirrored(there.flatten(0, 1), 40).view_as(moved), moved, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(mirror(mirrored.flatten(0, 1), 40).view_as(moved), moved, atol=1e-4, rtol=1e-4)
     apart = (scores[:, None] - scores).abs().amax(-1).fill_diagonal_(1.0)
     assert float(apart.min()) > 1e-3, "rows differ, so that an exchanged one would be seen"
 
@@ -393,6 +414,42 @@ def test_given_tags_leave_only_their_classes() -> None:
     (free,), (told,) = network().predict([sample]), network().predict([sample], tags="given")
     assert set(free.instances.labels.tolist()) > {2}
     assert set(told.instances.labels.tolist()) == {2}
+
+
+@pytest.mark.parametrize("settings", [{}, {"test_scales": (40, 56), "test_flip": True}, {"n_refine": 0, "n_mask": 0}])
+def test_a_batch_equals_its_images_one_by_one(settings: dict[str, Any]) -> None:
+    model = network(**settings)
+    for layer in (*model.detection.scores, *model.detection.offsets):
+        layer.weight.data *= 100
+    images = torch.randint(0, 255, (3, 3, 40, 52), dtype=torch.uint8, generator=torch.Generator().manual_seed(2))
+    rows = (BOXES, BOXES[:2], torch.cat([BOXES, BOXES + 3]))
+    samples = [Sample(f"{place}", image, proposals=boxes) for place, (image, boxes) in enumerate(zip(images, rows, strict=True))]
+    inputs = [model.preprocess(sample) for sample in samples]
+    assert len({model.batch_key(each) for each in inputs}) == 1, "other numbers of proposals, the same batch"
+    with torch.no_grad():
+        together = model.predict_batch(inputs, samples)
+    for one, other in zip(model.predict(samples), together, strict=True):
+        assert len(one.instances) == len(other.instances) > 0
+        assert torch.equal(one.instances.labels, other.instances.labels)
+        torch.testing.assert_close(one.instances.boxes, other.instances.boxes, atol=1e-3, rtol=1e-4)
+        torch.testing.assert_close(one.instances.scores, other.instances.scores, atol=1e-4, rtol=1e-4)
+        masks = zip(one.instances.masks, other.instances.masks, strict=True)
+        assert all((mask != same).float().mean() < 1e-3 for mask, same in masks)
+
+
+def test_a_folder_of_masks_is_needed_to_learn_from_and_not_to_predict_with(tmp_path: Path) -> None:
+    data = toys.write(tmp_path / "pictures")
+    folder = tmp_path / "masks"
+    folder.mkdir()
+    for name, (height, width) in zip(data.names, toys.SIZES, strict=True):
+        Image.fromarray(np.tri(height, width, dtype=np.uint8)).save(folder / f"{name}.png")
+    fitted(data, tmp_path / "out", cue=str(folder))
+    shutil.rmtree(folder)
+    (found,) = frugalseg.load(tmp_path / "out" / "pdsl" / "run", "cpu").predict(data.records[0].image)
+    assert len(found.instances)
+    with pytest.raises(ValueError, match=r"cue: got .*masks"):
+        fitted(data, tmp_path / "other", cue=str(folder))
+    assert not list((tmp_path / "other").rglob("proposals")), "said before any work"
 
 
 def test_masks_by_grabcut_are_those_of_the_boxes_found() -> None:
@@ -418,7 +475,7 @@ def test_half_precision_keeps_the_scores_of_tags_in_floats_and_every_loss_finite
     model, boxes = network(**settings), torch.cat([corners, corners + 8], 1)
     torch.nn.init.constant_(model.detection.what.bias.data[:1], 90.0)  # sure of its first class in every proposal
     with torch.autocast("cpu", torch.bfloat16):
-        found = model.detect(model.narrow(model.encode(item()["image"])), boxes)
+        found = model.detect(model.narrow(model.encode(item()["image"][None])), boxes)
         y = pdsl.image_scores(found.wsddn)
         losses = model([item(boxes=boxes)])
     assert found.scores[0].dtype == torch.bfloat16, "half precision is what is tested"
@@ -432,7 +489,7 @@ def test_half_precision_keeps_the_scores_of_tags_in_floats_and_every_loss_finite
 @pytest.mark.parametrize(("optimizer", "factor"), [("sgd", 2.0), ("adamw", 1.0)])
 def test_biases_learn_without_decay_and_with_sgd_at_twice_the_rate(optimizer: str, factor: float) -> None:
     model = network(optimizer=optimizer, lr=0.1, head_lr=0.01, weight_decay=0.5)
-    made = pdsl.optimizer_of(model.config, model)
+    made = optim.two_rates_free_biases(model.config, model, model.backbone)
     settings = {id(p): (group["lr"], group["weight_decay"]) for group in made.param_groups for p in group["params"]}
     assert len(settings) == len([*model.parameters()])
     for name, parameter in model.named_parameters():
@@ -491,18 +548,18 @@ def test_joined_maps_are_standardized_over_the_pictures_and_stay_so(tmp_path: Pa
 
 def test_objects_of_another_model_stand_in_for_those_of_their_labels() -> None:
     own = Pseudo(torch.tensor([4, 1]), torch.tensor([1, 3]), BOXES[[4, 1]] + 0.5)
-    found = pdsl.begun(own, BOXES, torch.tensor([[2, 3], [3, 3], [0, 2]]))
+    found = pdsl.apply_teacher_boxes(own, BOXES, torch.tensor([[2, 3], [3, 3], [0, 2]]))
     assert found.rows.tolist() == [2, 3, 0, 4]
     assert found.labels.tolist() == [3, 3, 2, 1]
     assert found.boxes.tolist() == [*BOXES[[2, 3, 0]].tolist(), (BOXES[4] + 0.5).tolist()]
-    nothing = pdsl.begun(own, BOXES, torch.zeros(0, 2, dtype=torch.int64))
+    nothing = pdsl.apply_teacher_boxes(own, BOXES, torch.zeros(0, 2, dtype=torch.int64))
     assert nothing.rows.tolist() == own.rows.tolist()
 
 
 def test_the_first_head_alone_learns_from_objects_of_another_model() -> None:
     model, given = network(dropout=0.0, n_refine=2), item((1.0, 0.0, 0.0))
     starts = torch.tensor([[2, 1]])
-    found = model.detect(model.narrow(model.encode(given["image"])), BOXES)
+    found = model.detect(model.narrow(model.encode(given["image"][None])), BOXES)
     y = pdsl.image_scores(found.wsddn)
     first = pdsl.assign(BOXES, Pseudo(torch.tensor([2]), torch.tensor([1]), BOXES[2:3]), y)
     scores = found.scores[0].softmax(1)[:, 1:]
@@ -524,15 +581,15 @@ def test_one_class_and_pictures_of_one_colour_can_be_learned_from(tmp_path: Path
 
 
 def test_a_crop_keeps_boxes_that_keep_half_of_their_area() -> None:
-    cut, kept = pdsl.within(BOXES, (0, 0, 25, 40))
+    cut, kept = boxes_in_crop(BOXES, (0, 0, 25, 40))
     assert kept.tolist() == [0, 1, 2, 4]
     assert cut.tolist() == [[0, 0, 10, 10], [0, 0, 10, 8], [20, 20, 25, 30], [0, 0, 25, 40]]
-    alone, rows = pdsl.within(BOXES[2:3], (0, 0, 22, 40))
+    alone, rows = boxes_in_crop(BOXES[2:3], (0, 0, 22, 40))
     assert rows.tolist() == [0]
     assert alone.tolist() == [[20, 20, 22, 30]]
     for seed in range(20):
         torch.manual_seed(seed)
-        left, top, right, bottom = pdsl.cropped((40, 100), 0.9)
+        left, top, right, bottom = random_crop((40, 100), 0.9)
         assert 0 <= left < right <= 100
         assert 0 <= top < bottom <= 40
         assert right - left >= 90
@@ -544,7 +601,7 @@ def test_exposure_and_saturation_change_as_in_hsv(seed: int) -> None:
     image = torch.randint(0, 256, (3, 9, 12), generator=torch.Generator().manual_seed(seed), dtype=torch.uint8)
     image[:, 0], image[:, 1] = 0, 200  # black and grey have no hue
     torch.manual_seed(seed)
-    found = pdsl.coloured(image, 1.5)
+    found = jitter_colours(image, 1.5)
     torch.manual_seed(seed)
     exposure, saturation = (1.5 ** float(2 * torch.rand(()) - 1) for _ in range(2))
     hsv = rgb2hsv(image.permute(1, 2, 0).numpy())
@@ -552,7 +609,7 @@ def test_exposure_and_saturation_change_as_in_hsv(seed: int) -> None:
     expected = torch.from_numpy(hsv2rgb(hsv) * 255).permute(2, 0, 1)
     assert found.dtype == torch.uint8
     assert float((found - expected).abs().max()) <= 0.51
-    assert pdsl.coloured(image, 1.0) is image
+    assert jitter_colours(image, 1.0) is image
 
 
 def test_settings_that_cannot_be_are_named_together() -> None:

@@ -15,9 +15,9 @@ from frugalseg import config, rle
 from frugalseg.config import UsageError
 from frugalseg.data import Data
 from frugalseg.data.dataset import Outline
+from frugalseg.data.weak_detection import Augmentation, TrainingItems
 from frugalseg.engine.run import Run
 from frugalseg.inference.predictor import Predictor
-from frugalseg.methods.pdsl import Views
 from frugalseg.recipes.pdsl import Config
 from frugalseg.recipes.runtime import Runtime
 from frugalseg.regions import precompute
@@ -127,12 +127,13 @@ def test_the_objects_of_a_run_become_the_nearest_proposals(
     recipe = Config(**PDSL, crop=crop)
     run = Run(tmp_path / "run", Runtime(quiet=True, workers=0, accelerator="cpu"))
     boxes = precompute.stored_proposals(data, recipe.proposals, recipe.count, run)
+    augmentation = Augmentation(recipe.scales, recipe.longest, recipe.flip, recipe.crop, recipe.jitter)
     for index in range(len(data)):
         torch.manual_seed(index)
-        item = Views(recipe, data, boxes, data).item(index, recipe.scales[0], flip)
+        item = TrainingItems(data, boxes, augmentation, recipe.cue_side, data).item(index, recipe.scales[0], flip)
         truth = data.boxed(index)
         assert item["starts"][:, 1].tolist() == truth.labels.tolist()
-        overlaps = box_iou(truth.boxes, item["sources"])
+        overlaps = box_iou(truth.boxes, item["original_proposals"])
         assert overlaps[range(len(truth)), item["starts"][:, 0]].tolist() == overlaps.amax(1).tolist()
         assert bool((item["starts"][:, 0] < len(item["proposals"])).all())
 

@@ -116,15 +116,10 @@ def item(config: Any, classes: int, count: int, device: str) -> dict[str, Any]:
     size = min(config.scales), round(min(config.scales) * 4 / 3)
     (image, boxes), tags = random_picture(size, count), torch.zeros(classes)
     tags[:2] = 1
-    tensors = {"image": image, "tags": tags, "proposals": boxes, "sources": boxes, "places": boxes}
-    known = {
-        "size": size,
-        "own": size,
-        "flip": False,
-        "name": "random",
-        "picture": shrink(image, config.cue_side).numpy(),
-    }
-    return {name: value.to(device) for name, value in tensors.items()} | known
+    tensors = {"image": image, "tags": tags, "proposals": boxes, "original_proposals": boxes, "cropped_proposals": boxes}
+    others = {"name": "random", "size": size, "original_size": size, "flip": False}
+    others["cue_image"] = shrink(image, config.cue_side).numpy()
+    return {name: value.to(device) for name, value in tensors.items()} | others
 
 
 def memory(
@@ -135,6 +130,8 @@ def memory(
 
     from frugalseg import config as files
     from frugalseg.methods import pdsl
+    from frugalseg.nets import optim
+    from frugalseg.regions import cues
 
     known = pdsl.Config.__dataclass_fields__
     settings = {name: value for name, value in files.read(recipe).items() if name in known} | {"weights": None} | changes
@@ -143,8 +140,9 @@ def memory(
     device = "cuda" if torch.cuda.is_available() else "cpu"
     classes = [f"class {number}" for number in range(20)]
     with tempfile.TemporaryDirectory() as folder, patch.dict(os.environ, FRUGALSEG_CACHE=folder):
-        network = pdsl.PDSL(config, classes).to(device).train()
-        optimizer = pdsl.optimizer_of(config, network)
+        network = pdsl.build(config, classes).to(device).train()
+        network.cue = cues.configured(config)
+        optimizer = optim.two_rates_free_biases(config, network, network.backbone, config.fan_in)
         for _ in range(2):
             optimizer.zero_grad()
             batch = [item(config, len(classes), options.proposals, device) for _ in range(pictures)]

@@ -141,13 +141,6 @@ def collate(items: Sequence[dict[str, Any]], multiple: int) -> dict[str, Any]:
 # -- prediction --------------------------------------------------------------------------------------------------------
 
 
-def allowed(sample: Sample) -> Tensor:
-    """The classes (K,) bool of the image's tags, for predictions that are told them. Raises ValueError if it has none."""
-    if sample.tags is None:
-        raise ValueError(f"{sample.name}: tags='given' needs the image's tags and it has none; leave the option out")
-    return sample.tags > 0
-
-
 def instance_prediction(
     sample: Sample, classes: tuple[str, ...], boxes: Tensor, labels: Tensor, scores: Tensor, masks: list[rle.RLE]
 ) -> Prediction:
@@ -158,6 +151,3 @@ def instance_prediction(
     tags = torch.zeros(len(classes)).scatter_reduce_(0, labels - 1, scores, "amax")
     objects = Instances(boxes, labels, scores, kept)
     return Prediction(sample.name, size_of(sample.image), classes, tags, instances=objects)
-
-
-predicted = instance_prediction  # for methods that still use the old name

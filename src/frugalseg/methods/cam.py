@@ -78,7 +78,7 @@ class CAM(TagClassifier):
         boxes = torch.tensor([item.box for item in objects]).reshape(-1, 4)
         labels = torch.tensor([item.label for item in objects], dtype=torch.int64)
         scores = torch.tensor([item.score for item in objects])
-        return detection.predicted(sample, self.classes, boxes, labels, scores, [item.code for item in objects])
+        return detection.instance_prediction(sample, self.classes, boxes, labels, scores, [item.code for item in objects])
 
     def localized(self, maps: Tensor, v: Tensor, classes: Sequence[int], size: tuple[int, int]) -> list[Found]:
         """The parts of the maps (C, h, w) of these classes, 0..C-1, best first: a part scores v (C,) times its peak."""

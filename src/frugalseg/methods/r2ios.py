@@ -25,11 +25,10 @@ from frugalseg.engine.array_store import ArrayStore
 from frugalseg.engine.run import Run
 from frugalseg.nets import optim, roi, rpn, schedule
 from frugalseg.nets.autoencoder import Autoencoder
-from frugalseg.nets.layers import initialise, narrowing
+from frugalseg.nets.layers import initialise, load_vgg_layers, narrowing
 from frugalseg.nets.network import Network, Tensors, given_tags
 from frugalseg.nets.paste import paste
 from frugalseg.nets.two_stride import LateralSum, TwoStrideBackbone
-from frugalseg.nets.weights import load_weights
 from frugalseg.recipes.r2ios import Config
 from frugalseg.regions import precompute, proposals
 from frugalseg.types import Prediction, Sample, size_of
@@ -211,10 +210,8 @@ class R2IOS(Network):
         self.segmentation = SegmentationBranch(config, fine)
         self.refinement = RefinementBranch(config, channels, len(self.classes))
         self.rpn = rpn.build(channels, config.scale, config.count) if config.proposals == "rpn" else None
-        if self.fork.report and config.backbone == "vgg16" and config.width == 4096 and not config.channels:
-            # VGG-16's own fully connected layers read the same 7 × 7 cells (sec. 3.2).
-            names = {"classifier.0.": "fc6.", "classifier.3.": "fc7."}
-            load_weights(self.refinement, self.fork.report.source, prefixes=names, least=0.0)
+        if self.fork.report:  # VGG-16's own fully connected layers read the same 7 × 7 cells (sec. 3.2)
+            load_vgg_layers(self.refinement.fc6, self.refinement.fc7, self.fork.report.source)
 
     def _fine_layer(self, coarse: int) -> tuple[nn.Module, int]:
         """The layer between the backbone's fine map and the segmentation branch, and its channels."""

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TypeVar
 
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
+
+from frugalseg.nets.weights import WeightsError, load_weights
 
 Norm = TypeVar("Norm", bound=_BatchNorm)
 
@@ -28,6 +31,16 @@ def narrowing(channels_in: int, channels: int) -> tuple[nn.Module, int]:
     layer = nn.Conv2d(channels_in, channels, 1)
     initialise(layer, 0.0)
     return nn.Sequential(layer, nn.ReLU(inplace=True)), channels
+
+
+def load_vgg_layers(fc6: nn.Linear, fc7: nn.Linear, file: str) -> None:
+    """Copy VGG-16's two fully connected layers, which read 7 × 7 cells of its map, from a weights file that has them.
+
+    Layers of other shapes, and files without them, leave everything as it is.
+    """
+    with suppress(WeightsError):
+        layers = nn.ModuleDict({"fc6": fc6, "fc7": fc7})
+        load_weights(layers, file, prefixes={"classifier.0.": "fc6.", "classifier.3.": "fc7."})
 
 
 def norm_as(kind: type[Norm], norm: _BatchNorm) -> Norm:

@@ -42,6 +42,19 @@ def two_rates(config: Any, model: nn.Module, trunk: nn.Module, fan_in: int = 0) 
     return of(config, groups + by_inputs({"params": new, "lr": config.head_lr}, fan_in))
 
 
+def two_rates_free_biases(config: Any, model: nn.Module, trunk: nn.Module, fan_in: int = 0) -> torch.optim.Optimizer:
+    """As `two_rates`, but biases have no weight decay and, with SGD, twice the rate, as in Fast R-CNN (Girshick, ICCV 2015)."""
+    inside = {id(parameter) for parameter in trunk.parameters()}
+    factor = 2.0 if config.optimizer == "sgd" else 1.0
+    groups = []
+    for in_trunk, lr in ((True, config.lr), (False, config.head_lr)):
+        named = [(name, p) for name, p in model.named_parameters() if p.requires_grad and (id(p) in inside) == in_trunk]
+        weights, biases = ([p for name, p in named if name.endswith("bias") == bias] for bias in (False, True))
+        groups += by_inputs({"params": weights, "lr": lr}, 0 if in_trunk else fan_in)
+        groups += [{"params": biases, "lr": lr * factor, "weight_decay": 0.0}] if biases else []
+    return of(config, groups)
+
+
 def by_inputs(group: dict[str, Any], most: int) -> list[dict[str, Any]]:
     """The group in parts: a layer of more inputs than `most` learns at lr · most / inputs; all as they are for 0.
 

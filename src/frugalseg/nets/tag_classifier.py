@@ -13,8 +13,6 @@ from torch.nn import functional as F
 
 from frugalseg.nets.multi_scale import MultiScale
 from frugalseg.nets.trunk import Head, Trunk, no_head
-from frugalseg.nets.trunk import joined_channels as joined_channels
-from frugalseg.nets.trunk import standardized as standardized
 
 
 def confidences(logits: Tensor, kind: str) -> Tensor:

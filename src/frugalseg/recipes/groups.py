@@ -139,6 +139,20 @@ class TwoRates(Optimizer):
 
 
 @dataclass(frozen=True)
+class WideLayers(Settings):
+    """Optimiser.
+
+    Args:
+        fan_in: a new layer of more inputs than this learns at head_lr · fan_in / inputs; 0 leaves all at head_lr. For AdamW: it
+            moves all weights alike, so a rate that suits narrow layers is too high for wide ones.
+    """
+
+    fan_in: int = 0
+
+    minimum: ClassVar[Limits] = {"fan_in": 0}
+
+
+@dataclass(frozen=True)
 class StepDecay(Settings):
     """Optimiser.
 
@@ -197,6 +211,28 @@ class Proposals(Settings):
         """Proposals that others made, and what other groups add."""
         others = self.proposals not in IMAGE_TOOLS
         return *super().external_supervision, *([f"proposals {self.proposals} (learned from masks, perhaps)"] if others else [])
+
+
+@dataclass(frozen=True)
+class PooledFeatures(Settings):
+    """Features of a proposal.
+
+    Args:
+        channels: of a 1x1 convolution that narrows the map before pooling; 0 has none.
+        width: of the two fully connected layers on the pooled features.
+        dropout: after each of them.
+        pooling: "max" is the RoI pooling of Fast R-CNN; "align" is RoIAlign, which samples between the points of the map.
+        sampling: points a side whose mean is one pooled cell, with "align".
+    """
+
+    channels: int = 0
+    width: int = 4096
+    dropout: float = 0.5
+    pooling: Literal["max", "align"] = "align"
+    sampling: int = 2
+
+    minimum: ClassVar[Limits] = {"channels": 0, "width": 1, "sampling": 1}
+    shares: ClassVar[tuple[str, ...]] = ("dropout",)
 
 
 @dataclass(frozen=True)

@@ -21,8 +21,10 @@ class Config(
     groups.Scale,
     groups.RegionSampling,
     groups.Proposals,
+    groups.PooledFeatures,
     groups.Overlapping,
     groups.StepDecay,
+    groups.WideLayers,
     groups.TwoRates,
     groups.Backbone,
 ):
@@ -33,7 +35,6 @@ class Config(
         mask_stride: the same for the segmentation sub-network (two pools removed: 8).
         mask_features: "dilated" gives the segmentation sub-network the last blocks once more, dilated (sec. 3.1); "lateral" adds
             the refinement map, up-sampled, to the last shared map, which costs next to nothing; "same" is the refinement map.
-        channels: of a 1x1 convolution that narrows each map before pooling; 0 has none, as the paper.
         mask_channels: channels between the two 1x1 convolutions of the segmentation branch (ruling: 128).
         mask_size: side of the mask of a region (40).
         mask_pool: what is pooled from the map, "features" before the 1x1 convolutions (sec. 3.1) or their "scores", which is the
@@ -41,10 +42,6 @@ class Config(
         mask_head: "autoencoder" (sec. 3.1), or its ablations "fc" (two layers of 3,200) and "conv" (none).
         code: units between encoder and decoder (512).
         seg_aware: classify and refine by the mask too (sec. 3.2).
-        width: of the refinement branch's two fully connected layers (VGG-16: 4,096).
-        dropout: after each of them (VGG-16: 0.5).
-        pooling: "align" samples between the points of the map (RoIAlign); "max" is the paper's RoI pooling.
-        sampling: points a side whose mean is one pooled cell, with "align".
         mask_init: standard deviation of the first weights of the last two mask convolutions and the autoencoder (0.001). With 0
             the autoencoder begins as a low-pass filter, which a short training needs.
         iterations: of the recursion, T (4).
@@ -58,8 +55,6 @@ class Config(
         background: least overlap of a proposal that is background (0; Fast R-CNN: 0.1).
         steps: of the first phase, without gate (120,000).
         gate_steps: of the second phase (100,000).
-        fan_in: a new layer of more inputs than this learns at head_lr · fan_in / inputs; 0 leaves all at head_lr. For AdamW: it
-            moves all weights alike, so a rate that suits narrow layers is too high for wide ones.
         warmup: steps over which the rates rise to their value, at the start of the first phase (ruling: none).
         drops: shares of each phase after which the rates fall tenfold (none stated).
         undecided: proposals that look like background at every iteration: "drop" them (sec. 3.4), or "keep" them with the best
@@ -72,17 +67,12 @@ class Config(
     stride: int = 16
     mask_stride: int = 8
     mask_features: Literal["dilated", "lateral", "same"] = "dilated"
-    channels: int = 0
     mask_channels: int = 128
     mask_size: int = 40
     mask_pool: Literal["features", "scores"] = "features"
     mask_head: Literal["autoencoder", "fc", "conv"] = "autoencoder"
     code: int = 512
     seg_aware: bool = True
-    width: int = 4096
-    dropout: float = 0.5
-    pooling: Literal["align", "max"] = "align"
-    sampling: int = 2
     mask_init: float = 0.001
     iterations: int = 4
     recursion: Literal["trained", "test_only"] = "trained"
@@ -96,18 +86,14 @@ class Config(
     gate_steps: int = 100_000
     lr: float = 1e-4  # sec. 4.1
     head_lr: float = 1e-3  # ruling: ten times as much
-    fan_in: int = 0
     undecided: Literal["drop", "keep"] = "drop"
     early_exit: bool = True
     nms: float = 0.3  # Fast R-CNN
     min_score: float = 0.0
 
     needs = frozenset({"image", "instances"})
-    minimum: ClassVar[groups.Limits] = {
-        "channels": 0, "mask_channels": 1, "mask_size": 2, "code": 1, "width": 1, "sampling": 1, "iterations": 1, "gate_steps": 0,
-        "fan_in": 0,
-    }  # fmt: skip
-    shares: ClassVar[tuple[str, ...]] = ("dropout", "foreground", "background")
+    minimum: ClassVar[groups.Limits] = {"mask_channels": 1, "mask_size": 2, "code": 1, "iterations": 1, "gate_steps": 0}
+    shares: ClassVar[tuple[str, ...]] = ("foreground", "background")
 
     def faults(self) -> list[str]:
         """Also a proposal that would be object and background at once."""
