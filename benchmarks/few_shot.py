@@ -33,6 +33,7 @@ from frugalseg.data import episodes, read
 from frugalseg.engine.log import peak_memory
 from frugalseg.methods import METHODS, biopt
 from frugalseg.metrics.fewshot import FewShotScores
+from frugalseg.nets.prototypes import cosine, fill_empty
 from frugalseg.tasks import few_shot
 from frugalseg.workflows.train import fit
 
@@ -77,7 +78,7 @@ def train_start(cell: FoldCell, train: Any, quiet: bool) -> None:
     assert cell.bench.start
     settings, start = cell.settings(), Cell(cell.plan, cell.bench, cell.bench.start, 0)
     novel = episodes.folds(len(train.classes), cell.plan.folds, settings["folding"])[cell.fold]
-    base = episodes.base(train, novel, settings["shots"], settings["least"], settings["masks"], "drop")
+    base = episodes.base_split(train, novel, settings["shots"], settings["least"], settings["masks"], "drop")
     place = {"name": f"{cell.bench.data}/{cell.start.name}", "val": "", "quiet": quiet}
     fit(METHODS[start.method], base.data, start.settings() | place)
 
@@ -85,18 +86,17 @@ def train_start(cell: FoldCell, train: Any, quiet: bool) -> None:
 def score(cell: FoldCell, predictor: Any, val: Any, quiet: bool) -> list[dict[str, Any]]:
     """The cell's rows."""
     network, rows = predictor.network, []
-    trained, predictor.folder = network.config, None  # without a folder no examples are drawn
+    predictor.folder = None  # without a folder no examples are drawn
     network.features = cached(network.features)
     for row in cell.variant.rows:
         options, started = dict(row.options), time.perf_counter()
         shots = options.pop("shots")
-        network.config = replace(trained, **options)
-        result = few_shot.score_lists(predictor, val, shots, EPISODES, [cell.seed], quiet)
+        model = replace(predictor, network=network.with_settings(**options))
+        result = few_shot.score_lists(model, val, shots, EPISODES, [cell.seed], quiet)
         (scores,) = result.seeds.values()
         scores.data = cell.bench.data
         record = scores.to_json() | {"counts": packed(scores), "presence": result.presence.to_json(), "left_out": result.notes}
         rows.append({"name": row.name, "options": options, "seconds": round(time.perf_counter() - started, 1)} | record)
-    network.config = trained
     return rows
 
 
@@ -119,7 +119,7 @@ def inner_curve(network: Any, data: Any, seed: int) -> dict[str, list[float]]:
     data = data.select(few_shot.with_masks(data, config.masks)).only("image", config.masks)
     pixels, labels = episodes.class_pixels(data, config.masks), few_shot.novel_labels(network, data)
     tasks = episodes.draw(data, pixels, labels, config.shots, CURVE_EPISODES, seed, config.least).episodes
-    bank = few_shot.encode_supports(network, data, tasks, quiet=True)
+    bank = biopt.encode_supports(network, data, tasks, quiet=True)
     with torch.no_grad():
         losses, moved = zip(*(_inner_steps(network, data, bank, task) for task in tasks), strict=True)
     return {"loss": torch.tensor(losses).mean(0).tolist(), "moved": torch.tensor(moved).mean(0).tolist()}
@@ -128,10 +128,11 @@ def inner_curve(network: Any, data: Any, seed: int) -> dict[str, list[float]]:
 def _inner_steps(network: Any, data: Any, bank: Any, task: Any) -> tuple[list[float], list[float]]:
     """The inner loss per position and the movement of the prototypes after 0, 1, … 10 steps of one episode."""
     config = network.config
-    query, examples = network.features(network.picture(data.image(task.query))).flatten(1, 2), bank.examples([task])
-    support = biopt.fill_empty(*examples.to(query.device)[:2], query)
+    query = network.features(network.square(data.image(task.query))).flatten(1, 2)
+    supports = bank.supports([task.support]).to(query.device)
+    support = fill_empty(supports.prototypes, supports.shown, query)
     start, unit = network.solve(query, support).start, F.normalize(query, dim=-1)
-    target = biopt.cosine(unit, start).argmax(1)
+    target = cosine(unit, start).argmax(1)
     steps = [biopt.inner_loop(unit, start, target, k, config.inner_lr, config.alpha) for k in range(11)]
     losses = [float(biopt.inner_loss(unit, step, target, config.alpha)) / unit.shape[1] for step in steps]
     return losses, [float(biopt.movement(start, step)) for step in steps]

@@ -29,7 +29,7 @@ from benchmarks.statistics import mean_interval
 from frugalseg import config, data, rle
 from frugalseg.inference.predictor import Predictor, load
 from frugalseg.methods import METHODS
-from frugalseg.methods.r2o import overlaps, stack, whole_and_regions
+from frugalseg.methods.r2o import best_overlaps, stack, whole_and_regions
 from frugalseg.metrics.foreground import PROTOCOLS
 from frugalseg.progress import track
 from frugalseg.recipes.r2o import Config
@@ -113,7 +113,7 @@ def network(start: Start) -> Any:
         return trained.eval()
     torch.manual_seed(start.seed)
     weights = str(paths.photos() / start.weights) if start.weights else None
-    untrained = METHODS["r2o"].code.Network(Config(**start.settings, **MEASURED, weights=weights))
+    untrained = METHODS["r2o"].code.build(Config(**start.settings, **MEASURED, weights=weights))
     return untrained.to("cuda" if torch.cuda.is_available() else "cpu").eval()
 
 
@@ -144,7 +144,7 @@ def label_maps(net: Any, images: Sequence[Tensor], seed: int) -> list[Tensor]:
     device, cache = next(net.parameters()).device, Cache()
     batch = stack([whole_and_regions(image, net.config, cache) for image in images])
     on_device = {name: value.to(device) for name, value in batch.items()}
-    return [batch["regions"], *(net.labels(on_device, clusters, [seed])[0].cpu() for clusters in CLUSTERS)]
+    return [batch["regions"], *(net.label_map(on_device, clusters, [seed])[0].cpu() for clusters in CLUSTERS)]
 
 
 def human_maps(file: Path) -> list[list[RLE]]:
@@ -155,7 +155,7 @@ def human_maps(file: Path) -> list[list[RLE]]:
 
 def best_overlap(ids: Tensor, maps: Sequence[list[RLE]]) -> float:
     """Mean over maps of the mean over their segments of the best overlap with a region of a label map (h, w)."""
-    values = overlaps(ids, [segment for segments in maps for segment in segments])
+    values = best_overlaps(ids, [segment for segments in maps for segment in segments])
     ends = np.cumsum([len(segments) for segments in maps])[:-1]
     return float(np.mean([of_map.mean() for of_map in np.split(values, ends)]))
 

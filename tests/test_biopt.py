@@ -1,4 +1,4 @@
-"""BiOpt part by part: prototypes, the init module, the inner loop against autograd, losses, and what happens at the edges."""
+"""BiOpt part by part: the init module, the inner loop against autograd, losses, and what happens at the edges."""
 
 from __future__ import annotations
 
@@ -10,16 +10,14 @@ import numpy as np
 import pytest
 import torch
 import toys
-from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 from torch.nn import functional as F
-from torchvision.models.resnet import BasicBlock, Bottleneck
 
 from frugalseg.data import Data, DataError, episodes, read
+from frugalseg.data.episode_sampler import EpisodeSampler
 from frugalseg.engine.run import Run
 from frugalseg.methods import biopt
-from frugalseg.nets import tiny
-from frugalseg.nets.linear_output import remove_last_relu
+from frugalseg.nets.prototypes import Supports, cosine, fill_empty, reference_prototypes, support_prototypes
 from frugalseg.recipes.biopt import Config
 from frugalseg.recipes.runtime import Runtime
 from frugalseg.types import IGNORE
@@ -38,88 +36,7 @@ def problem(ways: int = 1, episodes: int = 3) -> tuple[Tensor, Tensor, Tensor]:
     query = features(episodes)
     prototypes = query[:, : ways + 1] + torch.randn(episodes, ways + 1, 16, dtype=torch.float64)
     unit = F.normalize(query, dim=-1)
-    return unit, prototypes, biopt.cosine(unit, prototypes).argmax(1)
-
-
-# -- prototypes ------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(("size", "extent"), [((5, 7), (33, 49)), ((4, 4), (25, 25)), ((1, 3), (9, 17)), ((6, 5), (6, 5))])
-def test_pooling_by_weights_equals_pooling_of_upsampled_features(size: tuple[int, int], extent: tuple[int, int]) -> None:
-    maps = torch.randn(2, 8, *size, dtype=torch.float64)
-    masks = torch.rand(2, *extent) < 0.3
-    large = F.interpolate(maps, extent, mode="bilinear", align_corners=True)
-    expected = torch.stack([large[b][:, masks[b]].mean(1) for b in range(2)])
-    weights = biopt.pooling_weights(masks, size).double()
-    assert weights.sum(1) == pytest.approx(masks.flatten(1).sum(1).double())
-    pooled = weights[:, None] @ maps.flatten(2).mT / weights.sum(1)[:, None, None]
-    torch.testing.assert_close(pooled[:, 0], expected, rtol=1e-6, atol=1e-6)
-
-
-def test_an_object_of_one_pixel_still_has_a_prototype() -> None:
-    masks = torch.zeros(1, 65, 65, dtype=torch.int64)
-    masks[0, 30, 30] = 1
-    weights = biopt.class_weights(masks, (3, 3))  # no point of the 3 × 3 map lies on it
-    assert weights[0, 1].sum() == pytest.approx(1.0)
-    assert weights[0].sum() == pytest.approx(65 * 65)
-
-
-def test_void_pixels_are_neither_object_nor_background() -> None:
-    masks = torch.tensor([[[0, 1, IGNORE]]])
-    torch.testing.assert_close(biopt.class_weights(masks, (1, 3)), torch.tensor([[[1.0, 0, 0], [0, 1, 0]]]))
-
-
-def test_support_prototypes_are_means_over_shots_and_the_background_also_over_ways() -> None:
-    maps, weights = torch.randn(1, 2, 3, 6, 4), torch.rand(1, 2, 3, 2, 6)
-    found, shown = biopt.support_prototypes(maps, weights)
-    assert shown.tolist() == [[True] * 3]
-
-    def mean(way: int, shot: int, part: int) -> Tensor:
-        weight = weights[0, way, shot, part]
-        return (weight[:, None] * maps[0, way, shot]).sum(0) / weight.sum()
-
-    background = torch.stack([mean(way, shot, 0) for way in range(2) for shot in range(3)]).mean(0)
-    ways = [torch.stack([mean(way, shot, 1) for shot in range(3)]).mean(0) for way in range(2)]
-    torch.testing.assert_close(found[0], torch.stack([background, *ways]), rtol=1e-4, atol=1e-4)
-
-
-def test_order_of_the_references_changes_nothing() -> None:
-    maps, weights = torch.randn(2, 1, 5, 6, 4), torch.rand(2, 1, 5, 2, 6)
-    order = torch.randperm(5)
-    for one, other in zip(
-        biopt.support_prototypes(maps, weights), biopt.support_prototypes(maps[:, :, order], weights[:, :, order]), strict=True
-    ):
-        torch.testing.assert_close(one, other)
-
-
-def test_a_shot_without_the_class_leaves_the_mean_to_the_others() -> None:
-    maps, weights = torch.randn(1, 1, 2, 6, 4), torch.rand(1, 1, 2, 2, 6)
-    weights[0, 0, 1, 1] = 0
-    found, shown = biopt.support_prototypes(maps, weights)
-    alone, _ = biopt.support_prototypes(maps[:, :, :1], weights[:, :, :1])
-    assert shown.all()
-    torch.testing.assert_close(found[:, 1], alone[:, 1])
-
-
-def test_a_reference_filled_by_its_object_takes_its_background_from_the_query() -> None:
-    query = features(1, 20).float()
-    maps, weights = query[:, None, None, :6], torch.zeros(1, 1, 1, 2, 6)
-    weights[..., 1, :] = 1
-    empty, shown = biopt.support_prototypes(maps, weights)
-    assert shown.tolist() == [[False, True]]
-    filled = biopt.fill_empty(empty, shown, query)
-    cos = F.cosine_similarity(query[0], filled[0, 1][None])
-    torch.testing.assert_close(filled[0, 0], query[0, cos.argsort()[:2]].mean(0))  # the tenth of 20
-    torch.testing.assert_close(filled[0, 1], empty[0, 1])
-    unit = F.normalize(query, dim=-1)
-    after = biopt.inner_loop(unit, filled, biopt.cosine(unit, filled).argmax(1), 10, LR, ALPHA)
-    assert biopt.movement(filled, after).item() < 0.3
-
-
-def test_a_zero_prototype_has_a_finite_gradient() -> None:
-    unit, prototypes, target = problem()
-    prototypes[:, 0] = 0
-    assert torch.isfinite(biopt.inner_gradient(unit, prototypes, target, ALPHA)).all()
+    return unit, prototypes, cosine(unit, prototypes).argmax(1)
 
 
 # -- the init module -------------------------------------------------------------------------------------------------
@@ -186,7 +103,7 @@ def test_gradient_through_the_loop_equals_that_of_an_unrolled_one(first_order: b
     ):
         leaves = unit.clone().requires_grad_(), prototypes.clone().requires_grad_()
         after = loop(*leaves)
-        final = F.cross_entropy(ALPHA * biopt.cosine(leaves[0], after), 1 - target)
+        final = F.cross_entropy(ALPHA * cosine(leaves[0], after), 1 - target)
         gradients.append((after.detach(), *torch.autograd.grad(final, leaves)))
     for found, expected in zip(*gradients, strict=True):
         torch.testing.assert_close(found, expected)
@@ -218,9 +135,30 @@ def test_no_steps_leave_the_prototypes_alone() -> None:
 def test_episodes_that_share_a_query_equal_episodes_with_copies_of_it() -> None:
     unit, prototypes, _ = problem()
     shared, copies = unit[:1], unit[:1].expand(3, -1, -1).contiguous()
-    target = biopt.cosine(copies, prototypes).argmax(1)
+    target = cosine(copies, prototypes).argmax(1)
     one = biopt.inner_loop(shared, prototypes, target, 10, LR, ALPHA)
     torch.testing.assert_close(one, biopt.inner_loop(copies, prototypes, target, 10, LR, ALPHA))
+
+
+def test_a_reference_filled_by_its_object_takes_its_background_from_the_query() -> None:
+    query = features(1, 20).float()
+    maps, weights = query[:, None, None, :6], torch.zeros(1, 1, 1, 2, 6)
+    weights[..., 1, :] = 1
+    empty, shown = support_prototypes(maps, weights)
+    assert shown.tolist() == [[False, True]]
+    filled = fill_empty(empty, shown, query)
+    cos = F.cosine_similarity(query[0], filled[0, 1][None])
+    torch.testing.assert_close(filled[0, 0], query[0, cos.argsort()[:2]].mean(0))  # the tenth of 20
+    torch.testing.assert_close(filled[0, 1], empty[0, 1])
+    unit = F.normalize(query, dim=-1)
+    after = biopt.inner_loop(unit, filled, cosine(unit, filled).argmax(1), 10, LR, ALPHA)
+    assert biopt.movement(filled, after).item() < 0.3
+
+
+def test_a_zero_prototype_has_a_finite_gradient() -> None:
+    unit, prototypes, target = problem()
+    prototypes[:, 0] = 0
+    assert torch.isfinite(biopt.inner_gradient(unit, prototypes, target, ALPHA)).all()
 
 
 # -- losses ----------------------------------------------------------------------------------------------------------
@@ -254,21 +192,9 @@ def test_mask_loss_weighs_episodes_equally_and_leaves_void_out() -> None:
 def test_features_take_both_signs_on_a_map_whose_corners_align(name: str, level: int, channels: int) -> None:
     model = biopt.BiOpt(Config(backbone=name, level=level, side=33), ("a",)).eval()
     with torch.no_grad():
-        found = model.features(model.picture(torch.randint(256, (3, 20, 40), dtype=torch.uint8)))
+        found = model.features(model.square(torch.randint(256, (3, 20, 40), dtype=torch.uint8)))
     assert found.shape == (1, 5, 5, channels)
     assert (found < 0).any()
-
-
-def test_without_the_last_relu_a_block_is_otherwise_the_same() -> None:
-    for build in (lambda: Bottleneck(64, 16), lambda: BasicBlock(16, 16), lambda: tiny.Residual(16, 16, 1)):
-        block = build().eval()
-        maps = torch.randn(2, next(block.parameters()).shape[1], 6, 6)
-        expected, names = block(maps), [*block.state_dict()]
-        body = torch.nn.Sequential(block)
-        remove_last_relu(body)
-        torch.testing.assert_close(body(maps).relu(), expected)
-        assert (body(maps) < 0).any()
-        assert [*body[0].state_dict()] == names
 
 
 @pytest.mark.parametrize(
@@ -338,7 +264,7 @@ def test_all_losses_reach_the_features_and_the_init_module() -> None:
     assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in model.backbone.parameters() if p.requires_grad)
 
 
-def test_stored_features_give_the_losses_of_their_pictures() -> None:
+def test_stored_features_give_the_losses_of_their_images() -> None:
     model, batch = network().eval(), batch_of()
     with torch.no_grad():
         stored = {**batch, "query": model.features(batch["query"])}
@@ -356,66 +282,41 @@ def test_a_query_that_is_all_background_has_a_finite_loss() -> None:
 
 def test_one_class_sought_together_is_the_same_as_alone() -> None:
     model = network().eval()
-    examples = biopt.Examples(torch.randn(1, 2, 128), torch.ones(1, 2, dtype=torch.bool), torch.ones(1))
+    supports = Supports(torch.randn(1, 2, 128), torch.ones(1, 2, dtype=torch.bool), torch.ones(1))
     with torch.no_grad():
         views = model.views(torch.randint(256, (3, 30, 30), dtype=torch.uint8))
-        for one, other in zip(model.find(views, examples), model.find(views, examples.together()), strict=True):
+        for one, other in zip(model.segment(views, supports), model.segment(views, supports.joined()), strict=True):
             torch.testing.assert_close(one, other)
 
 
 def test_scales_of_the_query_are_averaged() -> None:
     model = network(test_scales=(1.0, 2.0)).eval()
-    examples = biopt.Examples(torch.randn(3, 2, 128), torch.ones(3, 2, dtype=torch.bool), torch.ones(3))
+    supports = Supports(torch.randn(3, 2, 128), torch.ones(3, 2, dtype=torch.bool), torch.ones(3))
     with torch.no_grad():
         views = model.views(torch.randint(256, (3, 30, 30), dtype=torch.uint8))
         assert [view.shape[1] for view in views] == [5, 9]
-        both, _ = model.find(views, examples)
-        each = [model.find([view], examples)[0] for view in views]
+        both, _ = model.segment(views, supports)
+        each = [model.segment([view], supports)[0] for view in views]
         small = F.interpolate(each[0], (9, 9), mode="bilinear", align_corners=True)
     torch.testing.assert_close(both, (small + each[1]) / 2)
-
-
-# -- is the class there? ---------------------------------------------------------------------------------------------
-
-
-def test_confidence_is_fitted_as_by_scikit_learn() -> None:
-    random = np.random.default_rng(0)
-    present, shots = random.random(400) < 0.5, random.choice([1.0, 2.0, 4.0], 400)
-    means = np.stack([0.4 + 0.1 * present, 0.3 + 0.2 * present + 0.05 * np.log2(shots)], 1)
-    alike = random.normal(means, 0.15)  # of background and object
-    weights = biopt.calibrated(alike, shots, present, ridge=1e-9)
-    inputs = np.stack([alike[:, 1], alike[:, 0], np.log2(shots)], 1)
-    fitted = LogisticRegression(C=1e9, tol=1e-9).fit(inputs, present)
-    assert weights == pytest.approx([*fitted.coef_[0], fitted.intercept_[0]], rel=1e-3)
-    sure = biopt.confidence(torch.from_numpy(alike), torch.from_numpy(shots), torch.from_numpy(weights))
-    assert sure[:, 0].numpy() == pytest.approx(fitted.predict_proba(inputs)[:, 1], abs=1e-4)
-
-
-def test_what_was_not_found_is_not_there() -> None:
-    query, support = features(1).float(), torch.randn(1, 2, 16)
-    nothing = torch.stack([torch.ones(30), torch.zeros(30)])[None]
-    alike = biopt.resemblance(query, nothing, support)
-    assert biopt.confidence(alike, torch.ones(1), torch.tensor([5.0, 0.0, 0.0, 9.0])).tolist() == [[0.0]]
-
-
-def test_pairs_that_separate_perfectly_do_not_diverge() -> None:
-    alike = np.array([[0.5, 0.1], [0.6, 0.2], [0.6, 0.8], [0.5, 0.9]])
-    weights = biopt.calibrated(alike, np.ones(4), np.array([False, False, True, True]))
-    assert np.isfinite(weights).all()
-    assert weights[0] > 0
 
 
 # -- data ------------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> Data:
-    return toys.write(tmp_path_factory.mktemp("pictures"))
+def images(tmp_path_factory: pytest.TempPathFactory) -> Data:
+    return toys.write(tmp_path_factory.mktemp("images"))
 
 
-def test_training_items_are_functions_of_torchs_random_numbers(pictures: Data) -> None:
+def sampler(config: Config, images: Data) -> EpisodeSampler:
+    base = episodes.base_split(images, [], 1)
+    return EpisodeSampler(base, config.shots, biopt.square_reader(config, base), config.augment)
+
+
+def test_training_items_are_functions_of_torchs_random_numbers(images: Data) -> None:
     config = Config(**TINY)
-    tasks = biopt.Tasks(config, episodes.base(pictures, [], 1))
+    tasks = sampler(config, images)
     items = []
     for _ in range(2):
         torch.manual_seed(5)
@@ -425,34 +326,34 @@ def test_training_items_are_functions_of_torchs_random_numbers(pictures: Data) -
     assert shapes == {"query": (3, 33, 33), "query_mask": (33, 33), "references": (1, 3, 33, 33), "reference_masks": (1, 33, 33)}
 
 
-def test_a_cropped_reference_keeps_its_object(pictures: Data) -> None:
-    tasks = biopt.Tasks(Config(**TINY), episodes.base(pictures, [], 1))
+def test_a_cropped_reference_keeps_its_object(images: Data) -> None:
+    tasks = sampler(Config(**TINY), images)
     assert all((tasks[0]["reference_masks"] == 1).any() for _ in range(30))
 
 
 @pytest.mark.parametrize(("policy", "expected"), [("background", 0), ("ignore", IGNORE)])
-def test_pixels_of_a_class_that_is_held_back_are_never_its_own(pictures: Data, policy: str, expected: int) -> None:
+def test_pixels_of_a_class_that_is_held_back_are_never_its_own(images: Data, policy: str, expected: int) -> None:
     config = Config(**TINY, novel=("berry",), novel_in_train=policy)
-    base = episodes.base(pictures, [2], 1, policy=policy)
-    _, mask = biopt.Reader(config, base.data, base.hidden).read(4, 1)  # shows all three classes
+    base = episodes.base_split(images, [2], 1, policy=policy)
+    _, mask = biopt.square_reader(config, base).read(4, 1)  # shows all three classes
     assert mask[base.data[4].semantic == 2].unique().tolist() == [expected]
 
 
-def test_ready_made_features_are_stored_and_learned_from(pictures: Data, tmp_path: Path) -> None:
+def test_ready_made_features_are_stored_and_learned_from(images: Data, tmp_path: Path) -> None:
     config = Config(**{**TINY, "frozen": 5, "augment": False, "steps": 3, "batch": 2, "pairs": 0})
-    model = biopt.train(config, pictures, Run(tmp_path, Runtime(quiet=True, workers=0, accelerator="cpu")))
-    assert len([*(tmp_path / "state" / "features").rglob("*.npz")]) == 5  # of six pictures one shows nothing
+    model = biopt.train(config, images, Run(tmp_path, Runtime(quiet=True, workers=0, accelerator="cpu")))
+    assert len([*(tmp_path / "state" / "features").rglob("*.npz")]) == 5  # of six images one shows nothing
     assert model.init.fc.weight.abs().sum() > 0
 
 
-def test_held_back_classes_are_named_and_unknown_to_the_model(pictures: Data, tmp_path: Path) -> None:
+def test_held_back_classes_are_named_and_unknown_to_the_model(images: Data, tmp_path: Path) -> None:
     config = Config(**{**TINY, "steps": 0, "novel": ("cherry",), "novel_in_train": "background"})
-    model = biopt.train(config, pictures, Run(tmp_path, Runtime(quiet=True, workers=0, accelerator="cpu")))
+    model = biopt.train(config, images, Run(tmp_path, Runtime(quiet=True, workers=0, accelerator="cpu")))
     assert model.novel == ("cherry",)
     assert model.known_shown[:, 1].tolist() == [True, True, False]
-    assert all(int(found.semantic.max()) < 3 for found in model.eval().predict(pictures.only("image")))
+    assert all(int(found.semantic.max()) < 3 for found in model.eval().predict(images.only("image")))
     with pytest.raises(DataError, match="novel: got plum, expected some of the classes apple, berry, cherry"):
-        biopt.held_back(Config(novel=("plum",)), pictures.classes)
+        biopt.novel_labels(Config(novel=("plum",)), images.classes)
 
 
 # -- real features ---------------------------------------------------------------------------------------------------
@@ -473,10 +374,10 @@ def test_on_real_features_the_loop_moves_a_little(shared_data: Path) -> None:
     with torch.no_grad():
         views = [model.views(data.image(index))[0] for index in range(6)]
         masks = [data[index].semantic.clamp(max=1) for index in range(6)]
-        parts = [model.examples(view, [mask]) for view, mask in zip(views, masks, strict=True)]
+        parts = [reference_prototypes(view, [mask]) for view, mask in zip(views, masks, strict=True)]
         moved = []
         for query, (support, pixels) in zip(views[1:], parts, strict=False):
-            found = model.solve(query.flatten(1, 2), biopt.fill_empty(support, pixels > 0, query.flatten(1, 2)))
-            moved.append(biopt.movement(found.start, found.found).item())
+            found = model.solve(query.flatten(1, 2), fill_empty(support, pixels > 0, query.flatten(1, 2)))
+            moved.append(biopt.movement(found.start, found.end).item())
     assert 20 < torch.cat(views).norm(dim=-1).mean() < 60
     assert 1e-4 < float(np.median(moved)) < 0.3

@@ -105,7 +105,7 @@ def test_classes_with_too_few_pictures_are_left_out_by_name(pictures: Data) -> N
     found = episodes.draw(pictures.select([0, 4, 8, 1]), episodes.class_pixels(pictures.select([0, 4, 8, 1])), [1, 2, 3], 1, 5)
     assert found.left_out == {"berry": 1, "cherry": 0}
     assert {task.label for task in found.episodes} == {1}
-    with pytest.raises(DataError, match="no class has the 6 pictures of a 5-shot episode"):
+    with pytest.raises(DataError, match="no class has the 6 images of a 5-shot episode"):
         episodes.draw(some, episodes.class_pixels(some), [1, 2, 3], 5, 5)
 
 
@@ -116,31 +116,31 @@ def test_small_objects_neither_teach_nor_are_asked_for(tmp_path: Path) -> None:
         mask[0, :3] = 1
         Image.fromarray(mask).save(record.semantic)
     pixels = episodes.class_pixels(data)
-    assert 0 in episodes.members(pixels, 3)[1]
-    assert 0 not in episodes.members(pixels, 4)[1]
+    assert 0 in episodes.images_by_class(pixels, 3)[1]
+    assert 0 not in episodes.images_by_class(pixels, 4)[1]
 
 
 def test_dropped_pictures_show_no_class_that_is_held_back(pictures: Data) -> None:
-    found = episodes.base(pictures, hidden=[2], shots=1, policy="drop")
+    found = episodes.base_split(pictures, novel=[2], shots=1, policy="drop")
     assert found.labels == (1, 3)
-    assert set(found.labels).isdisjoint(found.hidden)
+    assert set(found.labels).isdisjoint(found.novel)
     assert all(2 not in counts for counts in episodes.class_pixels(found.data))
     assert (len(found.data), found.dropped) == (6, 6)
-    for label, indices in found.pictures.items():
+    for label, indices in found.images.items():
         assert all(label in episodes.class_pixels(found.data)[index] for index in indices)
 
 
 @pytest.mark.parametrize("policy", ["background", "ignore"])
-def test_other_policies_keep_the_pictures(pictures: Data, policy: episodes.Novel) -> None:
-    found = episodes.base(pictures, hidden=[2], shots=1, policy=policy)
+def test_other_policies_keep_the_pictures(pictures: Data, policy: episodes.NovelPolicy) -> None:
+    found = episodes.base_split(pictures, novel=[2], shots=1, policy=policy)
     assert (found.labels, found.dropped) == ((1, 3), 0)
     assert len(found.data) == 12
-    assert sorted(found.pictures[1]) == [0, 3, 4, 7, 8, 11]
+    assert sorted(found.images[1]) == [0, 3, 4, 7, 8, 11]
 
 
 def test_too_little_to_learn_from_is_an_error_with_numbers(pictures: Data) -> None:
-    with pytest.raises(DataError, match=r"no class to learn from has 7 pictures .*apple 6, berry 6, cherry 6"):
-        episodes.base(pictures, hidden=[], shots=6)
+    with pytest.raises(DataError, match=r"no class to learn from has 7 images .*apple 6, berry 6, cherry 6"):
+        episodes.base_split(pictures, novel=[], shots=6)
 
 
 def test_pixels_of_outlines_are_those_of_their_union(tmp_path: Path) -> None:

@@ -23,18 +23,18 @@ from frugalseg.recipes.r2o import Config
 from frugalseg.workflows.train import train
 
 
-def write_run(folder: Path, **settings: Any) -> tuple[Path, r2o.Network]:
+def write_run(folder: Path, **settings: Any) -> tuple[Path, r2o.R2O]:
     """A run folder with the weights that R2O would leave, from random numbers."""
     torch.manual_seed(0)
     config = Config(**{"hidden": 4, "width": 4, **settings})
-    network = r2o.Network(config).eval()
+    network = r2o.R2O(config).eval()
     metadata = {"method": "r2o", "config": asdict(config), "classes": list(r2o.CLASSES)}
     save_weights(folder / "weights" / "last.safetensors", network.state_dict(), metadata)
     return folder, network
 
 
 @pytest.fixture(scope="module")
-def resnet(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, r2o.Network]:
+def resnet(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, r2o.R2O]:
     return write_run(tmp_path_factory.mktemp("resnet"), backbone="resnet50")
 
 
@@ -48,7 +48,7 @@ def strictly(net: nn.Module, file: Path) -> nn.Module:
 
 
 @pytest.mark.parametrize("ending", [".pth", ".safetensors"])
-def test_torchvisions_resnet_takes_it_and_sees_the_same(resnet: tuple[Path, r2o.Network], ending: str, tmp_path: Path) -> None:
+def test_torchvisions_resnet_takes_it_and_sees_the_same(resnet: tuple[Path, r2o.R2O], ending: str, tmp_path: Path) -> None:
     folder, network = resnet
     net = models.resnet50()
     net.fc = net.avgpool = nn.Identity()
@@ -93,7 +93,7 @@ def test_timms_transformer_takes_it(tmp_path: Path) -> None:
     assert all(key.startswith("norm.") for key in missing), "features end before the last norm"
 
 
-def test_detectron2_gets_its_own_names(resnet: tuple[Path, r2o.Network], tmp_path: Path) -> None:
+def test_detectron2_gets_its_own_names(resnet: tuple[Path, r2o.R2O], tmp_path: Path) -> None:
     content = pickle.loads(export.export(resnet[0], tmp_path / "net.pkl", "detectron2").read_bytes())
     names = set(content["model"])
     assert len(names) == len(models.resnet50().state_dict()) - 2, "all but the classifier, each once"
@@ -103,13 +103,13 @@ def test_detectron2_gets_its_own_names(resnet: tuple[Path, r2o.Network], tmp_pat
     assert content["matching_heuristics"] is True
 
 
-def test_mmsegmentation_gets_a_checkpoint(resnet: tuple[Path, r2o.Network], tmp_path: Path) -> None:
+def test_mmsegmentation_gets_a_checkpoint(resnet: tuple[Path, r2o.R2O], tmp_path: Path) -> None:
     content = torch.load(export.export(resnet[0], tmp_path / "net.pth", "mmsegmentation"), weights_only=True)
     assert content["state_dict"].keys() == {key for key in models.resnet50().state_dict() if not key.startswith("fc.")}
 
 
 @pytest.mark.parametrize(("layout", "file"), [("detectron2", "a.pth"), ("onnx", "a.pth"), ("mmsegmentation", "a.pkl")])
-def test_a_layout_that_does_not_fit_is_named(resnet: tuple[Path, r2o.Network], tmp_path: Path, layout: str, file: str) -> None:
+def test_a_layout_that_does_not_fit_is_named(resnet: tuple[Path, r2o.R2O], tmp_path: Path, layout: str, file: str) -> None:
     with pytest.raises(UsageError, match=layout):
         export.export(resnet[0], tmp_path / file, layout)
 

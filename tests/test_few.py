@@ -18,8 +18,9 @@ from torch.nn import functional as F
 from frugalseg import cli
 from frugalseg.config import UsageError
 from frugalseg.data import DataError, read
-from frugalseg.data.episodes import Episode, class_mask
+from frugalseg.data.episodes import class_mask
 from frugalseg.methods import biopt
+from frugalseg.nets.prototypes import cosine
 from frugalseg.workflows.few_shot import Few
 
 SIZE = 48
@@ -98,7 +99,7 @@ def test_a_class_below_the_threshold_is_not_drawn(references: Path, tmp_path: Pa
 def test_as_many_classes_and_references_as_there_are(references: Path) -> None:
     model = few()
     predictor = model.fit(references, shots=2)
-    assert predictor.network.examples.shots.tolist() == [2, 2]
+    assert predictor.network.supports.shots.tolist() == [2, 2]
     with pytest.raises(UsageError, match="shots=4: red has 3 references"):
         model.fit(references, shots=4)
 
@@ -117,10 +118,10 @@ def test_baselines_are_settings(references: Path, tmp_path: Path) -> None:
     model = few(init="support", inner_steps=0)
     predictor = model.fit(references)
     (view,) = model.network.views(read(references).image(0))
-    examples = predictor.network.examples.at(torch.tensor([0]))
+    supports = predictor.network.supports.at(torch.tensor([0]))
     query = view.flatten(1, 2)
-    probabilities, _ = model.network.find([view], examples)
-    nearest = biopt.cosine(F.normalize(query, dim=-1), examples.prototypes).argmax(1)
+    probabilities, _ = model.network.segment([view], supports)
+    nearest = cosine(F.normalize(query, dim=-1), supports.prototypes).argmax(1)
     assert torch.equal(probabilities.flatten(2).argmax(1), nearest)
     assert predictor.predict(path)[0].semantic.shape == (SIZE, SIZE)
 
@@ -152,12 +153,12 @@ def test_a_mask_of_another_size_is_listed(references: Path) -> None:
 def test_references_that_contradict_are_an_error(references: Path) -> None:
     shutil.copy(references / "images" / "red0.png", references / "images" / "twin.png")
     shutil.copy(references / "masks" / "red1.png", references / "masks" / "twin.png")
-    with pytest.raises(DataError, match="red0 and twin are the same picture with different masks"):
+    with pytest.raises(DataError, match="red0 and twin are the same image with different masks"):
         few().fit(references)
     shutil.copy(references / "masks" / "red0.png", references / "masks" / "twin.png")
     model = few()
     model.fit(references)
-    assert "skipped twin: the same picture and mask as red0" in model.notes
+    assert "skipped twin: the same image and mask as red0" in model.notes
 
 
 def test_a_reference_filled_by_its_object_works(tmp_path: Path) -> None:
@@ -185,7 +186,7 @@ def test_found_is_the_iou_from_the_other_references(references: Path) -> None:
     target, rest = names.index("red1"), (names.index("red0"), names.index("red2"))
     (view,) = model.network.views(data.image(target))
     with torch.no_grad():
-        probabilities, _ = model.network.find([view], model._bank.examples([Episode(1, target, rest)]))
+        probabilities, _ = model.network.segment([view], model._bank.supports([(1, rest)]))
     mask = biopt.full_size(probabilities[:, 1:], (SIZE, SIZE))[0, 0] > 0.5
     truth = class_mask(data[target], 1) == 1
     assert advice["red1"].found == pytest.approx(((mask & truth).sum() / (mask | truth).sum()).item())
@@ -242,7 +243,7 @@ def test_segment_writes_masks_overlays_confidences_and_what_it_skipped(
 def test_an_empty_folder_of_queries_is_an_error(references: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "queries").mkdir()
     assert run("segment", references, tmp_path / "queries", *OPTION_WORDS, "--quiet", "--out", tmp_path / "out") == 1
-    assert "no picture found" in capsys.readouterr().err
+    assert "no image found" in capsys.readouterr().err
 
 
 def test_folders_are_looked_for_before_weights_are_fetched(

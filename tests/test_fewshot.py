@@ -19,6 +19,7 @@ from frugalseg.inference.predictor import Predictor
 from frugalseg.methods import biopt
 from frugalseg.metrics.bootstrap import paired
 from frugalseg.metrics.fewshot import FewShotResult, FewShotScores, PresenceScores
+from frugalseg.nets.prototypes import class_weights, support_prototypes
 from frugalseg.tasks import few_shot
 from frugalseg.tasks.options import FewShot
 
@@ -165,12 +166,10 @@ def test_shared_work_gives_what_each_episode_alone_gives(model: Predictor, pictu
     drawn = episodes.draw(pictures, episodes.class_pixels(pictures), [3], shots, 8, 4)
     network = model.network
     for number, task in enumerate(drawn.episodes):
-        maps = [network.features(network.picture(pictures.image(index))) for index in task.references]
+        maps = [network.features(network.square(pictures.image(index))) for index in task.references]
         masks = [episodes.class_mask(pictures[index], 3) for index in task.references]
-        weights = [biopt.class_weights(mask, (5, 5)) for mask in masks]
-        support, _ = biopt.support_prototypes(
-            torch.stack([m.flatten(1, 2) for m in maps], 1)[None], torch.stack(weights)[None, None]
-        )
+        weights = [class_weights(mask, (5, 5)) for mask in masks]
+        support, _ = support_prototypes(torch.stack([m.flatten(1, 2) for m in maps], 1)[None], torch.stack(weights)[None, None])
         total = torch.zeros(1, 2, 7, 7)
         for view in network.views(pictures.image(task.query)):
             final = network.solve(view.flatten(1, 2), support).final.softmax(1)

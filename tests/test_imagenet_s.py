@@ -43,8 +43,8 @@ def test_the_region_of_each_class_is_an_object_and_the_ignored_part_none(root: P
 
 def test_the_best_overlap_of_each_object_by_hand(root: Path) -> None:
     halves = torch.tensor([[0, 0, 0, 1, 1, 1]] * 4)
-    truth = r2o.objects(read(root, split="train-semi"), 0)
-    assert r2o.overlaps(halves, truth).tolist() == pytest.approx([2 / 3] * len(truth)), "each object is two of three columns"
+    truth = r2o.object_masks(read(root, split="train-semi"), 0)
+    assert r2o.best_overlaps(halves, truth).tolist() == pytest.approx([2 / 3] * len(truth)), "each object is two of three columns"
 
 
 def test_check_knows_its_splits_and_problems(root: Path) -> None:

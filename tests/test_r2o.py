@@ -20,6 +20,7 @@ from benchmarks import resume
 from frugalseg import cli
 from frugalseg.config import UsageError
 from frugalseg.data import Data, Record, read
+from frugalseg.data.transforms import stack
 from frugalseg.engine.log import read_log
 from frugalseg.methods import r2o
 from frugalseg.nets import ema, optim
@@ -49,7 +50,7 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Data:
 def batch_of(pictures: Data, config: Config) -> dict[str, torch.Tensor]:
     torch.manual_seed(0)
     views = r2o.Views(pictures, config)
-    return r2o.stack([views[index] for index in range(len(views))])
+    return stack([views[index] for index in range(len(views))])
 
 
 # -- curriculum ------------------------------------------------------------------------------------------------------
@@ -222,9 +223,9 @@ def test_ntxent_is_simclrs_equation_in_a_loop() -> None:
 
 def test_spread_is_one_over_root_d_at_random_and_zero_in_collapse() -> None:
     rows = torch.randn(4000, 64, generator=torch.Generator().manual_seed(0))
-    assert float(r2o.spread(rows)) == pytest.approx(1 / 8, rel=0.02)
-    assert float(r2o.spread(rows[:1].expand(50, 64))) == pytest.approx(0, abs=1e-6)
-    assert math.isnan(float(r2o.spread(rows[:1])))
+    assert float(r2o.projection_std(rows)) == pytest.approx(1 / 8, rel=0.02)
+    assert float(r2o.projection_std(rows[:1].expand(50, 64))) == pytest.approx(0, abs=1e-6)
+    assert math.isnan(float(r2o.projection_std(rows[:1])))
 
 
 # -- teacher and optimiser -------------------------------------------------------------------------------------------
@@ -232,8 +233,8 @@ def test_spread_is_one_over_root_d_at_random_and_zero_in_collapse() -> None:
 
 def test_the_teacher_is_the_moving_average_and_no_gradient_reaches_it(pictures: Data) -> None:
     config = Config(**SMALL)
-    student = r2o.Student(config)
-    teacher = ema.teacher(student.network)
+    student = r2o.Online(config)
+    teacher = ema.frozen_copy(student.network)
     before = [parameter.clone() for parameter in teacher.parameters()]
     losses = student(teacher.prepare(batch_of(pictures, config), 6, [0, 1]))
     losses["byol"].backward()
@@ -269,8 +270,8 @@ def test_a_single_row_is_normalised_by_running_statistics() -> None:
 def test_with_one_mask_it_is_byol(pictures: Data) -> None:
     """The whole picture as the only mask: pooling is the mean of the map, and every picture is one pair."""
     config = Config(**{**SMALL, "prior": "whole", "refine": "none"})
-    student, batch = r2o.Student(config), batch_of(pictures, config)
-    teacher = ema.teacher(student.network)
+    student, batch = r2o.Online(config), batch_of(pictures, config)
+    teacher = ema.frozen_copy(student.network)
     prepared = teacher.prepare(batch, 6, [])
     assert prepared["chosen"].shape == (6, 1)
     assert prepared["chosen"].all()
@@ -296,8 +297,8 @@ def test_with_one_mask_it_is_byol(pictures: Data) -> None:
 )
 def test_every_switch_gives_finite_gradients(settings: dict[str, Any], pictures: Data) -> None:
     config = Config(**{**SMALL, **settings})
-    student = r2o.Student(config)
-    prepared = ema.teacher(student.network).prepare(batch_of(pictures, config), 6, [0, 1])
+    student = r2o.Online(config)
+    prepared = ema.frozen_copy(student.network).prepare(batch_of(pictures, config), 6, [0, 1])
     losses = student(prepared)
     losses[config.objective].backward()
     assert all(parameter.grad is not None and parameter.grad.isfinite().all() for parameter in student.parameters())
@@ -310,8 +311,8 @@ def test_one_picture_and_many_clusters_are_finite(constant: bool, pictures: Data
     if constant:
         batch |= {name: torch.full_like(batch[name], 7) for name in ("views", "whole")}
         batch["regions"] = torch.zeros_like(batch["regions"])
-    student = r2o.Student(config)
-    losses = student(ema.teacher(student.network).prepare(batch, 128, [0]))
+    student = r2o.Online(config)
+    losses = student(ema.frozen_copy(student.network).prepare(batch, 128, [0]))
     losses["byol"].backward()
     assert losses["byol"].isfinite()
     assert all(parameter.grad.isfinite().all() for parameter in student.parameters())
@@ -324,39 +325,39 @@ def test_a_training_of_one_constant_picture_stops_as_collapsed(tmp_path: Path) -
     Image.new("RGB", (40, 40), (9, 99, 200)).save(tmp_path / "flat.png")
     data = Data(tmp_path, "images", None, (), [Record(f"flat{index}", tmp_path / "flat.png") for index in range(4)])
     plain = {"jitter": 0.0, "grey": 0.0, "blur": (0.0, 0.0), "solarize": (0.0, 0.0), "prior": "whole", "refine": "none"}
-    with pytest.raises(r2o.Collapsed, match=r"at step 3: .* Are they all one picture"):
+    with pytest.raises(r2o.Collapsed, match=r"at step 3: .* Are they all one image"):
         train("r2o", data, **{**SMALL, **ENGINE, **plain, "epochs": 20, "patience": 3, "out": str(tmp_path / "runs")})
     assert not (tmp_path / "runs" / "r2o" / "run" / "weights").exists()
 
 
 def test_a_run_that_ends_collapsed_does_not_end_silently() -> None:
-    watch = r2o.Watch(Config(width=256), steps=10)
+    monitor = r2o.CollapseMonitor(Config(width=256), steps=10)
     for step in range(9):
-        watch.see(step, 0.001 if step % 2 else 0.06)
+        monitor.update(step, 0.001 if step % 2 else 0.06)
     with pytest.raises(r2o.Collapsed):
-        watch.see(9, 0.001)
+        monitor.update(9, 0.001)
     for last in ([0.001], [0.06, 0.001, math.nan], [0.001, math.nan, math.nan]):
-        watch = r2o.Watch(Config(width=256), steps=len(last))
+        monitor = r2o.CollapseMonitor(Config(width=256), steps=len(last))
         for step, value in enumerate(last[:-1]):
-            watch.see(step, value)
+            monitor.update(step, value)
         with pytest.raises(r2o.Collapsed):
-            watch.see(len(last) - 1, last[-1])
+            monitor.update(len(last) - 1, last[-1])
 
 
 def test_steps_that_tell_nothing_do_not_hide_a_collapse() -> None:
-    watch = r2o.Watch(Config(width=256, patience=3), steps=100)
+    monitor = r2o.CollapseMonitor(Config(width=256, patience=3), steps=100)
     for step, value in enumerate([0.001, math.nan, 0.001, math.nan]):
-        watch.see(step, value)
+        monitor.update(step, value)
     with pytest.raises(r2o.Collapsed, match="at step 5"):
-        watch.see(4, 0.001)
+        monitor.update(4, 0.001)
 
 
 def test_a_run_that_could_never_tell_says_so() -> None:
-    watch = r2o.Watch(Config(), steps=3)
-    watch.see(0, math.nan)
-    watch.see(1, math.nan)
-    with pytest.warns(UserWarning, match="could not be told"):
-        watch.see(2, math.nan)
+    monitor = r2o.CollapseMonitor(Config(), steps=3)
+    monitor.update(0, math.nan)
+    monitor.update(1, math.nan)
+    with pytest.warns(UserWarning, match="could not be measured"):
+        monitor.update(2, math.nan)
 
 
 def test_fewer_pictures_than_a_batch_are_an_error_that_says_what_to_type(pictures: Data, tmp_path: Path) -> None:
@@ -379,7 +380,7 @@ def test_overlap_with_objects_is_logged_and_by_hand(pictures: Data, tmp_path: Pa
     ids[:2] = 1
     truth = np.zeros((8, 8), np.int32)
     truth[:3] = 1
-    assert r2o.overlaps(ids, r2o.rle.from_ids(truth)[1]).tolist() == pytest.approx([3 / 4])
+    assert r2o.best_overlaps(ids, r2o.rle.from_ids(truth)[1]).tolist() == pytest.approx([3 / 4])
 
 
 def toys_in_folders(pictures: Data, root: Path) -> Path:
@@ -417,7 +418,7 @@ def test_a_block_behind_which_nothing_is_asked_for_does_not_run() -> None:
 @pytest.mark.parametrize("objective", ["byol", "ntxent"])
 def test_the_teacher_clusters_by_the_statistics_of_what_it_sees(objective: Any, pictures: Data) -> None:
     config = Config(**{**SMALL, "objective": objective})
-    teacher, batch = ema.teacher(r2o.Student(config).network), batch_of(pictures, config)
+    teacher, batch = ema.frozen_copy(r2o.Online(config).network), batch_of(pictures, config)
     batch["views"][:, 1] = batch["views"][:, 0]  # one batch again and again: the running means end at its own
     norms = [module for module in teacher.encoder.modules() if isinstance(module, torch.nn.BatchNorm2d)]
     assert norms

@@ -98,10 +98,10 @@ def test() -> list[dict[str, Any]]:
     with torch.inference_mode():
         views = network.views(picture)
         measures.append(entry("features of a picture", seconds(lambda: network.views(picture)), "s", "417"))
-        examples = _examples(network, 16)
+        supports = _supports(network, 16)
         for name, settings in (("BiOpt", {}), ("BiOpt, 0 inner steps", {"inner_steps": 0}), ("prototypes", BASELINE)):
-            network.config = type(network.config)(**{**SMALL, **settings})
-            pace = 16 / seconds(lambda: network.find(views, examples))
+            variant = network.with_settings(**settings)
+            pace = 16 / seconds(lambda variant=variant: variant.segment(views, supports))
             how = "16 episodes of one query, 27 × 27 map, 96 channels, features at hand"
             measures.append(entry(f"test, {name}", pace, "episodes/s", how))
     with_loop, without = (1 / measure["value"] for measure in measures[1:3])
@@ -109,14 +109,14 @@ def test() -> list[dict[str, Any]]:
     return [*measures, entry("an inner step", cost, "ms", "of one episode, from the two lines above")]
 
 
-def _examples(network: Any, count: int) -> Any:
+def _supports(network: Any, count: int) -> Any:
     import torch
 
-    from frugalseg.methods.biopt import Examples
+    from frugalseg.nets.prototypes import Supports
 
     device = next(network.parameters()).device
     prototypes = torch.randn(count, 2, network.backbone.channels, device=device) * 4
-    return Examples(prototypes, torch.ones(count, 2, dtype=torch.bool, device=device), torch.ones(count, device=device))
+    return Supports(prototypes, torch.ones(count, 2, dtype=torch.bool, device=device), torch.ones(count, device=device))
 
 
 MEASURES: dict[str, Callable[[], list[dict[str, Any]]]] = {

@@ -70,14 +70,14 @@ def watched() -> Iterator[Clock]:
     """A clock of the training steps of R2O meanwhile."""
     from frugalseg.methods import r2o
 
-    clock, prepare = Clock(), r2o.Network.prepare
+    clock, prepare = Clock(), r2o.R2O.prepare
 
     def prepared(*given: Any) -> Any:
         clock.begin()
         return prepare(*given)
 
     with (
-        patch.object(r2o.Network, "prepare", prepared),
+        patch.object(r2o.R2O, "prepare", prepared),
         patch.object(r2o, "kmeans", clock.timed("kmeans", r2o.kmeans)),
         patch.object(r2o, "prior", clock.timed("slic", r2o.prior)),
     ):

@@ -1,4 +1,4 @@
-"""A teacher that follows its student: the exponential moving average of the student's parameters."""
+"""The exponential moving average of a network's parameters: BYOL's target network, a mean teacher."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from torch import nn
 Module = TypeVar("Module", bound=nn.Module)
 
 
-def teacher(student: Module) -> Module:
-    """A copy of the student that no gradient reaches."""
-    return deepcopy(student).requires_grad_(False)
+def frozen_copy(network: Module) -> Module:
+    """A copy that no gradient reaches, to start the average from."""
+    return deepcopy(network).requires_grad_(False)
 
 
 @torch.no_grad()
-def update(teacher: nn.Module, student: nn.Module, tau: float) -> None:
-    """ξ ← τ·ξ + (1 − τ)·θ for every parameter; buffers, such as batch-norm statistics, stay the teacher's own.
+def update(average: nn.Module, network: nn.Module, tau: float) -> None:
+    """ξ ← τ·ξ + (1 − τ)·θ for every parameter; buffers, such as batch-norm statistics, stay the average's own.
 
     Raises ValueError when the two do not have the same parameters.
     """
-    for own, other in zip(teacher.parameters(), student.parameters(), strict=True):
-        own.lerp_(other.to(own.dtype), 1.0 - tau)
+    for mean, current in zip(average.parameters(), network.parameters(), strict=True):
+        mean.lerp_(current.to(mean.dtype), 1.0 - tau)

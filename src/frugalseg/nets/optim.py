@@ -1,4 +1,4 @@
-"""Optimisers with the parameter groups that papers mean."""
+"""Optimisers with the groups of parameters that the papers mean."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from torch import nn
 def lars(model: nn.Module, lr: float, weight_decay: float, momentum: float = 0.9, trust: float = 1e-3) -> torch.optim.Optimizer:
     """LARS (You et al., 2017), timm's; biases and norms – all tensors of one dimension – get neither decay nor trust ratio.
 
-    Told by shape, not by name: names miss the batch norm of a stem that is called `encoder.1`. timm's adapts no group without
-    weight decay, so decay 0 would switch LARS off for the weights as well; there it is told to adapt always.
+    They are recognised by their shape, not by their name: names miss the batch norm of a stem that is called `encoder.1`. timm
+    adapts no group without weight decay, so a decay of 0 would switch LARS off for the weights too; there it always adapts.
     """
     learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
     groups = [
@@ -26,11 +26,19 @@ def lars(model: nn.Module, lr: float, weight_decay: float, momentum: float = 0.9
 def of(config: Any, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
     """The recipe's optimiser, "sgd" or "adamw", of these groups; its `weight_decay` holds for those that name none.
 
-    Fused: one pass over memory where PyTorch else makes ten, a quarter of AdamW's time on a CPU.
+    Fused: one pass over memory instead of PyTorch's usual ten, a quarter of AdamW's time on a CPU.
     """
     if config.optimizer == "adamw":
         return torch.optim.AdamW(groups, weight_decay=config.weight_decay, fused=True)
     return torch.optim.SGD(groups, momentum=config.momentum, weight_decay=config.weight_decay, fused=True)
+
+
+def one_rate(config: Any, model: nn.Module) -> torch.optim.Optimizer:
+    """The recipe's optimiser of all that learns, at `lr`. Raises ValueError when nothing does."""
+    learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    if not learning:
+        raise ValueError("nothing can learn: every layer is frozen; lower frozen, or train for 0 steps")
+    return of(config, [{"params": learning, "lr": config.lr}])
 
 
 def two_rates(config: Any, model: nn.Module, trunk: nn.Module, fan_in: int = 0) -> torch.optim.Optimizer:
@@ -58,12 +66,12 @@ def two_rates_free_biases(config: Any, model: nn.Module, trunk: nn.Module, fan_i
 def by_inputs(group: dict[str, Any], most: int) -> list[dict[str, Any]]:
     """The group in parts: a layer of more inputs than `most` learns at lr · most / inputs; all as they are for 0.
 
-    AdamW moves every weight by about its rate whatever the gradient, so a unit of thousands of inputs is thrown about where one
-    of a hundred learns; with rates like these one rate suits all widths (Yang et al., Tensor Programs V, 2022, table 3).
+    AdamW moves every weight by about its rate whatever the gradient, so a rate at which a unit of a hundred inputs learns makes
+    one of thousands jump; with rates like these one rate suits all widths (Yang et al., Tensor Programs V, 2022, table 3).
     Inputs are counted by a weight's shape, as torch's initialisers do.
     """
     parts: dict[float, list[nn.Parameter]] = {}
     for parameter in group["params"]:
         inputs = parameter[0].numel() if parameter.ndim > 1 else 1
         parts.setdefault(min(1.0, most / inputs) if most else 1.0, []).append(parameter)
-    return [{**group, "params": own, "lr": group["lr"] * share} for share, own in parts.items()]
+    return [{**group, "params": params, "lr": group["lr"] * share} for share, params in parts.items()]

@@ -42,6 +42,11 @@ def cosine(step: int, steps: int, start: float, end: float) -> float:
     return end + (start - end) * (1.0 + math.cos(math.pi * _progress(step, steps))) / 2.0
 
 
+def warmup_cosine(step: int, steps: int, rise: int) -> float:
+    """Learning rate as a share of its highest: a linear rise over `rise` steps, the first of which learns, then a cosine to 0."""
+    return (step + 1) / rise if step < rise else cosine(step - rise, steps - rise, 1.0, 0.0)
+
+
 def quarter_cosine(step: int, steps: int, start: int, end: int, hold: int = 0) -> int:
     """R2O's number of regions: `start` up to step `hold`, then a quarter of a cosine wave down to `end`, rounded down.
 

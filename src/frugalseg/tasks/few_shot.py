@@ -13,14 +13,14 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from frugalseg import draw
 from frugalseg.data import Data, DataError, episodes
-from frugalseg.data.episodes import Episode, EpisodeList, class_mask
+from frugalseg.data.episodes import Episode, EpisodeList, by_query, class_mask
 from frugalseg.inference.predictor import Predictor
-from frugalseg.methods.biopt import Bank, BiOpt, by_query, full_size
+from frugalseg.methods.biopt import BiOpt, encode_supports, object_masks
 from frugalseg.metrics.fewshot import OBJECT, FewShotResult, FewShotScores, PresenceScores, iou
+from frugalseg.nets.prototypes import PrototypeBank
 from frugalseg.progress import track
 from frugalseg.tasks import results
 from frugalseg.tasks.gallery import Example, pick_examples, save_examples
@@ -50,7 +50,7 @@ class Questions:
     model: BiOpt
     data: Data
     episodes: Sequence[Episode]
-    bank: Bank
+    bank: PrototypeBank
 
     def answers(self, query: int, asked: Sequence[tuple[int, bool]]) -> Iterator[Answer]:
         """Answers on one image to these (number of the episode, whether the class is there)."""
@@ -121,34 +121,17 @@ def empty_scores(model: BiOpt, data: Data, drawn: EpisodeList) -> FewShotScores:
 
 
 @torch.no_grad()
-def encode_supports(model: BiOpt, data: Data, tasks: Sequence[Episode], quiet: bool = False) -> Bank:
-    """The prototypes of every reference of the episodes."""
-    wanted: dict[int, set[int]] = {}
-    for task in tasks:
-        for reference in task.references:
-            wanted.setdefault(reference, set()).add(task.label)
-    parts: dict[tuple[int, int], tuple[Tensor, Tensor]] = {}
-    for index in track(sorted(wanted), "references", quiet=quiet):
-        sample, labels = data[index], sorted(wanted[index])
-        masks = [class_mask(sample, label, model.config.masks) for label in labels]
-        prototypes, pixels = (part.cpu() for part in model.examples(model.features(model.picture(sample.image)), masks))
-        parts |= {(index, label): (prototypes[place], pixels[place]) for place, label in enumerate(labels)}
-    return Bank(parts)
-
-
-@torch.no_grad()
 def answers(
-    model: BiOpt, data: Data, query: int, asked: Sequence[tuple[int, bool]], tasks: Sequence[Episode], bank: Bank
+    model: BiOpt, data: Data, query: int, asked: Sequence[tuple[int, bool]], tasks: Sequence[Episode], bank: PrototypeBank
 ) -> Iterator[Answer]:
     """The model's answers on one image. asked: (number of the episode, whether the class is there)."""
     sample = data[query]
     views, size = model.views(sample.image), size_of(sample.image)
     for part in (asked[start : start + TOGETHER] for start in range(0, len(asked), TOGETHER)):
-        supports = bank.examples([tasks[number] for number, _ in part]).to(views[0].device)
-        probabilities, sure = model.find(views, supports)
-        small = full_size(probabilities[:, 1:], size) > 0.5
-        masks = F.interpolate(small.float(), size, mode="nearest")[:, 0].bool().cpu()
-        for (number, present), mask, confidence in zip(part, masks, sure[:, 0].tolist(), strict=True):
+        supports = bank.supports(tasks[number].support for number, _ in part).to(views[0].device)
+        probabilities, confidences = model.segment(views, supports)
+        masks = object_masks(probabilities, size)
+        for (number, present), mask, confidence in zip(part, masks, confidences[:, 0].tolist(), strict=True):
             yield Answer(number, present, mask, confidence, class_mask(sample, tasks[number].label, model.config.masks))
 
 
