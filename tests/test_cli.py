@@ -18,9 +18,14 @@ from PIL import Image
 import frugalseg
 from frugalseg import cli, config, files
 from frugalseg.config import UsageError
-from frugalseg.data import png
+from frugalseg.data import DataError, png
 from frugalseg.data.images import MAX_PIXELS, BadImage
+from frugalseg.engine.run import Diverged
+from frugalseg.errors import FrugalsegError
 from frugalseg.methods import METHODS, kinds
+from frugalseg.methods.r2o import Collapsed
+from frugalseg.nets.weights import WeightsError
+from frugalseg.regions.boxfiles import BoxFileError
 
 HEAVY = {"torch", "torchvision", "numpy", "matplotlib", "jinja2", "rich"}
 
@@ -105,6 +110,60 @@ def test_a_fault_in_the_data_is_status_1(work: Path, capsys: pytest.CaptureFixtu
     assert "no such file" in capsys.readouterr().err
     assert run("train", "threshold", "dtaa", "--debug") == 1
     assert "Traceback" in capsys.readouterr().err
+
+
+def test_what_the_user_cannot_mend_has_a_traceback(
+    work: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for error, traced in ((Diverged("a loss is nan"), False), (ZeroDivisionError("division"), True)):
+        monkeypatch.setattr(cli, "dispatch", lambda _, error=error: (_ for _ in ()).throw(error))
+        assert run("methods") == 1
+        said = capsys.readouterr().err
+        assert said.rstrip().endswith(f"error: {error}")
+        assert ("Traceback" in said) == traced
+
+
+@pytest.mark.parametrize(
+    ("kind", "base"),
+    [
+        (UsageError, ValueError),
+        (DataError, ValueError),
+        (BadImage, ValueError),
+        (WeightsError, ValueError),
+        (BoxFileError, ValueError),
+        (Diverged, RuntimeError),
+        (Collapsed, RuntimeError),
+        (files.DiskError, OSError),
+    ],
+)
+def test_errors_are_of_one_family_and_are_caught_as_before(kind: type[Exception], base: type[Exception]) -> None:
+    assert issubclass(kind, FrugalsegError)
+    assert issubclass(kind, base)
+
+
+def test_every_command_has_a_module_of_its_own_and_says_what_it_is() -> None:
+    folder = Path(cli.__file__).parent
+    modules = {path.stem for path in folder.glob("[!_]*.py")} - {"arguments", "command", "console"}
+    assert modules == set(cli.LISTED)
+    assert set(cli.COMMANDS) - modules == {"val", "test"}
+    for name, command in cli.LISTED.items():
+        assert f"  {name}" in cli.overview()
+        assert command.summary
+
+
+def test_the_module_is_the_command() -> None:
+    result = subprocess.run(
+        [sys.executable, "-m", "frugalseg.cli", "methods", "all"], capture_output=True, text=True, check=False
+    )
+    assert result.returncode == cli.USAGE
+    assert "error: methods: got all, expected frugalseg methods" in result.stderr
+
+
+def test_objects_takes_the_settings_of_its_network_from_the_recipe() -> None:
+    own, recipe = config.options(cli.objects.Search), config.options(METHODS["r2o"].config)
+    assert list(own) == list(cli.objects.NETWORK)
+    for name, option in own.items():
+        assert (option.hint, option.default, option.help) == (recipe[name].hint, recipe[name].default, recipe[name].help)
 
 
 def test_interrupt_is_status_130(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -283,7 +342,7 @@ def test_prediction_writes_masks_overlays_tags_and_skips_broken_files(work: Path
     assert mask.mode == "P"
     assert np.asarray(mask).sum() == 16 * 10
     out = capsys.readouterr().out
-    assert "8 pictures predicted" in out
+    assert "8 images predicted" in out
     assert "1 skipped" in out
     assert "broken.png" in (work / "predictions" / "skipped.csv").read_text()
     assert run("predict", str(folder), "data/images/train1.png", "--quiet", "--no-overlays", "--out", "p2") == 0
@@ -330,12 +389,12 @@ def test_prediction_of_nothing_but_broken_files_is_status_1(work: Path) -> None:
 
 def test_prediction_takes_larger_pictures_when_told(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = str(trained(work))
-    assert config.resolve([cli.Predict], {})["max_pixels"] == MAX_PIXELS
+    assert config.resolve([cli.predict.Options], {})["max_pixels"] == MAX_PIXELS
     assert run("predict", folder, "data/images", "--quiet", "--max-pixels", "1279") == 1
     assert "40 x 32 pixels, the limit is 1,279; shrink it or raise max_pixels (predict --max-pixels)" in capsys.readouterr().out
     for more in ([], ["--tags", "given"]):
         assert run("predict", folder, "data", "--quiet", "--max-pixels", "1280", *more) == 0
-        assert "8 pictures predicted" in capsys.readouterr().out
+        assert "8 images predicted" in capsys.readouterr().out
     assert run("predict", folder, "data", "--quiet", "--max-pixels", "1279", "--tags", "given") == 1
 
 
@@ -397,7 +456,11 @@ def test_shapes_check_and_methods_say_what_there_is(work: Path, capsys: pytest.C
     assert "aepsl" in capsys.readouterr().out
     assert run("check", "nothing") == 1
     assert run("methods") == 0
-    assert "semantic masks" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "semantic masks" in said
+    assert "compare with" in said
+    rows = [[cell.strip() for cell in line.split("│")] for line in said.splitlines()]
+    assert [row[4] for row in rows if row[1:2] == ["r2ios"]] == [METHODS["r2ios"].baseline] == ["maskrcnn"]
 
 
 def test_regions_are_made_once(work: Path, capsys: pytest.CaptureFixture[str]) -> None:

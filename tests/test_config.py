@@ -9,6 +9,7 @@ from typing import Any, Literal
 import pytest
 
 from frugalseg import config
+from frugalseg.cli import arguments
 from frugalseg.config import UsageError
 from frugalseg.methods import METHODS, kinds
 
@@ -72,7 +73,7 @@ def test_later_layers_override_earlier_ones_and_defaults() -> None:
 
 def test_command_line_gives_only_what_was_typed() -> None:
     words = ["DATA", "--rounds", "4", "--save_every=5", "--quick", "aepsl", "--no-quick", "--sizes", "[3, 4]"]
-    free, given = config.parse([Recipe], [*words, "--inner.depth", "2"])
+    free, given = arguments.parse([Recipe], [*words, "--inner.depth", "2"])
     assert free == ["DATA", "aepsl"]
     assert given == {"rounds": 4, "save_every": 5, "quick": False, "sizes": (3, 4), "inner": {"depth": 2}}
     assert config.resolve([Recipe], given)["inner"] == Inner(2)
@@ -82,13 +83,13 @@ def test_command_line_gives_only_what_was_typed() -> None:
 @pytest.mark.parametrize("equals", [True, False])
 def test_lists_are_typed_with_commas(typed: str, equals: bool) -> None:
     words = [f"--sizes={typed}"] if equals else ["--sizes", typed]
-    assert config.parse([Recipe], [*words, "--weights", "a,b"])[1] == {"sizes": (3, 4), "weights": "a,b"}
-    assert config.parse([Recipe], ["DATA", "--sizes", "7"]) == (["DATA"], {"sizes": (7,)})
-    assert config.parse([Recipe], ["--names", "cat,dog", "--span=1,2"])[1] == {"names": ("cat", "dog"), "span": (1.0, 2.0)}
+    assert arguments.parse([Recipe], [*words, "--weights", "a,b"])[1] == {"sizes": (3, 4), "weights": "a,b"}
+    assert arguments.parse([Recipe], ["DATA", "--sizes", "7"]) == (["DATA"], {"sizes": (7,)})
+    assert arguments.parse([Recipe], ["--names", "cat,dog", "--span=1,2"])[1] == {"names": ("cat", "dog"), "span": (1.0, 2.0)}
 
 
 def test_negative_numbers_and_words_after_two_dashes_are_values() -> None:
-    assert config.parse([Recipe], ["--rate", "-1", "--", "--rounds"]) == (["--rounds"], {"rate": -1.0})
+    assert arguments.parse([Recipe], ["--rate", "-1", "--", "--rounds"]) == (["--rounds"], {"rate": -1.0})
 
 
 @pytest.mark.parametrize(
@@ -107,7 +108,7 @@ def test_negative_numbers_and_words_after_two_dashes_are_values() -> None:
 )
 def test_command_line_says_what_got_expected(words: list[str], message: str) -> None:
     with pytest.raises(UsageError) as error:
-        config.parse([Recipe], words)
+        arguments.parse([Recipe], words)
     assert message in str(error.value)
 
 
@@ -146,6 +147,13 @@ def test_yaml_cannot_make_objects(tmp_path: Path) -> None:
     (tmp_path / "evil.yaml").write_text("rounds: !!python/object/apply:os.getcwd []\n")
     with pytest.raises(UsageError):
         config.read(tmp_path / "evil.yaml")
+
+
+def test_some_fields_of_a_recipe_are_options_of_a_command() -> None:
+    part = config.some_of(Recipe, "rounds", "sizes")
+    assert {name: config.options(Recipe)[name] for name in ("rounds", "sizes")} == dict(config.options(part))
+    assert config.instance(part, {"rounds": 9}).rounds == 9
+    assert config.divided({"rounds": 9, "mode": "fast"}, part) == ({"rounds": 9}, {"mode": "fast"})
 
 
 def test_a_value_the_dataclass_refuses_is_a_usage_error() -> None:

@@ -122,7 +122,7 @@ def test_the_command_writes_masks_and_scores(tmp_path: Path, capsys: pytest.Capt
             "--backbone, --output-stride: run has its own; leave them",
         ),
         (["--model", "run", "--weights", "imagenet"], "--weights: run has its own; leave it out, or --model"),
-        (["--score", "--out", "there", "--no-overlays"], "--out and --overlays: --score writes no pictures"),
+        (["--score", "--out", "there", "--no-overlays"], "--out and --overlays: --score writes no images"),
         (["--split", "val"], "--split: it chooses what is scored; add --score"),
     ],
 )

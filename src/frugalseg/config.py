@@ -11,7 +11,7 @@ import re
 import typing
 from argparse import ArgumentError
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass
+from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass, make_dataclass
 from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
@@ -28,12 +28,15 @@ Kind = TypeVar("Kind")
 
 
 class UsageError(FrugalsegError, ValueError):
-    """What was typed cannot be meant; the message says what to type instead."""
+    """A command or setting that cannot be meant; the message says what to type instead."""
+
+
+# -- options of dataclasses ------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Option:
-    """One setting: `hint` is its type, `help` its meaning, `title` the first line of the docstring it stands in."""
+    """One setting: `hint` is its type, `help` its meaning, `title` the first line of the docstring that explains it."""
 
     name: str
     hint: Any
@@ -47,7 +50,7 @@ class Option:
         return "--" + self.name.replace("_", "-")
 
     @property
-    def listed(self) -> bool:
+    def is_list(self) -> bool:
         """Whether it takes several values, with commas between them."""
         return typing.get_origin(self.hint) is tuple
 
@@ -56,12 +59,10 @@ class Option:
         """What kind of value it takes, in words."""
         if typing.get_origin(self.hint) is typing.Literal:
             return "one of " + ", ".join(map(str, typing.get_args(self.hint)))
-        if self.listed:
+        if self.is_list:
             kind, *others = typing.get_args(self.hint)
-            several = {int: "whole numbers", float: "numbers", str: "words"}.get(kind, str(kind))
-            return (
-                f"{several} with commas between them" if others == [...] else f"{1 + len(others)} {several} with a comma between"
-            )
+            values = {int: "whole numbers", float: "numbers", str: "words"}.get(kind, str(kind))
+            return f"{values} with commas between them" if others == [...] else f"{1 + len(others)} {values} with a comma between"
         words = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
         return words.get(self.hint) or str(self.hint).replace("typing.", "")
 
@@ -69,17 +70,17 @@ class Option:
 @cache
 def options(*kinds: type) -> Mapping[str, Option]:
     """The flat options of several dataclasses, by name; where two define the same name, the first one's."""
-    found: dict[str, Option] = {}
+    flat: dict[str, Option] = {}
     for kind in kinds:
-        texts, hints = documented(kind), typing.get_type_hints(kind)
-        for field in fields(kind):
-            default = field.default if field.default_factory is MISSING else field.default_factory()
-            title, text = texts.get(field.name, (kind.__name__, ""))
-            found.setdefault(field.name, Option(field.name, hints[field.name], default, text, title))
-    return found
+        texts, hints = explanations(kind), typing.get_type_hints(kind)
+        for part in fields(kind):
+            default = part.default if part.default_factory is MISSING else part.default_factory()
+            title, text = texts.get(part.name, (kind.__name__, ""))
+            flat.setdefault(part.name, Option(part.name, hints[part.name], default, text, title))
+    return flat
 
 
-def documented(kind: type) -> dict[str, tuple[str, str]]:
+def explanations(kind: type) -> dict[str, tuple[str, str]]:
     """For each field of a dataclass: the first line of the docstring that explains it, and the explanation.
 
     A dataclass made of groups (`recipes.groups`) inherits their explanations; its own come first.
@@ -92,72 +93,39 @@ def documented(kind: type) -> dict[str, tuple[str, str]]:
     return texts
 
 
+def some_of(kind: type, *names: str) -> type:
+    """A dataclass of some fields of another, with their types, defaults and explanations, for a command that passes them on."""
+    chosen = [options(kind)[name] for name in names]
+    parts = [(option.name, option.hint, field(default=option.default)) for option in chosen]
+    lines = [f"    {option.name}: {option.help}" for option in chosen]
+    part = make_dataclass(kind.__name__, parts, frozen=True)
+    part.__doc__ = "\n".join([chosen[0].title, "", "Args:", *lines])
+    return part
+
+
+def divided(settings: Mapping[str, Any], *kinds: type) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Those of the settings that are options of the dataclasses, and the others."""
+    known = options(*kinds)
+    inside = {name: value for name, value in settings.items() if name in known}
+    return inside, {name: value for name, value in settings.items() if name not in known}
+
+
 def parser(*kinds: type, **keywords: Any) -> ArgumentParser:
-    """A jsonargparse parser with one help group per dataclass; `keywords` (prog, usage, …) go to its constructor."""
-    made = ArgumentParser(exit_on_error=False, allow_abbrev=False, **keywords)
+    """A jsonargparse parser with one help group for each docstring; `keywords` (prog, usage, …) go to its constructor."""
+    arguments = ArgumentParser(exit_on_error=False, allow_abbrev=False, **keywords)
     groups: dict[str, Any] = {}
     for option in options(*kinds).values():
         if option.title not in groups:
-            groups[option.title] = made.add_argument_group(option.title.rstrip("."))
+            groups[option.title] = arguments.add_argument_group(option.title.rstrip("."))
         kind = {"action": ActionYesNo(no_prefix="no-")} if option.hint is bool else {"type": option.hint}
         groups[option.title].add_argument(option.flag, default=option.default, help=option.help, **kind)
-    return made
+    return arguments
 
 
-def split(known: Mapping[str, Option], words: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Part a command line into its free words and its options with their values, in whatever order they were typed."""
-    free: list[str] = []
-    rest: list[str] = []
-    left = list(words)
-    while left:
-        word = left.pop(0)
-        if word == "--":
-            return free + left, rest
-        if not word.startswith("--"):
-            free.append(word)
-            continue
-        flag, equals, value = word.partition("=")
-        name = flag[2:].replace("-", "_")
-        rest.append("--" + name.replace("_", "-") + equals + value)
-        switch = name.removeprefix("no_") in known and known[name.removeprefix("no_")].hint is bool
-        if not equals and not switch and left:
-            rest.append(left.pop(0))
-    return free, rest
+# -- values ----------------------------------------------------------------------------------------------------------
 
 
-def bracketed(known: Mapping[str, Option], rest: Sequence[str]) -> list[str]:
-    """The options with lists as YAML has them: what is typed as --scales 0.7,1 or --novel cat becomes [0.7,1] and [cat]."""
-    done: list[str] = []
-    listed = False
-    for word in rest:
-        flag, equals, value = word.partition("=") if word.startswith("--") else ("", "", word)
-        if flag:
-            name = flag[2:].replace("-", "_")
-            listed = name in known and known[name].listed
-        if listed and (equals or not flag) and not value.startswith(("[", "(")):
-            value = f"[{value}]"
-        done.append(flag + equals + value)
-    return done
-
-
-def parse(kinds: Sequence[type], words: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
-    """The free words of a command line, and what its options say, without what they leave to the defaults. Raises UsageError."""
-    known = options(*kinds)
-    free, rest = split(known, words)
-    rest = bracketed(known, rest)
-    switches = {"--no-" + option.flag[2:] for option in known.values() if option.hint is bool}
-    flags = {option.flag for option in known.values()} | switches
-    given = [re.split(r"[=.]", word)[0] for word in rest if word.startswith("--")]
-    faults = [f"there is no option {word}{did_you_mean(word, flags)}" for word in given if word not in flags]
-    if faults:
-        raise UsageError("\n".join(faults))
-    try:
-        return free, parser(*kinds).parse_args(rest, defaults=False).as_dict()
-    except ArgumentError as error:
-        raise UsageError(_explain(error, known)) from None
-
-
-class Written(dict[str, Any]):
+class FileSettings(dict[str, Any]):
     """The settings in a file. path: its name, for the message when one of them is wrong."""
 
     def __init__(self, path: str | Path, values: Mapping[str, Any]) -> None:
@@ -170,19 +138,32 @@ def resolve(kinds: Sequence[type], *layers: Mapping[str, Any]) -> dict[str, Any]
 
     Raises UsageError with all faults, and the file of each that is in a file.
     """
-    known, check = options(*kinds), _checker(*kinds)
-    given: dict[str, Any] = {}
+    known, checker = options(*kinds), _checker(*kinds)
+    chosen: dict[str, Any] = {}
     faults: list[str] = []
     for layer in layers:
         values = {key.replace("-", "_"): _plain_dict(value) for key, value in layer.items()}
-        place = f"{layer.path}: " if isinstance(layer, Written) else ""
-        if not _all_fit(check, values, known):
-            faults += [place + fault for name, value in values.items() for fault in _faults(check, name, value, known)]
-        given |= values
+        place = f"{layer.path}: " if isinstance(layer, FileSettings) else ""
+        if not _all_fit(checker, values, known):
+            faults += [place + fault for name, value in values.items() for fault in _faults(checker, name, value, known)]
+        chosen |= values
     if faults:
         raise UsageError("\n".join(faults))
-    values = check.parse_object(given).as_dict()
+    values = checker.parse_object(chosen).as_dict()
     return {name: known[name].hint(**value) if is_dataclass(known[name].hint) else value for name, value in values.items()}
+
+
+def instance(kind: type[Kind], *layers: Mapping[str, Any]) -> Kind:
+    """The dataclass `kind` with the values of the layers over its defaults. Raises UsageError; see `resolve`."""
+    return build(kind, resolve([kind], *layers))
+
+
+def build(kind: type[Kind], settings: Mapping[str, Any]) -> Kind:
+    """The dataclass `kind` from those of the settings that are its fields. Its own ValueErrors become UsageErrors."""
+    try:
+        return kind(**{part.name: settings[part.name] for part in fields(typing.cast(Any, kind))})
+    except ValueError as error:
+        raise UsageError(str(error)) from None
 
 
 def _plain_dict(value: Any) -> Any:
@@ -192,25 +173,25 @@ def _plain_dict(value: Any) -> Any:
 _checker = cache(parser)  # building a parser takes longer than all that it is asked
 
 
-def _all_fit(check: ArgumentParser, values: Mapping[str, Any], known: Mapping[str, Option]) -> bool:
+def _all_fit(checker: ArgumentParser, values: Mapping[str, Any], known: Mapping[str, Option]) -> bool:
     """Whether no value has a fault, by a single parse, which takes hardly longer than that of one value."""
     if any(_misfits(name, value, known) for name, value in values.items()):
         return False
     try:
-        check.parse_object(values, defaults=False)
+        checker.parse_object(values, defaults=False)
     except ArgumentError:
         return False
     return True
 
 
-def _faults(check: ArgumentParser, name: str, value: Any, known: Mapping[str, Option]) -> list[str]:
+def _faults(checker: ArgumentParser, name: str, value: Any, known: Mapping[str, Option]) -> list[str]:
     misfits = _misfits(name, value, known)
     if misfits:
         return misfits
     try:
-        check.parse_object({name: value}, defaults=False)
+        checker.parse_object({name: value}, defaults=False)
     except ArgumentError as error:
-        return [_explain(error, known)]
+        return [explain(error, known)]
     return []
 
 
@@ -227,23 +208,19 @@ def _misfits(name: str, value: Any, known: Mapping[str, Option]) -> list[str]:
     return []
 
 
-def _explain(error: ArgumentError, known: Mapping[str, Option]) -> str:
+def explain(error: ArgumentError, known: Mapping[str, Option]) -> str:
     """jsonargparse's message in our words where it is about a value, else as it stands."""
-    found = re.search(r'key "(\w+)".*(?:Got value|Given value): ?(.*)', error.message or "", re.DOTALL)
-    if not found or found[1] not in known:
+    match = re.search(r'key "(\w+)".*(?:Got value|Given value): ?(.*)', error.message or "", re.DOTALL)
+    if not match or match[1] not in known:
         return str(error.message)
-    return f"{known[found[1]].flag}: got {found[2].strip()!r}, expected {known[found[1]].expected}"
+    option = known[match[1]]
+    return f"{option.flag}: got {match[2].strip()!r}, expected {option.expected}"
 
 
-def build(kind: type[Kind], settings: Mapping[str, Any]) -> Kind:
-    """The dataclass `kind` from those of the settings that are its fields. Its own ValueErrors become UsageErrors."""
-    try:
-        return kind(**{field.name: settings[field.name] for field in fields(typing.cast(Any, kind))})
-    except ValueError as error:
-        raise UsageError(str(error)) from None
+# -- files -----------------------------------------------------------------------------------------------------------
 
 
-def read(path: str | Path) -> Written:
+def read(path: str | Path) -> FileSettings:
     """The settings in a YAML file. Raises UsageError when it is absent, broken or no flat mapping."""
     if not Path(path).is_file():
         near = did_you_mean(str(path), map(str, Path(path).parent.glob("*.yaml")))
@@ -254,7 +231,7 @@ def read(path: str | Path) -> Written:
         raise UsageError(f"{path} cannot be read as YAML settings: {error}") from None
     if values is not None and not isinstance(values, dict):
         raise UsageError(f"{path}: got a {type(values).__name__}, expected lines such as 'rounds: 3'")
-    return Written(path, {str(key): value for key, value in (values or {}).items()})
+    return FileSettings(path, {str(key): value for key, value in (values or {}).items()})
 
 
 def save(path: str | Path, settings: Mapping[str, Any]) -> None:
