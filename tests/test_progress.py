@@ -43,13 +43,13 @@ def test_a_line_every_half_minute_and_one_at_the_end(watch: Watch, capsys: pytes
     captured = capsys.readouterr()
     assert captured.out == ""
     assert captured.err.splitlines() == [
-        "regions0: goes on after 1,000 of 2,000 pictures",
-        "regions0: 1,240 of 2,000 pictures, 8.0/s, 1 min 35 s left",
-        "regions0: 1,480 of 2,000 pictures, 8.0/s, 1 min 5 s left",
-        "regions0: 1,720 of 2,000 pictures, 8.0/s, 35 s left",
-        "regions0: 1,960 of 2,000 pictures, 8.0/s, 5 s left",
-        "regions0: 1,990 of 2,000 pictures, 6.6/s, 2 s left",
-        "regions0: 2,000 of 2,000 pictures, done in 2 min 40 s, label 0.250",
+        "regions0: goes on after 1,000 of 2,000 images",
+        "regions0: 1,240 of 2,000 images, 8.0/s, 1 min 35 s left",
+        "regions0: 1,480 of 2,000 images, 8.0/s, 1 min 5 s left",
+        "regions0: 1,720 of 2,000 images, 8.0/s, 35 s left",
+        "regions0: 1,960 of 2,000 images, 8.0/s, 5 s left",
+        "regions0: 1,990 of 2,000 images, 6.6/s, 2 s left",
+        "regions0: 2,000 of 2,000 images, done in 2 min 40 s, label 0.250",
     ]
 
 
@@ -69,14 +69,14 @@ def test_short_quiet_and_finished_work_says_nothing(watch: Watch, capsys: pytest
 
 
 def test_interrupted_work_does_not_claim_to_be_done(watch: Watch, capsys: pytest.CaptureFixture[str]) -> None:
-    def picture(number: int) -> None:
+    def image(number: int) -> None:
         watch.now += 31.0
         if number == 5:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        any(map(picture, progress.track(range(10), "work")))
-    assert capsys.readouterr().err.splitlines()[-1] == "work: 5 of 10 pictures, 31.0 s each, 2 min 35 s left"
+        any(map(image, progress.track(range(10), "work")))
+    assert capsys.readouterr().err.splitlines()[-1] == "work: 5 of 10 images, 31.0 s each, 2 min 35 s left"
 
 
 @pytest.mark.parametrize(("brief", "seconds", "shown"), [(False, 0.0, True), (True, 0.0, False), (True, 3.0, True)])
@@ -102,12 +102,12 @@ def test_work_on_one_item_is_told_behind_the_bar(watch: Watch, monkeypatch: pyte
     )
     for _ in progress.track(range(2), "predict"):
         for _ in progress.track(range(7), "slide", unit="squares"):
-            bar = progress._Bar.shown
+            bar = progress.Bar.current
             assert bar is not None
-            bar.bar.refresh()
+            bar.display.refresh()
     assert "slide: 6 of 7 squares" in screen.getvalue()
     assert "2/2" in screen.getvalue()
-    assert progress._Bar.shown is None
+    assert progress.Bar.current is None
 
 
 def test_every_long_loop_says_how_far_it_is(
@@ -123,10 +123,10 @@ def test_every_long_loop_says_how_far_it_is(
         return capsys.readouterr().err
 
     assert "reading pictures of data: 1 of 8 files" in said("check", "data")
-    assert "evaluate: 1 of 4 pictures" in said("train", "threshold", "data", "--name", "one", "--workers", "0")
-    assert "predict: 1 of 8 pictures" in said("predict", "runs/threshold/one", "data/images")
-    assert "slic: 1 of 8 pictures" in said("regions", "slic", "data", "--cache", "kept", "--arguments", '{"segments": 9}')
-    assert "drawing: 1 of 2 pictures" in said("shapes", "set", "--train", "2", "--val", "0", "--test", "0", "--size", "48")
+    assert "evaluate: 1 of 4 images" in said("train", "threshold", "data", "--name", "one", "--workers", "0")
+    assert "predict: 1 of 8 images" in said("predict", "runs/threshold/one", "data/images")
+    assert "slic: 1 of 8 images" in said("regions", "slic", "data", "--cache", "kept", "--arguments", '{"segments": 9}')
+    assert "drawing: 1 of 2 images" in said("shapes", "set", "--train", "2", "--val", "0", "--test", "0", "--size", "48")
     assert said("predict", "runs/threshold/one", "data/images", "--quiet", "--out", "again") == ""
 
 
@@ -137,7 +137,7 @@ def test_stages_that_make_arrays_say_how_far_they_are(
     for quiet in (True, False):
         run = Run(tmp_path / str(quiet), Runtime(workers=0, quiet=quiet, accelerator="cpu"))
         run.each("masks", [1, 2, 3], lambda index, item: {})
-        assert ("masks: 1 of 3 pictures" in capsys.readouterr().err) != quiet
+        assert ("masks: 1 of 3 images" in capsys.readouterr().err) != quiet
 
 
 def test_lines_go_to_the_stream_of_the_day(watch: Watch, monkeypatch: pytest.MonkeyPatch) -> None:

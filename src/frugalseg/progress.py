@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Iterable, Iterator, Sized
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import ClassVar, Protocol, TypeVar
 
 from rich.console import Console
@@ -18,106 +19,128 @@ Item = TypeVar("Item")
 
 
 class Advance(Protocol):
-    """To be called after each item; `note` (losses, say) stands behind the numbers until there is another."""
+    """To be called after each item; `note` (losses, say) is shown behind the numbers until there is another."""
 
     def __call__(self, note: str = "") -> None: ...
 
 
+@dataclass
+class Count:
+    """How many items of some work are done. unit: what is counted, in the plural."""
+
+    label: str
+    total: int
+    done: int
+    unit: str
+
+    def __str__(self) -> str:
+        return f"{self.label}: {self.done:,} of {self.total:,} {self.unit}"
+
+
 @contextmanager
 def progress(
-    label: str, total: int, *, done: int = 0, unit: str = "pictures", quiet: bool = False, brief: bool = False
+    label: str, total: int, *, done: int = 0, unit: str = "images", quiet: bool = False, brief: bool = False
 ) -> Iterator[Advance]:
     """Shows how far `label` has got from `done` to `total`.
 
     unit: what is counted, in the plural. quiet: shows nothing. brief: usually over at once, so its bar waits for PATIENCE seconds
-    and leaves no trace. A terminal has one bar: what is shown while there is one stands behind its numbers.
+    and leaves no trace. A terminal has one bar: work inside other work is shown behind the numbers of that.
     """
-    console = Console(stderr=True)
+    console, count = Console(stderr=True), Count(label, total, done, unit)
     if quiet or total <= done:
         yield lambda note="": None
         return
     if done:
         console.print(f"{label}: goes on after {done:,} of {total:,} {unit}", markup=False, highlight=False, soft_wrap=True)
     if not console.is_interactive:
-        lines = _Lines(label, total, done, unit)
+        lines = Lines(count)
         yield lines
         lines.end()
-    elif _Bar.shown:
-        yield _Inner(_Bar.shown, label, total, done, unit)
+    elif Bar.current:
+        yield InnerWork(Bar.current, count)
     else:
-        bar = _Bar.shown = _Bar(console, label, total, done, brief)
-        try:
+        with Bar(console, count, brief) as bar:
             yield bar
-        finally:
-            _Bar.shown = None
-            bar.bar.stop()
 
 
 def track(items: Iterable[Item], label: str, total: int | None = None, **options: bool | str) -> Iterator[Item]:
     """The items, with `progress` shown while they are worked on. total: their number, for items without a length."""
-    count = total if total is not None else len(items) if isinstance(items, Sized) else 0
-    with progress(label, count, **options) as advance:  # type: ignore[arg-type]
+    number = total if total is not None else len(items) if isinstance(items, Sized) else 0
+    with progress(label, number, **options) as advance:  # type: ignore[arg-type]
         for item in items:
             yield item
             advance()
 
 
-class _Bar:
-    """A bar that moves. shown: the one on the terminal."""
+class Bar:
+    """A bar that moves. current: the one on the terminal."""
 
-    shown: ClassVar[_Bar | None] = None
+    current: ClassVar[Bar | None] = None
 
-    def __init__(self, console: Console, label: str, total: int, done: int, brief: bool) -> None:
+    def __init__(self, console: Console, count: Count, brief: bool) -> None:
         columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn()
-        self.bar = Progress(*columns, TextColumn("{task.fields[note]}"), console=console, transient=brief)
-        self.task = self.bar.add_task(label, total=total, completed=done, note="")
+        self.display = Progress(*columns, TextColumn("{task.fields[note]}"), console=console, transient=brief)
+        self.task = self.display.add_task(count.label, total=count.total, completed=count.done, note="")
         self.note, self.appears = "", time.monotonic() + (PATIENCE if brief else 0.0)
-        self._appear()
 
-    def _appear(self) -> None:
-        if not self.bar.live.is_started and time.monotonic() >= self.appears:
-            self.bar.start()
+    def __enter__(self) -> Bar:
+        Bar.current = self
+        self._appear()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        Bar.current = None
+        self.display.stop()
 
     def __call__(self, note: str = "") -> None:
         self.note = note or self.note
-        self.bar.update(self.task, advance=1, note=self.note)
+        self.display.update(self.task, advance=1, note=self.note)
         self._appear()
 
+    def show_note(self, note: str) -> None:
+        """Show a note behind the numbers until the next item is done."""
+        self.display.update(self.task, note=note)
 
-class _Inner:
-    """Work on one item of what the bar counts."""
+    def _appear(self) -> None:
+        if not self.display.live.is_started and time.monotonic() >= self.appears:
+            self.display.start()
 
-    def __init__(self, bar: _Bar, label: str, total: int, done: int, unit: str) -> None:
-        self.bar, self.label, self.total, self.done, self.unit = bar, label, total, done, unit
+
+class InnerWork:
+    """Work on one item of what a bar counts."""
+
+    def __init__(self, bar: Bar, count: Count) -> None:
+        self.bar, self.count = bar, count
 
     def __call__(self, note: str = "") -> None:
-        self.done += 1
-        self.bar.bar.update(self.bar.task, note=f"{self.label}: {self.done:,} of {self.total:,} {self.unit}")
+        self.count.done += 1
+        self.bar.show_note(str(self.count))
 
 
-class _Lines:
+class Lines:
     """A line every EVERY seconds, and a last one if there was a first."""
 
-    def __init__(self, label: str, total: int, done: int, unit: str) -> None:
-        self.label, self.total, self.done, self.unit, self.note = label, total, done, unit, ""
-        self.first, self.begin = done, time.monotonic()
+    def __init__(self, count: Count) -> None:
+        self.count, self.note = count, ""
+        self.done_before, self.begin = count.done, time.monotonic()
         self.last = self.begin
 
     def __call__(self, note: str = "") -> None:
-        self.done, self.note, now = self.done + 1, note or self.note, time.monotonic()
-        if now - self.last >= EVERY and self.done < self.total:
+        count, now = self.count, time.monotonic()
+        count.done, self.note = count.done + 1, note or self.note
+        if now - self.last >= EVERY and count.done < count.total:
             self.last = now
-            rate = (self.done - self.first) / (now - self.begin)  # of this sitting: a stopped run does not count its rest
+            rate = (count.done - self.done_before) / (now - self.begin)  # a run that was stopped does not count its rest
             speed = f"{rate:.1f}/s" if rate >= 1 else f"{1 / rate:.1f} s each"
-            self._say(speed, f"{duration((self.total - self.done) / rate)} left", self.note)
+            self._print(speed, f"{duration((count.total - count.done) / rate)} left", self.note)
 
     def end(self) -> None:
+        """Print the last line."""
         if self.last > self.begin:
-            self._say(f"done in {duration(time.monotonic() - self.begin)}", self.note)
+            self._print(f"done in {duration(time.monotonic() - self.begin)}", self.note)
 
-    def _say(self, *words: str) -> None:
-        line = [f"{self.label}: {self.done:,} of {self.total:,} {self.unit}", *filter(None, words)]
-        print(", ".join(line), file=sys.stderr, flush=True)
+    def _print(self, *words: str) -> None:
+        print(", ".join([str(self.count), *filter(None, words)]), file=sys.stderr, flush=True)
 
 
 def duration(seconds: float) -> str:
