@@ -122,7 +122,7 @@ def test_every_long_loop_says_how_far_it_is(
         assert cli.main([*words]) == 0
         return capsys.readouterr().err
 
-    assert "reading pictures of data: 1 of 8 files" in said("check", "data")
+    assert "reading images of data: 1 of 8 files" in said("check", "data")
     assert "evaluate: 1 of 4 images" in said("train", "threshold", "data", "--name", "one", "--workers", "0")
     assert "predict: 1 of 8 images" in said("predict", "runs/threshold/one", "data/images")
     assert "slic: 1 of 8 images" in said("regions", "slic", "data", "--cache", "kept", "--arguments", '{"segments": 9}')
