@@ -8,6 +8,7 @@ from typing import Any
 from frugalseg import config
 from frugalseg.cli.command import Command
 from frugalseg.cli.console import OK, say, show, typed_command
+from frugalseg.recipes import checks
 from frugalseg.tasks import TASKS
 
 
@@ -19,13 +20,18 @@ class Options:
         split: the list of images; empty takes all that have masks.
         proposals: other boxes than in training, for models that take some: selective_search, grid, random, a file or folder.
         skip_limit: share of images, labels or objects that may be left out as broken before that is an error.
+        batch: images of like size at a time; 0 takes as many as fit into a GPU's memory, and one on a CPU.
         quiet: do not show the progress.
     """
 
     split: str = "val"
     proposals: str = ""
     skip_limit: float = 0.05
+    batch: int = 0
     quiet: bool = False
+
+    def __post_init__(self) -> None:
+        checks.refuse("evaluate", checks.faults(self, {"batch": 0}))
 
 
 def run(words: list[str], given: dict[str, Any]) -> int:
@@ -37,7 +43,7 @@ def run(words: list[str], given: dict[str, Any]) -> int:
 
     typed, scoring = config.divided(given, Options)
     options = asdict(config.instance(Options, typed))
-    predictor = load(words[0], proposals=options.pop("proposals"))
+    predictor = load(words[0], proposals=options.pop("proposals"), batch=options.pop("batch"))
     show(evaluate(predictor, words[1], **options, **scoring).table())
     if predictor.folder:
         update_run_info(predictor.folder, commands=[typed_command()])

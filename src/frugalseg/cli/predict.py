@@ -27,6 +27,7 @@ class Options:
         overlap: pixels that neighbouring squares share; 0 takes a quarter of the side.
         max_pixels: images of more pixels, height times width, are skipped.
         proposals: other boxes than in training, for models that take some: selective_search, grid, random, a file or folder.
+        batch: images of like size at a time; 0 takes as many as fit into a GPU's memory, and one on a CPU.
         quiet: do not show the progress.
     """
 
@@ -39,10 +40,11 @@ class Options:
     overlap: int = 0
     max_pixels: int = MAX_PIXELS
     proposals: str = ""
+    batch: int = 0
     quiet: bool = False
 
     def __post_init__(self) -> None:
-        checks.refuse("predict", checks.faults(self, {"tile": 0, "overlap": 0}, ["min_score"]))
+        checks.refuse("predict", checks.faults(self, {"tile": 0, "overlap": 0, "batch": 0}, ["min_score"]))
 
 
 def run(words: list[str], given: dict[str, Any]) -> int:
@@ -52,7 +54,8 @@ def run(words: list[str], given: dict[str, Any]) -> int:
     from frugalseg.workflows import predict
 
     options = asdict(config.instance(Options, given))
-    split, predictor = options.pop("split"), load(words[0], proposals=options.pop("proposals"))
+    split = options.pop("split")
+    predictor = load(words[0], proposals=options.pop("proposals"), batch=options.pop("batch"))
     images: list[Any] = words[1:]
     if options["tags"] == "given" or split:
         # Labels are not what is asked for, and every image that is left out is in skipped.csv: no share is too much.

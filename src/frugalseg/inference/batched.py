@@ -5,7 +5,7 @@ Batches change no prediction but for rounding (sums in another order): an image 
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
@@ -19,29 +19,32 @@ LARGEST = 32  # images of an automatic batch, at most: beyond it a GPU gains not
 MARGIN = 0.5  # share of the free GPU memory that an automatic batch may fill
 
 Item = TypeVar("Item")
+Tags = str | Callable[[Sample], str]
 
 
 def predict(
-    network: Network, samples: Iterable[Sample], tags: str = "predicted", batch: int = 0
+    network: Network, samples: Iterable[Sample], tags: Tags = "predicted", batch: int = 0
 ) -> Iterator[tuple[Sample, Prediction]]:
     """Each sample with its prediction, in the order they came.
 
-    tags: "given" tells the network which classes are in each image. batch: images at a time, at most; 0: on a GPU as many as its
-    memory takes, measured with the first image, else one. At most LOOK_AHEAD batches of samples are in memory.
+    tags: "given" tells the network which classes are in each image; a function says so for each. batch: images at a time, at
+    most; 0: on a GPU as many as its memory takes, measured with the first image, else one. At most LOOK_AHEAD batches of samples
+    are in memory.
     """
     network.eval()
-    ahead = read_ahead(samples)
+    samples = iter(samples)
     if not isinstance(network, Network):  # not yet in three parts
-        yield from ((sample, _alone(network, sample, tags)) for sample in ahead)
+        yield from ((sample, _alone(network, sample, _told(tags, sample))) for sample in samples)
         return
-    for sample in ahead:
-        prepared = _prepared(network, sample, tags)
-        limit = batch or automatic(network, sample, prepared, tags)
-        yield sample, _computed(network, [prepared], [sample], tags)[0]
+    for sample in samples:
+        told = _told(tags, sample)
+        prepared = _prepared(network, sample, told)
+        limit = batch or automatic(network, sample, prepared, told)
+        yield sample, _computed(network, [prepared], [sample], told)[0]
         break
     else:
         return
-    for window in windows(ahead, limit * LOOK_AHEAD if limit > 1 else 1):
+    for window in windows(samples, limit * LOOK_AHEAD if limit > 1 else 1):
         yield from zip(window, _window(network, window, tags, limit), strict=True)
 
 
@@ -87,12 +90,19 @@ def automatic(network: Network, sample: Sample, prepared: Tensors, tags: str) ->
     return max(1, min(LARGEST, int(MARGIN * free / each)))
 
 
-def _window(network: Network, window: Sequence[Sample], tags: str, most: int) -> list[Prediction]:
+def _told(tags: Tags, sample: Sample) -> str:
+    return tags if isinstance(tags, str) else tags(sample)
+
+
+def _window(network: Network, window: Sequence[Sample], tags: Tags, most: int) -> list[Prediction]:
     """Predictions of a few samples, in their order."""
-    prepared = [_prepared(network, sample, tags) for sample in window]
+    told = [_told(tags, sample) for sample in window]
+    prepared = [_prepared(network, sample, word) for sample, word in zip(window, told, strict=True)]
+    keys = [(word, network.batch_key(inputs)) for word, inputs in zip(told, prepared, strict=True)]
     predictions: dict[int, Prediction] = {}
-    for places in groups([network.batch_key(inputs) for inputs in prepared], most):
-        found = _computed(network, [prepared[place] for place in places], [window[place] for place in places], tags)
+    for places in groups(keys, most):
+        items, samples = [prepared[place] for place in places], [window[place] for place in places]
+        found = _computed(network, items, samples, told[places[0]])
         predictions |= dict(zip(places, found, strict=True))
     return [predictions[place] for place in range(len(window))]
 

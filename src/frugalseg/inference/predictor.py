@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -33,7 +33,7 @@ class Predictor:
 
     method: what it is. network: see `nets.network.Network`. classes: names of the ids 1..C. folder: its run, if it has one.
     main: whether this is the process that writes (others of a parallel training stay silent). others: the name of the proposals
-    it was given in the place of those of its training, or "".
+    it was given in the place of those of its training, or "". batch: images of like size at a time; 0 decides by itself.
     """
 
     method: Method
@@ -42,6 +42,7 @@ class Predictor:
     folder: Path | None = None
     main: bool = field(default=True, repr=False)
     others: str = ""
+    batch: int = 0
 
     @property
     def proposals(self) -> str | None:
@@ -52,11 +53,11 @@ class Predictor:
         source = getattr(config, "proposals", None)  # Mask R-CNN's is a number; CAM's parts ask for none
         return source if isinstance(source, str) and getattr(config, "objects", "") != "parts" else None
 
-    def predict(self, images: Images, batch: int = 0) -> list[Prediction]:
+    def predict(self, images: Images, batch: int | None = None) -> list[Prediction]:
         """Predictions for a file, a folder, a `Data`, a `Sample`, or a list of such; also for images in memory.
 
-        Those are arrays (H, W, 3), images of Pillow, or tensors (3, H, W), of 0..255 in RGB. batch: images of like size at a
-        time; 0 decides by itself. Raises BadImage.
+        Those are arrays (H, W, 3), images of Pillow, or tensors (3, H, W), of 0..255 in RGB. batch: in place of the
+        predictor's own. Raises BadImage.
         """
         return [prediction for _, prediction in self.stream(images, batch=batch)]
 
@@ -68,21 +69,22 @@ class Predictor:
         tile: int = 0,
         overlap: int = 0,
         quiet: bool = True,
-        batch: int = 0,
+        batch: int | None = None,
     ) -> Iterator[tuple[Sample, Prediction]]:
         """`predict` image by image, so that memory does not grow with their number.
 
         skipped: where broken files are listed; without it the first one raises BadImage. tags: "given" tells the model which
         classes are in each image, for images that have tags. tile: side in pixels of the squares in which large images are
         predicted, which share `overlap` pixels, 0: a quarter of the side; for models of objects. 0 takes images whole. quiet:
-        say nothing of the squares that are done. batch: see `batched.predict`.
+        say nothing of the squares that are done. batch: in place of the predictor's own; see `batched.predict`.
         Raises UsageError for tiles and proposals from files, which are of whole images.
         """
         if tile and self.proposals not in (None, "rpn", *TOOLS):
             raise UsageError(f"tile: {self.proposals} has boxes of whole images; type --proposals selective_search with --tile")
+        batch = self.batch if batch is None else batch
         read = samples(images, skipped, ("tags",) if tags == "given" else ())
         if not tile:
-            yield from batched.predict(self.network, read, tags, batch)
+            yield from batched.predict(self.network, batched.read_ahead(read), tags, batch)
             return
         for sample in read:
             side = tile if max(sample.image.shape[1:]) > tile else 0
@@ -112,7 +114,7 @@ class Predictor:
         if source == before:
             return self
         network = Network.with_settings(self.network, proposals=source)  # by its class, for networks that do not inherit it yet
-        return Predictor(self.method, network, self.classes, self.folder, self.main, Path(source).name)
+        return replace(self, network=network, others=Path(source).name)
 
 
 def samples(images: Images, skipped: list[BadImage] | None = None, labels: tuple[str, ...] = ()) -> Iterator[Sample]:
@@ -142,12 +144,12 @@ def _readable(data: Data, skipped: list[BadImage] | None) -> Iterator[Sample]:
             skipped.append(error)
 
 
-def load(path: str | Path, device: str | torch.device = "auto", proposals: str | Path = "") -> Predictor:
+def load(path: str | Path, device: str | torch.device = "auto", proposals: str | Path = "", batch: int = 0) -> Predictor:
     """The model in a run folder or a .safetensors file.
 
     device: "auto" takes a GPU where there is one. proposals: other boxes than it was trained with, for a model that takes some:
-    "selective_search", "grid", "random", or a file or folder. Raises UsageError when nothing trained is there, and for proposals
-    that the model cannot take.
+    "selective_search", "grid", "random", or a file or folder. batch: images of like size at a time; 0 takes as many as fit into
+    a GPU's memory, else one. Raises UsageError when nothing trained is there, and for proposals that the model cannot take.
     """
     place = Path(path)
     weights = place / "weights" / "last.safetensors" if place.is_dir() else place
@@ -162,7 +164,7 @@ def load(path: str | Path, device: str | torch.device = "auto", proposals: str |
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     network = restored(method, state, metadata).to(device)
-    predictor = Predictor(method, network, tuple(metadata["classes"]), place if place.is_dir() else None)
+    predictor = Predictor(method, network, tuple(metadata["classes"]), place if place.is_dir() else None, batch=batch)
     return predictor.with_proposals(str(proposals)) if str(proposals) else predictor
 
 

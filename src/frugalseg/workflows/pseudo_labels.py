@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from frugalseg.config import UsageError
 from frugalseg.data import Data
 from frugalseg.data.dataset import Outline
 from frugalseg.engine.run import Run
+from frugalseg.inference import batched
 from frugalseg.inference.predictor import Predictor, load
 from frugalseg.types import Instances, Prediction, Sample
 
@@ -41,7 +42,7 @@ def relabelled(data: Data, predictor: Predictor, run: Run, option: str = "masks_
     """
     own = data.only("image", "tags")
     predictor.network.to(run.device)
-    made = run.each(shelf, own, lambda _, sample: packed(taught(sample, predictor)))
+    made = run.stream(shelf, own, lambda items: map(packed, taught((sample for _, sample in items), predictor)))
     records = [replace(record, outlines=unpacked(made.read(index))) for index, record in enumerate(own.records)]
     bare = sum(not record.outlines for record in records)
     if bare == len(records):
@@ -51,11 +52,15 @@ def relabelled(data: Data, predictor: Predictor, run: Run, option: str = "masks_
     return Data(data.root, data.layout, data.split, data.classes, records, data.problems, data.max_pixels)
 
 
-def taught(sample: Sample, predictor: Predictor) -> tuple[Outline, ...]:
-    """The objects that the model finds in a picture."""
-    known = sample.tags is not None and bool((~sample.tags.isnan()).any())
-    ((_, found),) = predictor.stream(sample, tags="given" if known else "predicted")
-    return outlines(found)
+def taught(samples: Iterable[Sample], predictor: Predictor) -> Iterator[tuple[Outline, ...]]:
+    """The objects that the model finds in each image, told its tags where they are known."""
+    for _, prediction in batched.predict(predictor.network, samples, told_tags, predictor.batch):
+        yield outlines(prediction)
+
+
+def told_tags(sample: Sample) -> str:
+    """Whether the model is told the tags of an image: where one of them is known."""
+    return "given" if sample.tags is not None and bool((~sample.tags.isnan()).any()) else "predicted"
 
 
 def packed(objects: Sequence[Outline]) -> dict[str, np.ndarray]:
