@@ -1,4 +1,4 @@
-"""Pasted masks equal a slow paste of the whole picture, pixel by pixel; memory does not grow with the number of objects."""
+"""Pasted masks equal a slow paste of the whole image, pixel by pixel; memory does not grow with the number of objects."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from frugalseg.nets.paste import paste
 
 
 def slowly(mask: torch.Tensor, box: list[float], size: tuple[int, int]) -> torch.Tensor:
-    """grid_sample at every pixel centre of the picture."""
+    """grid_sample at every pixel centre of the image."""
     x1, y1, x2, y2 = box
     x = (torch.arange(size[1]).double() + 0.5 - x1) / (x2 - x1) * 2 - 1
     y = (torch.arange(size[0]).double() + 0.5 - y1) / (y2 - y1) * 2 - 1
@@ -24,7 +24,7 @@ def slowly(mask: torch.Tensor, box: list[float], size: tuple[int, int]) -> torch
 
 
 @pytest.mark.parametrize("strip", [7, 2**22])
-def test_paste_equals_sampling_every_pixel_of_the_picture(strip: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_paste_equals_sampling_every_pixel_of_the_image(strip: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "STRIP", strip)
     size, masks = (23, 31), torch.rand(40, 5, 7)
     boxes = torch.rand(40, 4) * torch.tensor([30.0, 22, 30, 22]) - 4
@@ -48,7 +48,7 @@ def test_boxes_outside_or_without_extent_give_empty_masks() -> None:
     assert paste(torch.ones(0, 3, 3), torch.zeros(0, 4), (20, 20)) == []
 
 
-def test_a_giant_box_covers_the_picture() -> None:
+def test_a_giant_box_covers_the_image() -> None:
     assert rle.areas(paste(torch.ones(1, 3, 3), torch.tensor([[-1e7, -1e7, 1e7, 1e7]]), (20, 30))).tolist() == [600]
 
 

@@ -19,8 +19,8 @@ def random_boxes(count: int, height: float, width: float) -> Tensor:
     return torch.cat([start, start + torch.rand(count, 2) * torch.tensor([width, height]) / 2 + 0.5], 1)
 
 
-def random_rois(count: int, pictures: int, height: float, width: float) -> Tensor:
-    return torch.cat([torch.randint(pictures, (count, 1)).float(), random_boxes(count, height, width)], 1)
+def random_rois(count: int, images: int, height: float, width: float) -> Tensor:
+    return torch.cat([torch.randint(images, (count, 1)).float(), random_boxes(count, height, width)], 1)
 
 
 # -- features --------------------------------------------------------------------------------------------------------
@@ -67,7 +67,7 @@ def test_no_box_gives_no_features_and_a_zero_gradient(kind: str) -> None:
     assert torch.equal(gradient, torch.zeros_like(features))
 
 
-def test_rois_say_which_picture_their_box_is_in() -> None:
+def test_rois_say_which_image_their_box_is_in() -> None:
     boxes = [random_boxes(2, 9, 9), torch.zeros(0, 4), random_boxes(1, 9, 9)]
     regions = roi.rois(boxes)
     assert regions[:, 0].tolist() == [0, 0, 2]
@@ -157,7 +157,7 @@ def test_offsets_by_hand() -> None:
     torch.testing.assert_close(roi.encode(box, target), offsets / torch.tensor([0.1, 0.1, 0.2, 0.2]))
 
 
-def test_no_offset_makes_a_box_leave_the_picture_vanish_or_explode() -> None:
+def test_no_offset_makes_a_box_leave_the_image_vanish_or_explode() -> None:
     sizes = torch.tensor([[30, 40]]).expand(200, 2)
     boxes = roi.decode(random_boxes(200, 30, 40), torch.randn(200, 4) * 100, sizes)
     assert boxes.isfinite().all()
