@@ -37,7 +37,8 @@ def scaled(size: tuple[int, int], scale: int, longest: int) -> tuple[int, int]:
 
 def resized(image: Tensor, size: tuple[int, int]) -> Tensor:
     """The image (3, H, W) at that (H, W), a plain tensor."""
-    return transforms.resize(image.as_subclass(Tensor), list(size), antialias=True)
+    plain: Tensor = transforms.resize(image.as_subclass(Tensor), list(size), antialias=True)
+    return plain
 
 
 def ratio(before: tuple[int, int], after: tuple[int, int]) -> Tensor:

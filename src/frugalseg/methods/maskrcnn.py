@@ -54,7 +54,8 @@ class PyramidFeatures(nn.Module):
     def forward(self, images: Tensor) -> OrderedDict[str, Tensor]:
         """The pyramid's maps of images (B, 3, H, W) in 0..255, by their strides."""
         maps = self.pyramid(images.to(memory_format=torch.channels_last))
-        return self.fpn(OrderedDict(zip(self.names, maps, strict=True)))
+        features: OrderedDict[str, Tensor] = self.fpn(OrderedDict(zip(self.names, maps, strict=True)))
+        return features
 
 
 def torchvisions(config: Config, classes: int) -> torchvision_detection.MaskRCNN:

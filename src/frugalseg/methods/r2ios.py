@@ -100,9 +100,12 @@ class SegmentationBranch(nn.Module):
 
     def prepare(self, features: Tensor) -> Tensor:
         """The part of the convolutions that is done once for the image: RoIAlign is linear, and so is `narrow`."""
+        if self.config.mask_pool == "features" and self.config.pooling == "max":
+            return features
+        prepared: Tensor = self.narrow(features)
         if self.config.mask_pool == "scores":
-            return self.score(self.narrow(features).relu())
-        return features if self.config.pooling == "max" else self.narrow(features)
+            prepared = self.score(prepared.relu())
+        return prepared
 
     def forward(self, prepared: Tensor, regions: Tensor, stride: int) -> Tensor:
         """v (R, 2, S, S) of regions (R, 5)."""
@@ -110,7 +113,8 @@ class SegmentationBranch(nn.Module):
         cells = roi.pool(prepared, regions, config.mask_size, stride, config.sampling, config.pooling)
         if config.mask_pool == "features":
             cells = self.score((self.narrow(cells) if config.pooling == "max" else cells).relu())
-        return self.head(cells.contiguous())
+        masks: Tensor = self.head(cells.contiguous())
+        return masks
 
 
 class RefinementBranch(nn.Module):
@@ -197,6 +201,7 @@ class Refined:
 class R2IOS(Network):
     """Both sub-networks on one backbone of two strides."""
 
+    config: Config
     ragged = ("proposals",)
 
     def __init__(self, config: Config, classes: Sequence[str]) -> None:
@@ -231,7 +236,8 @@ class R2IOS(Network):
 
     def masks(self, maps: Maps, regions: Tensor) -> Tensor:
         """v (R, 2, S, S) of regions (R, 5)."""
-        return self.segmentation(maps.fine, regions, self.fork.fine_stride)
+        masks: Tensor = self.segmentation(maps.fine, regions, self.fork.fine_stride)
+        return masks
 
     def iteration(self, maps: Maps, regions: Tensor) -> Output:
         """One iteration on regions (R, 5), each by itself."""
@@ -241,10 +247,6 @@ class R2IOS(Network):
         return Output(scores, offsets, masks)
 
     # -- training
-
-    def optimizer(self) -> torch.optim.Optimizer:
-        """The optimiser, with the pretrained layers at lr and the new ones at head_lr (sec. 4.1)."""
-        return optim.two_rates(self.config, self, self.fork, self.config.fan_in)
 
     def forward(self, batch: dict[str, Any]) -> dict[str, Tensor]:
         """Losses of a batch of `detection.collate`, with `gate`: whether the gate is on."""
@@ -395,7 +397,7 @@ class R2IOS(Network):
     def _repool(self, maps: Maps, image: int, refined: Tensors) -> None:
         """Predict the masks of an image's objects anew, on the boxes that the recursion ended with."""
         kept = self.selected(refined)
-        for rows in kept.split(CHUNK):
+        for rows in torch.split(kept, CHUNK):
             boxes = refined["boxes"][rows]
             regions = F.pad(boxes, (1, 0), value=float(image))
             refined["masks"][rows], refined["mask_boxes"][rows] = self.masks(maps, regions).softmax(1)[:, 1], boxes
@@ -414,7 +416,7 @@ class R2IOS(Network):
         """Indices of an image's proposals that are objects, best first. allowed: (K,) which classes may be; None: all."""
         good = (refined["decided"] | (self.config.undecided == "keep")) & (refined["scores"] >= self.config.min_score)
         good &= True if allowed is None else allowed[refined["labels"] - 1]
-        candidates = good.nonzero().flatten()
+        candidates: Tensor = good.nonzero().flatten()
         boxes, scores, labels = (refined[name][candidates] for name in ("boxes", "scores", "labels"))
         return candidates[roi.nms(boxes, scores, labels, self.config.nms, len(candidates))]
 
@@ -468,7 +470,8 @@ def train(config: Config, data: Data, run: Run) -> R2IOS:
 def fit(network: R2IOS, items: detection.DetectionDataset, run: Run, stage: str, steps: int, gate: bool, warmup: int = 0) -> None:
     """The training loop of both phases."""
     config = network.config
-    wrapped, optimizer = run.setup(network, network.optimizer())
+    # The pretrained layers learn at lr, the new ones at head_lr (sec. 4.1).
+    wrapped, optimizer = run.setup(network, optim.two_rates(config, network, network.fork, config.fan_in))
     collate = partial(detection.collate, multiple=config.stride)
     for step, batch in run.steps(stage, items, steps, config.batch, model=wrapped, optimizer=optimizer, collate=collate):
         batch["gate"] = gate

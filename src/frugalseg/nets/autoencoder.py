@@ -22,7 +22,8 @@ class Autoencoder(nn.Module):
 
     def forward(self, confidence: Tensor) -> Tensor:
         """confidence: (R, 2, S, S) logits of background and foreground."""
-        return self.decoder(self.encoder(confidence.flatten(1)).relu()).view_as(confidence)
+        decoded: Tensor = self.decoder(self.encoder(confidence.flatten(1)).relu())
+        return decoded.view_as(confidence)
 
     @torch.no_grad()
     def initialise_as_low_pass(self) -> None:
@@ -32,13 +33,14 @@ class Autoencoder(nn.Module):
         the convolutions before the autoencoder learn only through it, and it learns only from them.
         """
         code, inputs = self.encoder.weight.shape
-        waves = lowest_waves(math.isqrt(inputs // 2), min(code // 4, inputs // 2))
+        area = inputs // 2
+        waves = lowest_waves(math.isqrt(area), min(code // 4, area))
         signed = torch.cat([waves, -waves])
-        both = torch.block_diag(signed, signed)
-        for values in (self.decoder.weight, self.encoder.bias, self.decoder.bias):
+        for values in (self.decoder.weight, self.encoder.bias, self.decoder.bias, self.encoder.weight[: 2 * len(signed)]):
             nn.init.zeros_(values)
-        self.encoder.weight[: len(both)] = both
-        self.decoder.weight[:, : len(both)] = both.T
+        for place in range(2):
+            units, cells = slice(place * len(signed), (place + 1) * len(signed)), slice(place * area, (place + 1) * area)
+            self.encoder.weight[units, cells], self.decoder.weight[cells, units] = signed, signed.T
 
 
 def lowest_waves(side: int, count: int) -> Tensor:

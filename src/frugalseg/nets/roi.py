@@ -27,7 +27,7 @@ def rois(boxes: Sequence[Tensor]) -> Tensor:
 
 def in_chunks(work: Callable[[Tensor], Sequence[Tensor]], rows: Tensor, size: int) -> list[Tensor]:
     """The tensors that `work` returns for all rows, computed for at most `size` of them at a time to save memory."""
-    parts: Iterator[Any] = (work(part) for part in rows.split(size)) if len(rows) else iter([work(rows)])
+    parts: Iterator[Any] = (work(part) for part in torch.split(rows, size)) if len(rows) else iter([work(rows)])
     return [torch.cat(columns) for columns in zip(*parts, strict=True)]
 
 
@@ -43,12 +43,14 @@ def pool(features: Tensor, regions: Tensor, size: int, stride: int, sampling: in
     """
     regions = regions.detach().float()
     if kind == "max":
-        return roi_pool(features.float(), regions, size, 1 / stride).to(features.dtype)  # CPUs have none in half precision
+        maxima: Tensor = roi_pool(features.float(), regions, size, 1 / stride)  # CPUs have none in half precision
+        return maxima.to(features.dtype)
     # RoIAlign takes point i for the middle of pixels [i · stride, (i + 1) · stride), not for pixel i · stride.
     on_map = torch.cat([regions[:, :1], (regions[:, 1:] + (stride - 1) / 2) / stride], 1)
     if features.requires_grad and features.device.type == "cpu":
         return (align if features.shape[1] >= GATHER_CHANNELS else align_by_axes)(features, on_map, size, sampling)
-    return roi_align(features, on_map, size, 1.0, sampling, aligned=True)
+    means: Tensor = roi_align(features, on_map, size, 1.0, sampling, aligned=True)
+    return means
 
 
 def align(features: Tensor, regions: Tensor, size: int, sampling: int) -> Tensor:
@@ -80,7 +82,7 @@ def align_by_axes(features: Tensor, regions: Tensor, size: int, sampling: int) -
     counts = regions[:, 0].long().bincount(minlength=len(features)).tolist()
     cells = []
     with torch.autocast(features.device.type, enabled=False):  # half precision would move the boxes
-        for places, image in zip(order.split(counts), features.float(), strict=True):
+        for places, image in zip(torch.split(order, counts), features.float(), strict=True):
             half = torch.einsum("rsh,dhw->rsdw", rows[places], image)
             cells.append(torch.einsum("rsdw,rtw->rdst", half, columns[places]))
     return torch.cat(cells)[order.argsort()]
@@ -177,4 +179,5 @@ def _random_subset(candidates: Tensor, count: int) -> Tensor:
 
 def nms(boxes: Tensor, scores: Tensor, labels: Tensor, threshold: float, most: int) -> Tensor:
     """Indices of the best `most` boxes, best first; none overlaps a better one of its class by more than the threshold."""
-    return batched_nms(boxes, scores, labels, threshold)[:most]
+    kept: Tensor = batched_nms(boxes, scores, labels, threshold)
+    return kept[:most]

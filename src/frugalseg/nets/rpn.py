@@ -20,7 +20,8 @@ def build(channels: int, shorter: int, count: int) -> RegionProposalNetwork:
 
 def propose(network: RegionProposalNetwork, images: Tensor, sizes: Tensor, features: Tensor) -> list[Tensor]:
     """The boxes (P, 4) of each image. images: (B, 3, H, W) padded. sizes: (B, 2) of (H, W) without the padding."""
-    return network(_image_list(images, sizes), {"0": features.float()})[0]
+    boxes: list[Tensor] = network(_image_list(images, sizes), {"0": features.float()})[0]
+    return boxes
 
 
 def learn(

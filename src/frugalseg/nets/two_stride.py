@@ -100,4 +100,5 @@ class LateralSum(nn.Module):
         points = [(extent - 1) * self.ratio + 1 for extent in coarse.shape[-2:]]  # point i of the coarse map is point ratio · i
         up = F.interpolate(self.coarse(coarse), points, mode="bilinear", align_corners=True)
         up = F.pad(up, (0, max(0, width - points[1]), 0, max(0, height - points[0])), mode="replicate")
-        return (self.fine(fine) + up[..., :height, :width]).relu()
+        summed: Tensor = self.fine(fine) + up[..., :height, :width]
+        return summed.relu()
