@@ -36,7 +36,7 @@ class Config:
     scales: tuple[float, ...] = (1.0,)
 
     needs = frozenset({"image", "tags"})
-    extra_supervision = ("a <b>guess</b>",)
+    external_supervision = ("a <b>guess</b>",)
 
     def __post_init__(self) -> None:
         if self.rounds < 1:

@@ -35,7 +35,7 @@ def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[FoldCell]:
     return [cell for cell in cells if isinstance(cell, FoldCell)]
 
 
-@pytest.mark.filterwarnings("ignore:no picture of the training")  # of the classes that are held back
+@pytest.mark.filterwarnings("ignore:no image of the training")  # of the classes that are held back
 @pytest.mark.filterwarnings("ignore:no image of the training")
 def test_every_fold_is_measured_and_the_page_holds_their_mean(small: list[FoldCell]) -> None:
     plan, bench = small[0].plan, small[0].bench

@@ -250,7 +250,7 @@ def test_training_says_what_it_has_to_do_without(work: Path, capsys: pytest.Capt
     assert len(lines) == 2
     assert "image-broken: 1 (image left out)" in lines[0]
     assert "images/train0.png" in lines[0]
-    assert "no picture of the training is tagged with 1 of 2 classes (circle)" in lines[1]
+    assert "no image of the training is tagged with 1 of 2 classes (circle)" in lines[1]
 
 
 def test_without_a_method_the_labels_choose(

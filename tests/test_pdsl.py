@@ -29,7 +29,7 @@ from frugalseg.nets import optim
 from frugalseg.recipes.pdsl import Config
 from frugalseg.regions import cues, grabcut
 from frugalseg.types import Sample
-from frugalseg.workflows.train import tell_what_is_random, train
+from frugalseg.workflows.train import train, warn_of_random_layers
 
 BOXES = torch.tensor([[0.0, 0, 10, 10], [0, 0, 10, 8], [20, 20, 30, 30], [21, 20, 30, 30], [0, 0, 40, 40]])
 
@@ -267,10 +267,10 @@ def test_where_class_specific_masks_show_nothing_the_agnostic_one_stands_in(monk
 
 def test_layers_frozen_at_random_numbers_are_told(recwarn: pytest.WarningsRecorder) -> None:
     with pytest.warns(UserWarning, match="first 3 blocks of tiny are frozen at random numbers"):
-        tell_what_is_random(replace(TINY, frozen=3), dry=False)
+        warn_of_random_layers(replace(TINY, frozen=3), dry=False)
     recwarn.clear()
     for recipe, dry in ((TINY, False), (replace(TINY, frozen=3, weights="a file"), False), (replace(TINY, frozen=3), True)):
-        tell_what_is_random(recipe, dry)
+        warn_of_random_layers(recipe, dry)
     assert not recwarn
 
 

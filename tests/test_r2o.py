@@ -362,9 +362,9 @@ def test_a_run_that_could_never_tell_says_so() -> None:
 
 def test_fewer_pictures_than_a_batch_are_an_error_that_says_what_to_type(pictures: Data, tmp_path: Path) -> None:
     settings = {**SMALL, **ENGINE, "out": str(tmp_path / "runs")}
-    with pytest.raises(UsageError, match=r"batch: got 7, but there are only 6 pictures .* --batch 6 or less"):
+    with pytest.raises(UsageError, match=r"batch: got 7, but there are only 6 images .* --batch 6 or less"):
         train("r2o", pictures, **{**settings, "batch": 7})
-    with pytest.raises(UsageError, match=r"only 5 pictures .* --batch 4 or less"):
+    with pytest.raises(UsageError, match=r"only 5 images .* --batch 4 or less"):
         train("r2o", pictures, **{**settings, "batch": 6, "limit": 5, "devices": 2})
     assert not (tmp_path / "runs").exists(), "the name is still free for another batch"
     train("r2o", pictures, **{**settings, "batch": 4096, "dry_run": True})
