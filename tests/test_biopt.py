@@ -20,7 +20,7 @@ from frugalseg.methods import biopt
 from frugalseg.nets.prototypes import Supports, cosine, fill_empty, reference_prototypes, support_prototypes
 from frugalseg.recipes.biopt import Config
 from frugalseg.recipes.runtime import Runtime
-from frugalseg.types import IGNORE
+from frugalseg.types import IGNORE, Sample
 
 ALPHA, LR = 20.0, 0.1
 TINY: dict[str, Any] = {"backbone": "tiny", "side": 33, "test_scales": (1.0,)}
@@ -299,6 +299,47 @@ def test_scales_of_the_query_are_averaged() -> None:
         each = [model.segment([view], supports)[0] for view in views]
         small = F.interpolate(each[0], (9, 9), mode="bilinear", align_corners=True)
     torch.testing.assert_close(both, (small + each[1]) / 2)
+
+
+# -- prediction ------------------------------------------------------------------------------------------------------
+
+
+def with_references(**changes: Any) -> tuple[biopt.BiOpt, Supports]:
+    """A network with references of two of three classes."""
+    model, shown = network(**changes).eval(), torch.tensor([[True, True], [True, False], [True, True]])
+    return model, Supports(torch.randn(3, 2, 128) * 4, shown, torch.tensor([1.0, 0.0, 2.0]))
+
+
+@pytest.mark.parametrize("tags", ["predicted", "given"])
+def test_a_batch_is_predicted_as_one_by_one(tags: str) -> None:
+    model, supports = with_references(test_scales=(1.0, 1.5))
+    model = model.with_supports(supports, ("a", "b", "c"), threshold=0.0)
+    generator = torch.Generator().manual_seed(0)
+    sizes, known = ((40, 30), (33, 50)), torch.tensor([1.0, 0.0, 1.0])
+    samples = [
+        Sample(str(size), torch.randint(256, (3, *size), dtype=torch.uint8, generator=generator), tags=known) for size in sizes
+    ]
+    items = [model.preprocess(sample) for sample in samples]
+    assert len({model.batch_key(inputs) for inputs in items}) == 1
+    with torch.no_grad():
+        together, alone = model.infer(model.collate(items)), [model.infer(model.collate([inputs])) for inputs in items]
+        for name, values in together.items():
+            torch.testing.assert_close(values, torch.cat([outputs[name] for outputs in alone]), atol=1e-4, rtol=1e-4)
+        batched = model.predict_batch(items, samples, tags)
+    for one, other, size in zip(batched, model.predict(samples, tags), sizes, strict=True):
+        assert one.size == tuple(one.semantic.shape) == size
+        torch.testing.assert_close(one.tags, other.tags, atol=1e-4, rtol=1e-4)
+        assert (one.semantic != other.semantic).float().mean() < 1e-2, "nothing but a pixel on a border may turn"
+        assert 0 < int(one.semantic.bool().sum()) < one.semantic.numel()
+        assert set(one.semantic.unique().tolist()) <= {0, 1, 3}
+
+
+def test_references_of_other_classes_give_a_new_network() -> None:
+    model, supports = with_references()
+    other = model.with_supports(supports.at(torch.tensor([0, 2])), ("x", "y"), threshold=0.3)
+    assert (model.classes, model.threshold, model.known_shown.any().item()) == (("a", "b", "c"), 0.5, False)
+    assert (other.classes, other.threshold, other.usable.tolist()) == (("x", "y"), 0.3, [0, 1])
+    assert other.backbone is model.backbone
 
 
 # -- data ------------------------------------------------------------------------------------------------------------

@@ -19,7 +19,8 @@ from frugalseg import cli
 from frugalseg.config import UsageError
 from frugalseg.data import DataError, read
 from frugalseg.data.episodes import class_mask
-from frugalseg.methods import biopt
+from frugalseg.inference.predictor import Predictor
+from frugalseg.methods import METHODS, biopt
 from frugalseg.nets.prototypes import cosine
 from frugalseg.workflows.few_shot import Few
 
@@ -173,6 +174,26 @@ def test_a_reference_filled_by_its_object_works(tmp_path: Path) -> None:
 def test_a_trained_model_brings_its_own_settings(references: Path) -> None:
     with pytest.raises(UsageError, match="no setting 'stpes'"):
         Few(stpes=3)
+    model = Predictor(METHODS["biopt"], few().network, ())
+    with pytest.raises(UsageError, match="side, steps: a trained model brings its own; beside --model only alpha, init"):
+        Few(model, side=33, steps=3)
+
+
+def test_the_model_that_is_passed_in_stays_as_it_is(references: Path, tmp_path: Path) -> None:
+    path = photo("query", tmp_path / "queries", 16, RED, masked=False)
+    model = few().fit(references)
+    network, before = model.network, model.predict(path)[0]
+    settings, buffers = network.config, {name: value.clone() for name, value in network.named_buffers()}
+    other = Few(model, inner_steps=0, init="support", threshold=0.9)
+    other.fit(references, shots=1)
+    assert (other.network.config.inner_steps, other.network.config.init) == (0, "support")
+    assert model.network is network
+    assert network.config is settings
+    assert (network.config.inner_steps, network.threshold, network.classes) == (10, 0.5, ("red", "blue"))
+    assert all(torch.equal(value, buffers[name]) for name, value in network.named_buffers())
+    after = model.predict(path)[0]
+    assert torch.equal(after.tags, before.tags)
+    assert torch.equal(after.semantic, before.semantic)
 
 
 # -- advice ----------------------------------------------------------------------------------------------------------

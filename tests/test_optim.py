@@ -57,6 +57,16 @@ def test_without_fan_in_there_are_two_rates():
     assert optim.by_inputs({"params": [], "lr": 1.0}, 20) == []
 
 
+def test_one_rate_is_of_all_that_learns():
+    model = network()
+    model[0].requires_grad_(False)
+    config = SimpleNamespace(optimizer="sgd", lr=0.1, weight_decay=0.01, momentum=0.9)
+    expected = {name: 0.1 for name, _ in model.named_parameters() if not name.startswith("0.")}
+    assert rates(optim.one_rate(config, model), model) == expected
+    with pytest.raises(ValueError, match="nothing can learn: every layer is frozen; lower frozen"):
+        optim.one_rate(config, model.requires_grad_(False))
+
+
 def test_one_rate_suits_layers_of_all_widths():
     """After a step of AdamW the output of a layer moves by the same however many inputs it has."""
     moves = []

@@ -28,6 +28,8 @@ from frugalseg.nets.backbone import build
 from frugalseg.nets.sync import RowNorm, SharedNorm
 from frugalseg.recipes.r2o import Config
 from frugalseg.regions import superpixels
+from frugalseg.types import Sample
+from frugalseg.workflows import find_objects
 from frugalseg.workflows.train import train
 
 SMALL: dict[str, Any] = {
@@ -43,13 +45,13 @@ def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> Data:
-    return toys.write(tmp_path_factory.mktemp("pictures"))
+def images(tmp_path_factory: pytest.TempPathFactory) -> Data:
+    return toys.write(tmp_path_factory.mktemp("images"))
 
 
-def batch_of(pictures: Data, config: Config) -> dict[str, torch.Tensor]:
+def batch_of(images: Data, config: Config) -> dict[str, torch.Tensor]:
     torch.manual_seed(0)
-    views = r2o.Views(pictures, config)
+    views = r2o.Views(images, config)
     return stack([views[index] for index in range(len(views))])
 
 
@@ -77,15 +79,15 @@ def test_piecewise_halves_and_fixed_stays() -> None:
 # -- views -----------------------------------------------------------------------------------------------------------
 
 
-def test_half_of_the_views_are_flipped(pictures: Data) -> None:
-    views = r2o.Views(pictures, Config(**{**SMALL, "prior": "whole", "refine": "none"}))
+def test_half_of_the_views_are_flipped(images: Data) -> None:
+    views = r2o.Views(images, Config(**{**SMALL, "prior": "whole", "refine": "none"}))
     torch.manual_seed(0)
     flips = torch.stack([views[index % 6]["flips"] for index in range(500)]).float()
     assert (flips.mean(0) - 0.5).abs().max() < 0.05
 
 
 def test_box_and_flip_tell_what_a_view_shows(tmp_path: Path) -> None:
-    """A picture whose red is its column and whose green is its row: each view says itself where it was cut."""
+    """An image whose red is its column and whose green is its row: each view says itself where it was cut."""
     height, width = 60, 100
     pixels = np.zeros((height, width, 3), np.uint8)
     pixels[..., 0], pixels[..., 1] = np.linspace(0, 250, width), np.linspace(0, 250, height)[:, None]
@@ -103,18 +105,18 @@ def test_box_and_flip_tell_what_a_view_shows(tmp_path: Path) -> None:
             assert torch.allclose(found, torch.tensor([left, top, right, bottom]), atol=0.04)
 
 
-def test_the_prior_is_cached_and_exact(pictures: Data) -> None:
-    views = r2o.Views(pictures, Config(**SMALL))
-    first, again = views[0], r2o.Views(pictures, Config(**SMALL))[0]
+def test_the_prior_is_cached_and_exact(images: Data) -> None:
+    views = r2o.Views(images, Config(**SMALL))
+    first, again = views[0], r2o.Views(images, Config(**SMALL))[0]
     assert torch.equal(first["regions"], again["regions"])
     assert len(list(views.cache.folder.rglob("*.npz"))) == 1
 
 
 @pytest.mark.parametrize("packed", [False, True])
-def test_the_command_regions_fills_the_cache_that_a_training_reads(packed: bool, pictures: Data, tmp_path: Path) -> None:
-    place = pictures.root
+def test_the_command_regions_fills_the_cache_that_a_training_reads(packed: bool, images: Data, tmp_path: Path) -> None:
+    place = images.root
     if packed:
-        place = Path(shutil.make_archive(str(tmp_path / "packed"), "zip", pictures.root))
+        place = Path(shutil.make_archive(str(tmp_path / "packed"), "zip", images.root))
     assert cli.main(["regions", "slic", str(place), "--square", "48", "--arguments", '{"segments": 9}', "--jobs", "2"]) == 0
     views = r2o.Views(read(place), Config(**SMALL))
     before = {path: path.read_bytes() for path in views.cache.folder.rglob("*.npz")}
@@ -143,11 +145,11 @@ def test_shares_and_pools_are_those_of_a_loop() -> None:
     shares = r2o.region_shares(regions, (4, 4))
     pooled = r2o.mask_pool(features, shares)
     fine = features.repeat_interleave(3, 2).repeat_interleave(3, 3)
-    for picture in range(2):
+    for image in range(2):
         for region in range(5):
-            inside = regions[picture] == region
-            assert shares[picture, region].sum() == inside.sum()
-            assert torch.allclose(pooled[picture, region], fine[picture][:, inside].mean(1), atol=1e-5)
+            inside = regions[image] == region
+            assert shares[image, region].sum() == inside.sum()
+            assert torch.allclose(pooled[image, region], fine[image][:, inside].mean(1), atol=1e-5)
 
 
 def test_labels_are_looked_up_and_never_averaged() -> None:
@@ -165,9 +167,9 @@ def test_refined_labels_are_cluster_ids_that_whole_regions_share() -> None:
     labels = r2o.refine(features, regions, 6, 16, chunk=2, seeds=[1, 2], iterations=20)
     assert labels.shape == (3, 16, 16)
     assert set(labels.flatten().tolist()) <= set(range(6))
-    for picture in range(3):
+    for image in range(3):
         for region in range(16):
-            assert len(labels[picture][regions[picture] == region].unique()) == 1
+            assert len(labels[image][regions[image] == region].unique()) == 1
     alone = r2o.refine(features[:2], regions[:2], 6, 16, chunk=2, seeds=[1], iterations=20)
     assert torch.equal(labels[:2], alone), "what is clustered together is a chunk"
 
@@ -228,25 +230,25 @@ def test_spread_is_one_over_root_d_at_random_and_zero_in_collapse() -> None:
     assert math.isnan(float(r2o.projection_std(rows[:1])))
 
 
-# -- teacher and optimiser -------------------------------------------------------------------------------------------
+# -- target network and optimiser -------------------------------------------------------------------------------------
 
 
-def test_the_teacher_is_the_moving_average_and_no_gradient_reaches_it(pictures: Data) -> None:
+def test_the_target_network_is_the_moving_average_and_no_gradient_reaches_it(images: Data) -> None:
     config = Config(**SMALL)
-    student = r2o.Online(config)
-    teacher = ema.frozen_copy(student.network)
-    before = [parameter.clone() for parameter in teacher.parameters()]
-    losses = student(teacher.prepare(batch_of(pictures, config), 6, [0, 1]))
+    online = r2o.Online(config)
+    target = ema.frozen_copy(online.network)
+    before = [parameter.clone() for parameter in target.parameters()]
+    losses = online(target.prepare(batch_of(images, config), 6, [0, 1]))
     losses["byol"].backward()
     with torch.no_grad():
-        for parameter in student.network.parameters():
+        for parameter in online.network.parameters():
             parameter += 1
-    ema.update(teacher, student.network, 0.9)
-    for old, new, own in zip(before, teacher.parameters(), student.network.parameters(), strict=True):
-        assert torch.allclose(new, 0.9 * old + 0.1 * own, atol=1e-6)
+    ema.update(target, online.network, 0.9)
+    for old, new, current in zip(before, target.parameters(), online.network.parameters(), strict=True):
+        assert torch.allclose(new, 0.9 * old + 0.1 * current, atol=1e-6)
         assert new.grad is None
         assert not new.requires_grad
-    assert all(parameter.grad is not None for parameter in student.parameters())
+    assert all(parameter.grad is not None for parameter in online.parameters())
 
 
 def test_lars_is_the_papers_and_leaves_norms_and_biases_alone() -> None:
@@ -267,18 +269,18 @@ def test_a_single_row_is_normalised_by_running_statistics() -> None:
     assert norm(torch.zeros(0, 4)).shape == (0, 4)
 
 
-def test_with_one_mask_it_is_byol(pictures: Data) -> None:
-    """The whole picture as the only mask: pooling is the mean of the map, and every picture is one pair."""
+def test_with_one_mask_it_is_byol(images: Data) -> None:
+    """The whole image as the only mask: pooling is the mean of the map, and every image is one pair."""
     config = Config(**{**SMALL, "prior": "whole", "refine": "none"})
-    student, batch = r2o.Online(config), batch_of(pictures, config)
-    teacher = ema.frozen_copy(student.network)
-    prepared = teacher.prepare(batch, 6, [])
+    online, batch = r2o.Online(config), batch_of(images, config)
+    target = ema.frozen_copy(online.network)
+    prepared = target.prepare(batch, 6, [])
     assert prepared["chosen"].shape == (6, 1)
     assert prepared["chosen"].all()
-    seen = [[net.projector(net.encoder(batch["views"][:, v]).mean((2, 3))) for v in (0, 1)] for net in (student.network, teacher)]
+    seen = [[net.projector(net.encoder(batch["views"][:, v]).mean((2, 3))) for v in (0, 1)] for net in (online.network, target)]
     (one, other), (first, second) = seen
-    expected = r2o.byol_loss(student.predictor(one), second) + r2o.byol_loss(student.predictor(other), first)
-    assert torch.allclose(student(prepared)["byol"], expected.mean(), atol=1e-4)
+    expected = r2o.byol_loss(online.predictor(one), second) + r2o.byol_loss(online.predictor(other), first)
+    assert torch.allclose(online(prepared)["byol"], expected.mean(), atol=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -295,33 +297,33 @@ def test_with_one_mask_it_is_byol(pictures: Data) -> None:
     ],
     ids=str,
 )
-def test_every_switch_gives_finite_gradients(settings: dict[str, Any], pictures: Data) -> None:
+def test_every_switch_gives_finite_gradients(settings: dict[str, Any], images: Data) -> None:
     config = Config(**{**SMALL, **settings})
-    student = r2o.Online(config)
-    prepared = ema.frozen_copy(student.network).prepare(batch_of(pictures, config), 6, [0, 1])
-    losses = student(prepared)
+    online = r2o.Online(config)
+    prepared = ema.frozen_copy(online.network).prepare(batch_of(images, config), 6, [0, 1])
+    losses = online(prepared)
     losses[config.objective].backward()
-    assert all(parameter.grad is not None and parameter.grad.isfinite().all() for parameter in student.parameters())
+    assert all(parameter.grad is not None and parameter.grad.isfinite().all() for parameter in online.parameters())
 
 
 @pytest.mark.parametrize("constant", [False, True])
-def test_one_picture_and_many_clusters_are_finite(constant: bool, pictures: Data) -> None:
+def test_one_image_and_many_clusters_are_finite(constant: bool, images: Data) -> None:
     config = Config(**{**SMALL, "clusters": (128, 4)})
-    batch = {name: value[:1] for name, value in batch_of(pictures, config).items()}
+    batch = {name: value[:1] for name, value in batch_of(images, config).items()}
     if constant:
         batch |= {name: torch.full_like(batch[name], 7) for name in ("views", "whole")}
         batch["regions"] = torch.zeros_like(batch["regions"])
-    student = r2o.Online(config)
-    losses = student(ema.frozen_copy(student.network).prepare(batch, 128, [0]))
+    online = r2o.Online(config)
+    losses = online(ema.frozen_copy(online.network).prepare(batch, 128, [0]))
     losses["byol"].backward()
     assert losses["byol"].isfinite()
-    assert all(parameter.grad.isfinite().all() for parameter in student.parameters())
+    assert all(parameter.grad.isfinite().all() for parameter in online.parameters())
 
 
 # -- training --------------------------------------------------------------------------------------------------------
 
 
-def test_a_training_of_one_constant_picture_stops_as_collapsed(tmp_path: Path) -> None:
+def test_a_training_of_one_constant_image_stops_as_collapsed(tmp_path: Path) -> None:
     Image.new("RGB", (40, 40), (9, 99, 200)).save(tmp_path / "flat.png")
     data = Data(tmp_path, "images", None, (), [Record(f"flat{index}", tmp_path / "flat.png") for index in range(4)])
     plain = {"jitter": 0.0, "grey": 0.0, "blur": (0.0, 0.0), "solarize": (0.0, 0.0), "prior": "whole", "refine": "none"}
@@ -360,19 +362,19 @@ def test_a_run_that_could_never_tell_says_so() -> None:
         monitor.update(2, math.nan)
 
 
-def test_fewer_pictures_than_a_batch_are_an_error_that_says_what_to_type(pictures: Data, tmp_path: Path) -> None:
+def test_fewer_images_than_a_batch_are_an_error_that_says_what_to_type(images: Data, tmp_path: Path) -> None:
     settings = {**SMALL, **ENGINE, "out": str(tmp_path / "runs")}
     with pytest.raises(UsageError, match=r"batch: got 7, but there are only 6 images .* --batch 6 or less"):
-        train("r2o", pictures, **{**settings, "batch": 7})
+        train("r2o", images, **{**settings, "batch": 7})
     with pytest.raises(UsageError, match=r"only 5 images .* --batch 4 or less"):
-        train("r2o", pictures, **{**settings, "batch": 6, "limit": 5, "devices": 2})
+        train("r2o", images, **{**settings, "batch": 6, "limit": 5, "devices": 2})
     assert not (tmp_path / "runs").exists(), "the name is still free for another batch"
-    train("r2o", pictures, **{**settings, "batch": 4096, "dry_run": True})
+    train("r2o", images, **{**settings, "batch": 4096, "dry_run": True})
 
 
-def test_overlap_with_objects_is_logged_and_by_hand(pictures: Data, tmp_path: Path) -> None:
-    probe = {"probe": str(toys_in_folders(pictures, tmp_path / "probe")), "probe_every": 2, "probe_images": 3}
-    folder = train("r2o", pictures, **{**SMALL, **ENGINE, **probe, "out": str(tmp_path / "runs")}).folder
+def test_overlap_with_objects_is_logged_and_by_hand(images: Data, tmp_path: Path) -> None:
+    probe = {"probe": str(toys_in_folders(images, tmp_path / "probe")), "probe_every": 2, "probe_images": 3}
+    folder = train("r2o", images, **{**SMALL, **ENGINE, **probe, "out": str(tmp_path / "runs")}).folder
     lines = [line for line in read_log(folder) if "abo" in line]
     assert [line["step"] for line in lines] == [1, 3]
     assert all(0 < line["abo"] <= 1 and 0 < line["abo_prior"] <= 1 for line in lines)
@@ -383,8 +385,8 @@ def test_overlap_with_objects_is_logged_and_by_hand(pictures: Data, tmp_path: Pa
     assert r2o.best_overlaps(ids, r2o.rle.from_ids(truth)[1]).tolist() == pytest.approx([3 / 4])
 
 
-def toys_in_folders(pictures: Data, root: Path) -> Path:
-    for record in pictures.records:
+def toys_in_folders(images: Data, root: Path) -> Path:
+    for record in images.records:
         for part, path in (("images", record.image), ("masks", record.semantic)):
             (root / part).mkdir(parents=True, exist_ok=True)
             (root / part / f"{record.name}.png").write_bytes(path.read_bytes())
@@ -416,28 +418,61 @@ def test_a_block_behind_which_nothing_is_asked_for_does_not_run() -> None:
 
 
 @pytest.mark.parametrize("objective", ["byol", "ntxent"])
-def test_the_teacher_clusters_by_the_statistics_of_what_it_sees(objective: Any, pictures: Data) -> None:
+def test_the_target_network_clusters_by_the_statistics_of_what_it_sees(objective: Any, images: Data) -> None:
     config = Config(**{**SMALL, "objective": objective})
-    teacher, batch = ema.frozen_copy(r2o.Online(config).network), batch_of(pictures, config)
+    target, batch = ema.frozen_copy(r2o.Online(config).network), batch_of(images, config)
     batch["views"][:, 1] = batch["views"][:, 0]  # one batch again and again: the running means end at its own
-    norms = [module for module in teacher.encoder.modules() if isinstance(module, torch.nn.BatchNorm2d)]
+    norms = [module for module in target.encoder.modules() if isinstance(module, torch.nn.BatchNorm2d)]
     assert norms
     for _ in range(80):
-        teacher.prepare(batch, 6, [0, 1])
+        target.prepare(batch, 6, [0, 1])
     seen: list[torch.Tensor] = []
     for norm in norms:
         norm.register_forward_hook(lambda _, given, __: seen.append(given[0]))
-    teacher.encoder(batch["views"][:, 0])
+    target.encoder(batch["views"][:, 0])
     for norm, given in zip(norms, seen, strict=True):
         rows = given.transpose(0, 1).flatten(1)
         assert torch.allclose(norm.running_mean, rows.mean(1), rtol=1e-3, atol=1e-4)
         assert torch.allclose(norm.running_var, rows.var(1), rtol=1e-3, atol=1e-4)
 
 
+# -- prediction ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("level", ["fine", "coarse"])
+def test_a_batch_is_predicted_as_one_by_one(level: Any) -> None:
+    torch.manual_seed(0)
+    model = r2o.R2O(Config(**{**SMALL, "parts_level": level, "parts_side": 96})).eval()
+    samples = [Sample(str(index), torch.randint(256, (3, 40, 60), dtype=torch.uint8)) for index in range(2)]
+    for sample in samples:
+        sample.image[:, 10:30, 15:45] //= 4
+    items = [model.preprocess(sample) for sample in samples]
+    assert len({model.batch_key(inputs) for inputs in items}) == 1
+    with torch.no_grad():
+        together = model.infer(model.collate(items))["features"]
+        alone = torch.cat([model.infer(model.collate([inputs]))["features"] for inputs in items])
+        torch.testing.assert_close(together, alone, atol=1e-4, rtol=1e-4)
+        batched = model.predict_batch(items, samples)
+    for one, other in zip(batched, model.predict(samples), strict=True):
+        assert one.semantic.shape == (40, 60)
+        assert set(one.semantic.unique().tolist()) == {0, 1}
+        assert (one.semantic != other.semantic).float().mean() < 1e-2, "nothing but a cell between two parts may turn"
+
+
+def test_other_settings_of_the_search_leave_the_model_as_it_is(images: Data, tmp_path: Path) -> None:
+    run = train("r2o", images, **{**SMALL, **ENGINE, "epochs": 1, "out": str(tmp_path)})
+    other = find_objects.finder(run.folder, parts=2, parts_level="coarse")
+    assert (other.network.config.parts, other.network.config.parts_level) == (2, "coarse")
+    assert (run.network.config.parts, run.network.config.parts_level) == (5, "fine")
+    assert int(other.network.parts(images.image(0)).max()) == 1
+    with pytest.raises(UsageError, match="parts=1: expected at least 2"):
+        find_objects.finder(run.folder, parts=1)
+
+
 # -- several processes -----------------------------------------------------------------------------------------------
 
 
-def test_shared_norms_take_half_precision_as_other_norms_do(pictures: Data, tmp_path: Path) -> None:
+def test_shared_norms_take_half_precision_as_other_norms_do(images: Data, tmp_path: Path) -> None:
     norm, shared = nn.BatchNorm2d(3), SharedNorm(3)
     features = (100 + torch.randn(8, 3, 16, 16)).bfloat16()  # sums of which bfloat16 would round to multiples of a thousand
     expected, found = norm(features), shared(features)
@@ -446,22 +481,22 @@ def test_shared_norms_take_half_precision_as_other_norms_do(pictures: Data, tmp_
     torch.testing.assert_close(shared.running_mean, norm.running_mean, rtol=1e-4, atol=0)
     torch.testing.assert_close(shared.running_var, norm.running_var, rtol=1e-3, atol=0)
     settings = {**SMALL, **ENGINE, "epochs": 1, "chunk": 2, "batch": 4, "precision": "bf16-mixed", "devices": 2}
-    run = resume.Forked(2, _learn, pictures, {**settings, "out": str(tmp_path)})
+    run = resume.Forked(2, _learn, images, {**settings, "out": str(tmp_path)})
     assert run.finish() == 0, run.output
 
 
 @pytest.mark.parametrize(("objective", "rounding"), [("byol", 2e-6), ("ntxent", 1e-12)])
-def test_two_processes_learn_what_one_does(objective: str, rounding: float, pictures: Data, tmp_path: Path) -> None:
+def test_two_processes_learn_what_one_does(objective: str, rounding: float, images: Data, tmp_path: Path) -> None:
     """With shared statistics, the same chunks and negatives of both: the weights after three steps agree up to rounding.
 
-    In double precision, since a learning rate that moves the weights in three steps also makes single rounding 1e-3; the teacher,
-    which gives BYOL its targets, stays in single.
+    In double precision, since a learning rate that moves the weights in three steps also makes single rounding 1e-3; the target
+    network, which gives BYOL its targets, stays in single.
     """
     settings = {**SMALL, **ENGINE, "epochs": 2, "chunk": 2, "batch": 4, "lr": 5.0, "objective": objective}
     settings |= {"precision": "64-true"}
     weights = []
     for devices in (1, 2):
-        run = resume.Forked(devices, _learn, pictures, {**settings, "devices": devices, "out": str(tmp_path / str(devices))})
+        run = resume.Forked(devices, _learn, images, {**settings, "devices": devices, "out": str(tmp_path / str(devices))})
         assert run.finish() == 0, run.output
         weights.append(load_file(tmp_path / str(devices) / "r2o" / "run" / "weights" / "last.safetensors"))
     one, two = weights
@@ -470,5 +505,5 @@ def test_two_processes_learn_what_one_does(objective: str, rounding: float, pict
         assert torch.allclose(value, two[name], rtol=0, atol=rounding), name
 
 
-def _learn(pictures: Data, settings: dict[str, Any]) -> None:
-    train("r2o", pictures, **settings)
+def _learn(images: Data, settings: dict[str, Any]) -> None:
+    train("r2o", images, **settings)

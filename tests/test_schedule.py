@@ -38,6 +38,11 @@ def test_a_rate_rises_and_falls_tenfold_after_shares_of_the_training():
     assert [schedule.warmup_step_decay(step, 3, ()) for step in range(3)] == [1, 1, 1]
 
 
+def test_a_rate_rises_and_falls_to_zero_on_a_cosine():
+    rates = [schedule.warmup_cosine(step, 6, 2) for step in range(7)]
+    assert rates == pytest.approx([0.5, 1, 1, (2 + 2**0.5) / 4, 0.5, (2 - 2**0.5) / 4, 0])
+
+
 def test_r2o_region_counts_are_the_papers():
     counts = [schedule.quarter_cosine(step, 300, 128, 4, hold=40) for step in (0, 39, 40, 100, 200, 300, 301)]
     assert counts == [128, 128, 128, 119, 74, 4, 4]

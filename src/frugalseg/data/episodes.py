@@ -65,7 +65,7 @@ def class_pixels(data: Data, masks: str = "semantic") -> list[dict[int, int]]:
 
 def _count(path: Path) -> file_info.Facts:
     try:
-        values, counts = images.load_mask(path).unique(return_counts=True)
+        values, counts = images.load_mask(path).unique(return_counts=True)  # type: ignore[no-untyped-call]
     except images.BadImage as error:
         return {"code": error.code, "reason": error.reason}
     classes = (values != 0) & (values != IGNORE)
@@ -95,7 +95,7 @@ def images_by_class(pixels: Pixels, least: int = 1) -> dict[int, list[int]]:
 
 
 def class_mask(sample: Sample, label: int, masks: str = "semantic") -> Tensor:
-    """(H, W) int64: 1 where the class is, 255 where nobody knows, else 0. Raises ValueError for an image without such masks."""
+    """(H, W) int64: 1 where the class is, 255 where that is unknown, else 0. ValueError for an image without such masks."""
     if masks == "instances":
         if sample.instances is None or sample.instances.masks is None:
             raise ValueError(f"{sample.name}: has no object masks; expected data whose objects have masks")

@@ -66,7 +66,7 @@ def inner_gradient(unit_query: Tensor, prototypes: Tensor, target: Tensor, alpha
     ∂L/∂P_m = (Σ_x s_mx·q_x − (Σ_x s_mx·cos_mx)·p_m) / ‖P_m‖. It is made of differentiable steps, so the outer loop's gradient
     through it is of second order without a second graph, and it works where autograd is switched off.
     """
-    norm = prototypes.norm(dim=-1, keepdim=True).clamp(min=FLOOR)
+    norm: Tensor = prototypes.norm(dim=-1, keepdim=True).clamp(min=FLOOR)
     unit = prototypes / norm
     cos = dot(unit, unit_query)
     chosen = F.one_hot(target, prototypes.shape[1]).mT
@@ -89,7 +89,9 @@ def inner_loop(
 
 def movement(before: Tensor, after: Tensor) -> Tensor:
     """‖ΔP‖/‖P‖ of each episode, (E,): how far the inner loop moved the prototypes (E, M, D)."""
-    return (after - before).flatten(1).norm(dim=1) / before.flatten(1).norm(dim=1).clamp(min=FLOOR)
+    moved: Tensor = (after - before).flatten(1).norm(dim=1)
+    length: Tensor = before.flatten(1).norm(dim=1)
+    return moved / length.clamp(min=FLOOR)
 
 
 # -- losses ----------------------------------------------------------------------------------------------------------
@@ -97,7 +99,7 @@ def movement(before: Tensor, after: Tensor) -> Tensor:
 
 def upsample(scores: Tensor, size: tuple[int, int], to: tuple[int, int]) -> Tensor:
     """Scores (E, M, X) of a map of `size` (h, w) at every pixel, (E, M, *to); corners align."""
-    return F.interpolate(scores.unflatten(-1, size), to, mode="bilinear", align_corners=True)
+    return F.interpolate(scores.view(*scores.shape[:2], *size), to, mode="bilinear", align_corners=True)
 
 
 def mask_loss(logits: Tensor, masks: Tensor) -> Tensor:
@@ -139,7 +141,7 @@ class InitModule(nn.Module):
 
     def forward(self, support: Tensor, temporary: Tensor) -> Tensor:
         """P⁰ from P_s and P', all (E, M, D)."""
-        weight = self.fc(torch.cat([support, temporary], -1)).sigmoid()
+        weight: Tensor = self.fc(torch.cat([support, temporary], -1)).sigmoid()
         return weight * support + (1 - weight) * temporary
 
 
@@ -199,7 +201,8 @@ class BiOpt(Network):
 
     def features(self, images: Tensor) -> Tensor:
         """(B, h, w, D) float32 of images (B, 3, H, W) in 0..255."""
-        return self.backbone(images.to(memory_format=torch.channels_last)).permute(0, 2, 3, 1).float()
+        features: Tensor = self.backbone(images.to(memory_format=torch.channels_last))
+        return features.permute(0, 2, 3, 1).float()
 
     def solve(self, query: Tensor, support: Tensor) -> Solution:
         """Algorithm 1 without its outer loop: query (E or 1, X, D), P_s (E, M, D)."""
@@ -237,7 +240,7 @@ class BiOpt(Network):
         if query.is_floating_point():
             return query, references
         features = self.features(torch.cat([query, references.flatten(0, 1)]))
-        return features[: len(query)], features[len(query) :].unflatten(0, references.shape[:2])
+        return features[: len(query)], features[len(query) :].view(*references.shape[:2], *features.shape[1:])
 
     def _losses(self, solution: Solution, size: tuple[int, int], batch: dict[str, Tensor]) -> dict[str, Tensor]:
         masks = batch["query_mask"]
@@ -287,7 +290,8 @@ class BiOpt(Network):
     def square(self, image: Tensor, scale: float = 1.0) -> Tensor:
         """An image (3, H, W) of any size as the square that is encoded, (1, 3, S, S) float."""
         side = on_grid(self.config.side * scale, self.config.output_stride)
-        return v2.functional.resize(image.as_subclass(Tensor).to(self.device)[None], [side, side], antialias=True).float()
+        square: Tensor = v2.functional.resize(image.as_subclass(Tensor).to(self.device)[None], [side, side], antialias=True)
+        return square.float()
 
     def views(self, image: Tensor) -> list[Tensor]:
         """Features (1, h, w, D) of a query at every test scale."""
@@ -543,7 +547,7 @@ def _presence(
     index: int,
     sample: Sample,
 ) -> dict[str, np.ndarray]:
-    """What the episodes that ask about one image tell of their classes' presence: arrays of `Run.each`."""
+    """Arrays of `Run.each` for one image: similarity, shots and presence of the class for each episode that asks about it."""
     numbers, present = zip(*questions[index], strict=True)
     supports = bank.supports(tasks[number].support for number in numbers).to(network.device)
     query = network.features(network.square(sample.image)).flatten(1, 2)

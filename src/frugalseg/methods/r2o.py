@@ -289,15 +289,17 @@ class Encoder(nn.Module):
 
     def fine(self, images: Tensor) -> Tensor:
         """(B, D, h, w) at about 16 pixels a cell, of images (B, 3, H, W) in 0..255."""
-        if not self.has_levels:
-            return self.finer(self.backbone(images))
-        return self.backbone.maps(images.to(memory_format=torch.channels_last), self.levels[:1])[0]
+        if self.has_levels:
+            return self.backbone.maps(images.to(memory_format=torch.channels_last), self.levels[:1])[0]
+        features: Tensor = self.finer(self.backbone(images))
+        return features
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, D, h, w) at about 32 pixels a cell."""
-        if not self.has_levels:
-            return self.coarser(F.avg_pool2d(self.fine(images), 2, ceil_mode=True))
-        return self.backbone.maps(images.to(memory_format=torch.channels_last), self.levels[1:])[0]
+        if self.has_levels:
+            return self.backbone.maps(images.to(memory_format=torch.channels_last), self.levels[1:])[0]
+        features: Tensor = self.coarser(F.avg_pool2d(self.fine(images), 2, ceil_mode=True))
+        return features
 
 
 class R2O(network.Network):
@@ -312,7 +314,8 @@ class R2O(network.Network):
 
     def project(self, images: Tensor, masks: Tensor, chosen: Tensor) -> Tensor:
         """Projections (P, width) of the chosen (B, K) masks (B, K, h, w) of one view (B, 3, S, S)."""
-        return self.projector(mask_pool(self.encoder(images), masks)[chosen])
+        rows: Tensor = self.projector(mask_pool(self.encoder(images), masks)[chosen])
+        return rows
 
     @torch.no_grad()
     def label_map(self, batch: dict[str, Tensor], clusters: int, seeds: Sequence[int]) -> tuple[Tensor, int]:
@@ -345,9 +348,11 @@ class R2O(network.Network):
     # -- prediction
 
     def resized(self, image: Tensor) -> Tensor:
-        """An image (3, H, W) in 0..255 at the size in which its objects are looked for, float."""
+        """An image (3, H, W) in 0..255 at the size in which its objects are searched, float."""
         size = longer_side(size_of(image), self.config.parts_side)
-        return vision.resize(image.as_subclass(Tensor).to(self.device).float(), list(size), antialias=True)
+        image = image.as_subclass(Tensor).to(self.device).float()
+        resized: Tensor = vision.resize(image, list(size), antialias=True)
+        return resized
 
     def preprocess(self, sample: Sample, tags: str = "predicted") -> network.Tensors:
         """The resized image (3, H, W)."""
@@ -406,10 +411,10 @@ def build(config: Config, classes: Sequence[str] = CLASSES) -> R2O:
 
 
 def untrained(config: Config) -> R2O:
-    """A network of a backbone's own maps, for objects without a training of R2O."""
-    made = build(config)
-    made.encoder.skip_new_layers()
-    return made
+    """A network that takes the backbone's maps as they are, for objects without a training of R2O."""
+    model = build(config)
+    model.encoder.skip_new_layers()
+    return model
 
 
 def train(config: Config, data: Data, run: Run) -> R2O:
@@ -451,7 +456,7 @@ def seeds(run: Run, config: Config, step: int, images: int) -> list[int]:
 
 
 class CollapseMonitor:
-    """Stops a training whose projections all point one way, and warns at its end if no step could tell."""
+    """Stops a training whose projections all point one way, and warns at its end if no step could be measured."""
 
     def __init__(self, config: Config, steps: int) -> None:
         self.least, self.patience, self.steps = config.collapse / math.sqrt(config.width), config.patience, steps

@@ -18,7 +18,7 @@ def frozen_copy(network: Module) -> Module:
 
 @torch.no_grad()
 def update(average: nn.Module, network: nn.Module, tau: float) -> None:
-    """ξ ← τ·ξ + (1 − τ)·θ for every parameter; buffers, such as batch-norm statistics, stay the average's own.
+    """ξ ← τ·ξ + (1 − τ)·θ for every parameter; buffers, such as batch-norm statistics, are not averaged.
 
     Raises ValueError when the two do not have the same parameters.
     """

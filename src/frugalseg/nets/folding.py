@@ -21,7 +21,7 @@ SETTINGS = ("in_channels", "out_channels", "kernel_size", "stride", "padding", "
 class FoldedConv2d(nn.Conv2d):
     """A convolution that also does the work of the fixed batch norm behind it."""
 
-    norm: list[nn.BatchNorm2d]  # in a list, so that its tensors stay under their own name only
+    norm: list[nn.BatchNorm2d]  # in a list, so that its tensors are not registered twice
 
     @classmethod
     def of(cls, conv: nn.Conv2d, norm: nn.BatchNorm2d) -> Self:
@@ -33,10 +33,11 @@ class FoldedConv2d(nn.Conv2d):
 
     def forward(self, features: Tensor) -> Tensor:
         (norm,) = self.norm
-        scale = norm.weight * (cast(Tensor, norm.running_var) + norm.eps).rsqrt()
+        scale: Tensor = norm.weight * (cast(Tensor, norm.running_var) + norm.eps).rsqrt()
         mean = cast(Tensor, norm.running_mean)
         start = mean if self.bias is None else mean - self.bias
-        return self._conv_forward(features, self.weight * scale.view(-1, 1, 1, 1), norm.bias - start * scale)
+        convolved: Tensor = self._conv_forward(features, self.weight * scale.view(-1, 1, 1, 1), norm.bias - start * scale)
+        return convolved
 
 
 class FoldedNorm(nn.BatchNorm2d):

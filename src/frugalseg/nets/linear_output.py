@@ -37,7 +37,7 @@ class LinearOutputBlock(nn.Module):
 
 
 def remove_last_relu(body: nn.Module) -> None:
-    """Let the features of a network take both signs; a network that ends in none of the known ways stays as it is.
+    """Let the features of a network take both signs; a network that ends in another way, as timm's do, stays as it is.
 
     A residual block at the end is replaced; a ReLU at the end goes, with the pool behind it.
     """

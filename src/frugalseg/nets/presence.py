@@ -18,8 +18,8 @@ UNCALIBRATED = (4.7, 2.1, -0.3, -2.6)  # of `confidence`: MobileNetV2's 14 leadi
 def prototype_similarity(query: Tensor, logits: Tensor, support: Tensor) -> Tensor:
     """Cosine of the mean feature of the segmented region and P_s, of background and object, (E, M); −1 for an empty region.
 
-    Of a dozen measures on real photos (largest probability, margins, segmenting the references back), the object's told best
-    with ready-made features whether the class is there, and the background's, that is the scene, with trained ones.
+    Of a dozen measures on real photos (largest probability, margins, segmenting the references back), the object's cosine ranked
+    images with and without the class best with ready-made features, and the background's, that is the scene, with trained ones.
 
     Shapes: query (E or 1, X, D), logits (E, M, X), support (E, M, D).
     """

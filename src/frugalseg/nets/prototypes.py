@@ -62,7 +62,7 @@ def reference_prototypes(features: Tensor, masks: Sequence[Tensor]) -> tuple[Ten
 def support_prototypes(features: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
     """P_s (E, M, D), and whether a reference shows the class at all (E, M) (BiOpt, sec. 4.2; the means as in PANet).
 
-    The mean over the references that show the class; the background's also over the classes. A class nobody shows is zero.
+    The mean over the references that show the class; the background's also over the classes. A class without a pixel is zero.
     Shapes: features (E, N, K, X, D), weights (E, N, K, 2, X) of background and object.
     """
     pooled, shown = masked_average(features, weights), weights.sum(-1) > 0  # (E, N, K, 2, D), (E, N, K, 2)
@@ -97,14 +97,14 @@ def cosine(unit_query: Tensor, prototypes: Tensor) -> Tensor:
 def dot(prototypes: Tensor, query: Tensor) -> Tensor:
     """(E, M, D)·(E or 1, X, D) -> (E, M, X). Episodes that share a query are rows of one product, which reads it once."""
     if len(query) == 1:
-        return (prototypes.flatten(0, 1) @ query[0].T).unflatten(0, prototypes.shape[:2])
+        return (prototypes.flatten(0, 1) @ query[0].T).view(*prototypes.shape[:2], query.shape[1])
     return prototypes @ query.mT
 
 
 def weighted_sum(weights: Tensor, query: Tensor) -> Tensor:
     """(E, M, X)·(E or 1, X, D) -> (E, M, D)."""
     if len(query) == 1:
-        return (weights.flatten(0, 1) @ query[0]).unflatten(0, weights.shape[:2])
+        return (weights.flatten(0, 1) @ query[0]).view(*weights.shape[:2], query.shape[2])
     return weights @ query
 
 
@@ -152,7 +152,7 @@ class PrototypeBank:
         return total / shown.sum(0).clamp(min=1)[:, None], shown.any(0)
 
     def supports(self, references: Iterable[tuple[int, Sequence[int]]]) -> Supports:
-        """Of one-class episodes, each given as its class and the images of its references: (E, 2, D)."""
+        """Of one-class episodes, each as its class and the images of its references: (E, 2, D)."""
         references = list(references)
         prototypes, shown = zip(*(self.mean(label, images) for label, images in references), strict=True)
         shots = torch.tensor([float(len(images)) for _, images in references])

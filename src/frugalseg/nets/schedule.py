@@ -21,7 +21,7 @@ def warmup(step: int, steps: int, start: float = 0.0) -> float:
 
 def step_decay(step: int, value: float, drops: Sequence[float], factor: float = 0.1) -> float:
     """`value` times `factor` for each of the steps `drops` that has been reached."""
-    return value * factor ** sum(step >= drop for drop in drops)
+    return float(value * factor ** sum(step >= drop for drop in drops))
 
 
 def warmup_step_decay(step: int, steps: int, drops: Sequence[float], rise: int = 0) -> float:
@@ -34,7 +34,7 @@ def warmup_step_decay(step: int, steps: int, drops: Sequence[float], rise: int =
 
 def poly(step: int, steps: int, value: float, power: float = 0.9, end: float = 0.0) -> float:
     """end + (value − end)·(1 − step/steps)^power, DeepLab's schedule (Chen et al., TPAMI 2018, section 4)."""
-    return end + (value - end) * (1.0 - _progress(step, steps)) ** power
+    return end + (value - end) * float((1.0 - _progress(step, steps)) ** power)
 
 
 def cosine(step: int, steps: int, start: float, end: float) -> float:

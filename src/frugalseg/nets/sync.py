@@ -22,7 +22,10 @@ def processes() -> int:
 
 def total(value: Tensor) -> Tensor:
     """The sum of a tensor over all processes; gradients go back through it."""
-    return all_reduce(value) if processes() > 1 else value
+    if processes() == 1:
+        return value
+    summed: Tensor = all_reduce(value)  # type: ignore[no-untyped-call]
+    return summed
 
 
 def gathered(rows: Tensor) -> tuple[Tensor, int]:
@@ -48,7 +51,8 @@ def shared_norms(module: M, device: torch.device) -> M:
     if processes() == 1:
         return module
     if device.type == "cuda":
-        return nn.SyncBatchNorm.convert_sync_batchnorm(module)
+        converted: M = nn.SyncBatchNorm.convert_sync_batchnorm(module)  # type: ignore[no-untyped-call]
+        return converted
     for parent in module.modules():
         for name, child in parent.named_children():
             if isinstance(child, _BatchNorm):

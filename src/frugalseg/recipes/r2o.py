@@ -68,8 +68,8 @@ class Config(groups.Weights):
         probe_split: their list; empty takes all.
         probe_images: how many of them, at most.
         probe_every: steps between two scores.
-        parts: clusters of one image when its objects are looked for (sec. 4.3: 5).
-        parts_level: the map they are looked for in: "fine" (C4) or "coarse" (C5); the paper does not say.
+        parts: clusters of one image in which its object is searched (sec. 4.3: 5).
+        parts_level: the map that is clustered then: "fine" (C4) or "coarse" (C5); the paper does not say.
         parts_side: longer side of the image then, in pixels (ruling).
     """
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -10,6 +11,7 @@ from torch.nn import functional as F
 
 from frugalseg.data import Data, DataError
 from frugalseg.inference.predictor import Predictor
+from frugalseg.methods.r2o import R2O
 from frugalseg.metrics.foreground import ForegroundScores
 from frugalseg.progress import track
 from frugalseg.regions.border_prior import inner
@@ -27,12 +29,12 @@ def evaluate(predictor: Predictor, data: Data, options: Foreground | None = None
     """
     if not data.offers & {"semantic", "instances"}:
         raise results.nothing_to_score(data)
-    about, network = (data.root.resolve().name, data.split or "all"), predictor.network.eval()
+    about, network = (data.root.resolve().name, data.split or "all"), cast(R2O, predictor.network.eval())
     scores, trivial = ForegroundScores(*about), ForegroundScores(*about)
     for sample, truth in track(annotated_images(data), "evaluate", len(data), quiet=quiet):
         if truth is None:
             continue
-        ids: Tensor = network.parts(sample.image)  # type: ignore[operator]
+        ids = network.parts(sample.image)
         parts = F.interpolate(ids[None, None].float(), tuple(truth.shape), mode="nearest-exact")[0, 0].long().cpu()
         scores.update(sample.name, parts, inner(ids), truth == 1, truth == IGNORE)
         trivial.update(sample.name, torch.zeros_like(truth), 0, truth == 1, truth == IGNORE)

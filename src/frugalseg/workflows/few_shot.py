@@ -207,9 +207,9 @@ def _trained(model: Predictor | str | Path, settings: dict[str, Any], device: st
     fixed = sorted(settings.keys() - AT_TEST)
     if fixed:
         raise UsageError(f"{', '.join(fixed)}: a trained model brings its own; beside --model only {', '.join(sorted(AT_TEST))}")
-    values = {field.name: getattr(network.config, field.name) for field in fields(Config)} | settings
-    resolved = config.resolve([Config], values)
-    return network.with_settings(**{name: resolved[name] for name in settings})
+    values = config.resolve([Config], {field.name: getattr(network.config, field.name) for field in fields(Config)} | settings)
+    config.build(Config, values)  # raises UsageError for values that are not valid beside those of the training
+    return network.with_settings(**{name: values[name] for name in settings})
 
 
 # -- references ------------------------------------------------------------------------------------------------------

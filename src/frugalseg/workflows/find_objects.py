@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,14 @@ def _trained(model: str | Path, device: str, settings: dict[str, Any]) -> Predic
     predictor = load(model, device)
     if not isinstance(predictor.network, R2O):
         raise config.UsageError(f"{model} is a model of {predictor.method.name}, expected one of r2o; give its run as --weights")
-    return replace(predictor, network=predictor.network.with_settings(**settings))
+    return replace(predictor, network=predictor.network.with_settings(**_resolved(predictor.network.config, settings)))
+
+
+def _resolved(trained: Config, settings: dict[str, Any]) -> dict[str, Any]:
+    """The settings as a recipe takes them. Raises UsageError for values that are not valid beside those of the training."""
+    values = config.resolve([Config], asdict(trained) | settings)
+    config.build(Config, values)
+    return {name: values[name] for name in settings}
 
 
 def _untrained(device: str, settings: dict[str, Any]) -> Predictor:
