@@ -19,8 +19,8 @@ from frugalseg.types import IGNORE
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> Data:
-    """Twelve pictures of three classes: each class alone in three, all three classes in three."""
+def images(tmp_path_factory: pytest.TempPathFactory) -> Data:
+    """Twelve images of three classes: each class alone in three, all three classes in three."""
     ones = ((1, 0, 0), (0, 1, 0), (0, 0, 1), (1, 1, 1)) * 3
     folder = tmp_path_factory.mktemp("episodes")
     parts = [toys.write(folder / str(part), ones[6 * part : 6 * part + 6]) for part in range(2)]
@@ -63,23 +63,23 @@ def test_folds_part_the_classes_evenly(classes: int, count: int, rule: episodes.
         episodes.folds(classes, classes + 1)
 
 
-def test_pixels_of_classes_are_those_of_the_masks(pictures: Data) -> None:
-    for index, counts in enumerate(episodes.class_pixels(pictures)):
-        mask = pictures[index].semantic
+def test_pixels_of_classes_are_those_of_the_masks(images: Data) -> None:
+    for index, counts in enumerate(episodes.class_pixels(images)):
+        mask = images[index].semantic
         assert counts == {label: int((mask == label).sum()) for label in (1, 2, 3) if (mask == label).any()}
 
 
-def test_class_and_object_masks_of_a_picture_agree_where_nothing_overlaps(pictures: Data) -> None:
-    assert episodes.class_pixels(pictures, "instances") == episodes.class_pixels(pictures, "semantic")
-    sample = pictures[3]
+def test_class_and_object_masks_of_an_image_agree_where_nothing_overlaps(images: Data) -> None:
+    assert episodes.class_pixels(images, "instances") == episodes.class_pixels(images, "semantic")
+    sample = images[3]
     assert torch.equal(episodes.class_mask(sample, 2, "instances"), episodes.class_mask(sample, 2))
     sample.semantic[0, 0] = IGNORE
     assert episodes.class_mask(sample, 2)[0, 0] == IGNORE
 
 
-def test_an_episode_asks_for_one_class_with_distinct_pictures(pictures: Data) -> None:
-    pixels = episodes.class_pixels(pictures)
-    drawn = episodes.draw(pictures, pixels, [1, 2, 3], shots=2, count=60)
+def test_an_episode_asks_for_one_class_with_distinct_images(images: Data) -> None:
+    pixels = episodes.class_pixels(images)
+    drawn = episodes.draw(images, pixels, [1, 2, 3], shots=2, count=60)
     for task in drawn.episodes:
         shown = (task.query, *task.references)
         assert len(set(shown)) == 3
@@ -89,20 +89,20 @@ def test_an_episode_asks_for_one_class_with_distinct_pictures(pictures: Data) ->
     assert set(Counter(task.label for task in drawn.episodes)) == {1, 2, 3}
 
 
-def test_a_list_depends_on_seed_and_pictures_and_not_on_their_order(pictures: Data) -> None:
+def test_a_list_depends_on_seed_and_images_and_not_on_their_order(images: Data) -> None:
     def drawn(data: Data, seed: int = 0, shots: int = 1) -> tuple[str, list[tuple[str, ...]]]:
         found = episodes.draw(data, episodes.class_pixels(data), [1, 3], shots, 20, seed)
         return found.digest, [tuple(data.names[index] for index in (task.query, *task.references)) for task in found.episodes]
 
-    turned = pictures.select(reversed(range(len(pictures))))
-    assert drawn(pictures) == drawn(turned)
-    assert len({drawn(pictures, seed)[0] for seed in range(5)} | {drawn(pictures, 0, 2)[0]}) == 6
+    turned = images.select(reversed(range(len(images))))
+    assert drawn(images) == drawn(turned)
+    assert len({drawn(images, seed)[0] for seed in range(5)} | {drawn(images, 0, 2)[0]}) == 6
 
 
-def test_classes_with_too_few_pictures_are_left_out_by_name(pictures: Data) -> None:
-    some = pictures.select([0, 1, 4, 5])  # apple, berry, apple, berry again … and no cherry but one
+def test_classes_with_too_few_images_are_left_out_by_name(images: Data) -> None:
+    some = images.select([0, 1, 4, 5])  # apple, berry, apple, berry again … and no cherry but one
     some = some.select([0, 1, 3])
-    found = episodes.draw(pictures.select([0, 4, 8, 1]), episodes.class_pixels(pictures.select([0, 4, 8, 1])), [1, 2, 3], 1, 5)
+    found = episodes.draw(images.select([0, 4, 8, 1]), episodes.class_pixels(images.select([0, 4, 8, 1])), [1, 2, 3], 1, 5)
     assert found.left_out == {"berry": 1, "cherry": 0}
     assert {task.label for task in found.episodes} == {1}
     with pytest.raises(DataError, match="no class has the 6 images of a 5-shot episode"):
@@ -120,8 +120,8 @@ def test_small_objects_neither_teach_nor_are_asked_for(tmp_path: Path) -> None:
     assert 0 not in episodes.images_by_class(pixels, 4)[1]
 
 
-def test_dropped_pictures_show_no_class_that_is_held_back(pictures: Data) -> None:
-    found = episodes.base_split(pictures, novel=[2], shots=1, policy="drop")
+def test_dropped_images_show_no_class_that_is_held_back(images: Data) -> None:
+    found = episodes.base_split(images, novel=[2], shots=1, policy="drop")
     assert found.labels == (1, 3)
     assert set(found.labels).isdisjoint(found.novel)
     assert all(2 not in counts for counts in episodes.class_pixels(found.data))
@@ -131,16 +131,16 @@ def test_dropped_pictures_show_no_class_that_is_held_back(pictures: Data) -> Non
 
 
 @pytest.mark.parametrize("policy", ["background", "ignore"])
-def test_other_policies_keep_the_pictures(pictures: Data, policy: episodes.NovelPolicy) -> None:
-    found = episodes.base_split(pictures, novel=[2], shots=1, policy=policy)
+def test_other_policies_keep_the_images(images: Data, policy: episodes.NovelPolicy) -> None:
+    found = episodes.base_split(images, novel=[2], shots=1, policy=policy)
     assert (found.labels, found.dropped) == ((1, 3), 0)
     assert len(found.data) == 12
     assert sorted(found.images[1]) == [0, 3, 4, 7, 8, 11]
 
 
-def test_too_little_to_learn_from_is_an_error_with_numbers(pictures: Data) -> None:
+def test_too_little_to_learn_from_is_an_error_with_numbers(images: Data) -> None:
     with pytest.raises(DataError, match=r"no class to learn from has 7 images .*apple 6, berry 6, cherry 6"):
-        episodes.base_split(pictures, novel=[], shots=6)
+        episodes.base_split(images, novel=[], shots=6)
 
 
 def test_pixels_of_outlines_are_those_of_their_union(tmp_path: Path) -> None:

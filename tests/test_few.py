@@ -29,7 +29,7 @@ OPTIONS: dict[str, Any] = {"backbone": "tiny", "weights": None, "level": 3, "out
 
 
 def photo(name: str, folder: Path, top: int, colour: tuple[int, int, int] | None, label: int = 1, masked: bool = True) -> Path:
-    """A grey picture with a square of that colour, and its mask."""
+    """A grey image with a square of that colour, and its mask."""
     random = np.random.default_rng(zlib.crc32(f"{name}{top}".encode()))
     pixels = random.integers(100, 140, (SIZE, SIZE, 3), dtype=np.uint8)
     mask = np.zeros((SIZE, SIZE), np.uint8)
@@ -90,9 +90,9 @@ def test_a_square_of_the_references_colour_is_found(references: Path, tmp_path: 
 
 def test_a_class_below_the_threshold_is_not_drawn(references: Path, tmp_path: Path) -> None:
     path = photo("query", tmp_path / "queries", 16, RED, masked=False)
-    sure = few().fit(references).predict(path)[0].tags
+    confidences = few().fit(references).predict(path)[0].tags
     model = few()
-    model.threshold = float(sure.max())
+    model.threshold = float(confidences.max())
     (found,) = model.fit(references).predict(path)
     assert int(found.semantic.max()) == 0
 
@@ -246,7 +246,7 @@ def test_segment_writes_masks_overlays_confidences_and_what_it_skipped(
     queries, out = tmp_path / "queries", tmp_path / "out"
     photo("query", queries, 16, BLUE, masked=False)
     shutil.copy(references / "images" / "red0.png", queries / "known.png")
-    (queries / "broken.jpg").write_bytes(b"no picture")
+    (queries / "broken.jpg").write_bytes(b"no image")
     assert run("segment", references, queries, "--out", out, *OPTION_WORDS, "--quiet") == 0
     text = capsys.readouterr().out
     assert "references: red 3, blue 3" in text
@@ -267,7 +267,7 @@ def test_an_empty_folder_of_queries_is_an_error(references: Path, tmp_path: Path
     assert "no image found" in capsys.readouterr().err
 
 
-def test_folders_are_looked_for_before_weights_are_fetched(
+def test_folders_are_checked_before_weights_are_fetched(
     references: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.hub, "download_url_to_file", lambda *_, **__: pytest.fail("a download for nothing"))

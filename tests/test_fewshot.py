@@ -127,7 +127,7 @@ def test_presence_equals_scikit_learn() -> None:
 def test_result_of_several_seeds_is_their_mean_and_spread() -> None:
     other = FewShotScores(CLASSES, "toy", "val")
     other.update("0", 3, *strip(1, 2))
-    result = FewShotResult({0: hand(), 1: other}, PresenceScores(), ["left out: cow, 1 pictures"])
+    result = FewShotResult({0: hand(), 1: other}, PresenceScores(), ["left out: cow, 1 images"])
     assert result.value == pytest.approx((0.525 + 0.5) / 2)
     assert result.deviation == pytest.approx(np.std([0.525, 0.5], ddof=1))
     assert result.table().row_count > 6
@@ -137,16 +137,16 @@ def test_result_of_several_seeds_is_their_mean_and_spread() -> None:
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> Data:
-    """Six pictures of all three classes, six of the first two."""
-    folder = tmp_path_factory.mktemp("pictures")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Data:
+    """Six images of all three classes, six of the first two."""
+    folder = tmp_path_factory.mktemp("images")
     parts = [toys.write(folder / str(part), ((1, 1, 1 - part),) * 6) for part in range(2)]
     records = [replace(record, name=f"{part}/{record.name}") for part, data in enumerate(parts) for record in data.records]
     return Data(folder, "masks", "train", toys.CLASSES, records)
 
 
 @pytest.fixture(scope="module")
-def model(pictures: Data, tmp_path_factory: pytest.TempPathFactory) -> Predictor:
+def model(images: Data, tmp_path_factory: pytest.TempPathFactory) -> Predictor:
     settings = {
         "backbone": "tiny",
         "side": 33,
@@ -157,56 +157,56 @@ def model(pictures: Data, tmp_path_factory: pytest.TempPathFactory) -> Predictor
         "known": 2,
     }
     engine = {"workers": 0, "accelerator": "cpu", "quiet": True, "out": str(tmp_path_factory.mktemp("runs")), "name": "run"}
-    return frugalseg.train("biopt", pictures, **settings, **engine, pairs=4, novel_in_train="ignore")
+    return frugalseg.train("biopt", images, **settings, **engine, pairs=4, novel_in_train="ignore")
 
 
 @pytest.mark.parametrize("shots", [1, 3])
-def test_shared_work_gives_what_each_episode_alone_gives(model: Predictor, pictures: Data, shots: int) -> None:
-    found = few_shot.score_lists(model, pictures, shots, 8, [4], quiet=True).seeds[4]
-    drawn = episodes.draw(pictures, episodes.class_pixels(pictures), [3], shots, 8, 4)
+def test_shared_work_gives_what_each_episode_alone_gives(model: Predictor, images: Data, shots: int) -> None:
+    found = few_shot.score_lists(model, images, shots, 8, [4], quiet=True).seeds[4]
+    drawn = episodes.draw(images, episodes.class_pixels(images), [3], shots, 8, 4)
     network = model.network
     for number, task in enumerate(drawn.episodes):
-        maps = [network.features(network.square(pictures.image(index))) for index in task.references]
-        masks = [episodes.class_mask(pictures[index], 3) for index in task.references]
+        maps = [network.features(network.square(images.image(index))) for index in task.references]
+        masks = [episodes.class_mask(images[index], 3) for index in task.references]
         weights = [class_weights(mask, (5, 5)) for mask in masks]
         support, _ = support_prototypes(torch.stack([m.flatten(1, 2) for m in maps], 1)[None], torch.stack(weights)[None, None])
         total = torch.zeros(1, 2, 7, 7)
-        for view in network.views(pictures.image(task.query)):
+        for view in network.views(images.image(task.query)):
             final = network.solve(view.flatten(1, 2), support).final.softmax(1)
             total = total + biopt.upsample(final, (view.shape[1], view.shape[2]), (7, 7))
-        truth = episodes.class_mask(pictures[task.query], 3)
+        truth = episodes.class_mask(images[task.query], 3)
         mask = F.interpolate(total, truth.shape, mode="bilinear", align_corners=True).argmax(1)[0]
-        alone = FewShotScores(pictures.classes)
+        alone = FewShotScores(images.classes)
         alone.update("one", 3, mask, truth)
         np.testing.assert_allclose(found.rows[f"{number:05d}"], alone.rows["one"], atol=2)
 
 
-def test_only_classes_that_were_held_back_or_are_unknown_are_asked_for(model: Predictor, pictures: Data) -> None:
-    result = few_shot.evaluate(model, pictures, FewShot(episodes=5), quiet=True)
+def test_only_classes_that_were_held_back_or_are_unknown_are_asked_for(model: Predictor, images: Data) -> None:
+    result = few_shot.evaluate(model, images, FewShot(episodes=5), quiet=True)
     assert result.seeds[0].per_class.keys() == {"cherry"}
     assert "novel-in-train=ignore" in result.seeds[0].protocol
-    renamed = Data(pictures.root, "masks", "train", ("apple", "berry", "fig"), pictures.records)
+    renamed = Data(images.root, "masks", "train", ("apple", "berry", "fig"), images.records)
     assert few_shot.evaluate(model, renamed, FewShot(episodes=5), quiet=True).seeds[0].per_class.keys() == {"fig"}
-    known = Data(pictures.root, "masks", "train", ("berry", "apple", "berry2"), pictures.records).select(range(6))
+    known = Data(images.root, "masks", "train", ("berry", "apple", "berry2"), images.records).select(range(6))
     assert few_shot.novel_labels(model.network, known) == [3]
     model.network.novel, kept = (), model.network.novel
     with pytest.raises(DataError, match="learned from all its classes"):
-        few_shot.evaluate(model, pictures, FewShot(episodes=5), quiet=True)
+        few_shot.evaluate(model, images, FewShot(episodes=5), quiet=True)
     model.network.novel = kept
 
 
-def test_absent_classes_are_asked_for_too(model: Predictor, pictures: Data) -> None:
-    result = few_shot.evaluate(model, pictures.select([0, 1, 2]), FewShot(episodes=4), quiet=True)
-    assert result.presence.present == [True] * 4, "every picture shows the class: there is nobody to ask"
-    everything = few_shot.evaluate(model, pictures, FewShot(episodes=4, seeds=2), quiet=True)
+def test_absent_classes_are_asked_for_too(model: Predictor, images: Data) -> None:
+    result = few_shot.evaluate(model, images.select([0, 1, 2]), FewShot(episodes=4), quiet=True)
+    assert result.presence.present == [True] * 4, "every image shows the class: none can be asked about"
+    everything = few_shot.evaluate(model, images, FewShot(episodes=4, seeds=2), quiet=True)
     assert sorted(everything.presence.present) == [False] * 8 + [True] * 8
     assert list(everything.seeds) == [0, 1]
 
 
-def test_what_is_printed_is_kept(model: Predictor, pictures: Data, tmp_path: Path) -> None:
+def test_what_is_printed_is_kept(model: Predictor, images: Data, tmp_path: Path) -> None:
     model.folder = tmp_path
     try:
-        result = few_shot.evaluate(model, pictures, FewShot(episodes=4, seeds=2), quiet=True)
+        result = few_shot.evaluate(model, images, FewShot(episodes=4, seeds=2), quiet=True)
     finally:
         model.folder = None
     kept = json.loads((tmp_path / "metrics.json").read_text())

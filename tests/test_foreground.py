@@ -24,7 +24,7 @@ from frugalseg.workflows import find_objects
 TINY = {"backbone": "tiny", "output_stride": 16, "parts_side": 48}
 
 
-def test_the_scores_of_a_picture_by_hand() -> None:
+def test_the_scores_of_an_image_by_hand() -> None:
     parts = np.array([[0, 0, 0, 0], [0, 1, 2, 0], [0, 1, 2, 0], [0, 0, 0, 0]])
     truth = np.zeros((4, 4), bool)
     truth[1:3, 2:4] = True  # part 2 is half of it, part 1 none
@@ -59,7 +59,7 @@ def test_overlap_where_nothing_is() -> None:
     assert overlap(all_of_it, nothing) == (0.0, 0.0)
 
 
-def test_a_picture_without_object_or_of_another_size_is_named() -> None:
+def test_an_image_without_object_or_of_another_size_is_named() -> None:
     with pytest.raises(ValueError, match="'a' shows no object"):
         ForegroundScores().update("a", np.zeros((2, 2)), 0, np.zeros((2, 2)))
     with pytest.raises(ValueError, match=r"size \(2, 3\)"):
@@ -67,7 +67,7 @@ def test_a_picture_without_object_or_of_another_size_is_named() -> None:
 
 
 def bright(folder: Path) -> Path:
-    """Two pictures of a bright square on dark ground, with masks."""
+    """Two images of a bright square on dark ground, with masks."""
     for index in range(2):
         pixels, mask = np.full((96, 96, 3), 20, np.uint8), np.zeros((96, 96), np.uint8)
         pixels[32:64, 32:64], mask[32:64, 32:64] = 230, 1
@@ -85,7 +85,7 @@ class Brightness(nn.Module):
         return (image[0, ::8, ::8] > 128).long()
 
 
-def test_the_object_is_the_part_inside_and_stretched_over_the_picture(tmp_path: Path) -> None:
+def test_the_object_is_the_part_inside_and_stretched_over_the_image(tmp_path: Path) -> None:
     finder = Predictor(METHODS["r2o"], Brightness(), ("object",))
     scores = foreground.evaluate(finder, read(bright(tmp_path)), quiet=True)
     assert scores.images == 2
@@ -97,7 +97,7 @@ def test_random_features_are_called_random(recwarn: pytest.WarningsRecorder) -> 
     assert "the features are random numbers" in str(recwarn.pop(UserWarning).message)
 
 
-def test_pictures_that_show_nothing_are_left_out(tmp_path: Path) -> None:
+def test_images_that_show_nothing_are_left_out(tmp_path: Path) -> None:
     data = toys.write(tmp_path)
     assert foreground.evaluate(find_objects.finder(device="cpu", **TINY), data, quiet=True).images == 5
     with pytest.raises(DataError, match="no image has a mask"):
@@ -133,13 +133,13 @@ def test_options_that_contradict_each_other_are_refused(
     assert reason in " ".join(capsys.readouterr().err.split())
 
 
-def test_a_transformer_without_a_training_is_looked_at_as_it_is() -> None:
+def test_a_transformer_without_a_training_gives_its_own_map() -> None:
     settings = {"backbone": "timm/vit_tiny_patch16_224", "output_stride": 16, "parts_side": 64}
     encoder = find_objects.finder(device="cpu", **settings).network.encoder
-    pictures = torch.rand(1, 3, 64, 64) * 255
-    own = encoder.backbone(pictures)
-    assert torch.equal(encoder.fine(pictures), own)
-    assert torch.allclose(encoder(pictures), own.unfold(2, 2, 2).unfold(3, 2, 2).mean((4, 5)), atol=1e-6)
+    images = torch.rand(1, 3, 64, 64) * 255
+    own = encoder.backbone(images)
+    assert torch.equal(encoder.fine(images), own)
+    assert torch.allclose(encoder(images), own.unfold(2, 2, 2).unfold(3, 2, 2).mean((4, 5)), atol=1e-6)
 
 
 def test_a_model_of_another_method_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -94,7 +94,7 @@ def test_methods_with_wide_heads_slow_them_alone(method: str, wide: str, tmp_pat
     small = {"backbone": "tiny", "frozen": 0, "channels": 8, "width": 8, "mask_channels": 8, "proposals": "grid", "count": 4}
     engine = {"out": str(tmp_path), "workers": 0, "accelerator": "cpu", "quiet": True}
     rates_set = {"optimizer": "adamw", "lr": 0.1, "head_lr": 1.0, "fan_in": 64}
-    train(method, toys.write(tmp_path / "pictures"), **small, **engine, **rates_set)
+    train(method, toys.write(tmp_path / "images"), **small, **engine, **rates_set)
     assert found[wide] == pytest.approx(64 / (8 * 49))
     assert found[wide.replace("6", "7")] == 1.0
     assert {lr for name, lr in found.items() if name.startswith(("backbone.", "fork."))} == {0.1}
