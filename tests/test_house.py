@@ -126,7 +126,7 @@ def test_lock_holds_names_versions_and_hashes_only() -> None:
 def test_lock_satisfies_the_project() -> None:
     project = tomllib.loads(text_of(ROOT / "pyproject.toml"))["project"]
     entries = locked()
-    for line in project["dependencies"] + project["optional-dependencies"]["dev"]:
+    for line in project["dependencies"] + project["optional-dependencies"]["dev"] + project["optional-dependencies"]["docs"]:
         requirement = Requirement(line)
         versions = [version for version, _ in entries.get(requirement.name, [])]
         assert versions, f"{requirement.name} is not in requirements.lock: make lock"

@@ -25,7 +25,9 @@ Crop = tuple[int, int, int, int]  # left, top, right, bottom
 class Store(Protocol):
     """Arrays by index, such as `engine.array_store.ArrayStore`."""
 
-    def read(self, index: int) -> dict[str, np.ndarray]: ...
+    def read(self, index: int) -> dict[str, np.ndarray]:
+        """The arrays of one item, by name."""
+        ...
 
 
 @dataclass(frozen=True)

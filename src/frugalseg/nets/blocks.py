@@ -67,11 +67,13 @@ def dilate(body: nn.Module, output_stride: int) -> tuple[int, float]:
 
 
 def check_level(name: str, level: int, blocks: int) -> None:
+    """Raise ValueError for a level that the network does not have."""
     if not 0 <= level <= blocks:
         raise ValueError(f"level: got {level}, but {name} has {blocks} blocks; type a number from 1 to {blocks}, or 0 for all")
 
 
 def check_reached(name: str, wanted: int, reached: int) -> None:
+    """Raise ValueError where a network cannot have the output stride that was asked for."""
     if reached != wanted:
         raise ValueError(
             f"output_stride: got {wanted}, but {name} ends at stride {reached}; type output_stride={reached} or a higher level"

@@ -8,6 +8,7 @@ from frugalseg.nets.blocks import Block
 
 
 def tiny() -> list[Block]:
+    """A stem and four residual stages with random weights: 128 channels at stride 16."""
     stem = nn.Sequential(nn.Conv2d(3, 32, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(32), nn.ReLU(inplace=True))
     blocks: list[Block] = [{"stem": stem}]
     for stage, (width_in, width, stride) in enumerate(((32, 32, 2), (32, 64, 2), (64, 96, 2), (96, 128, 1)), start=1):

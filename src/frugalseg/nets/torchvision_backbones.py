@@ -21,12 +21,14 @@ STAGES = 0.85  # share of a ResNet-WS's tensors that are in its stages, where to
 
 
 def resnet(name: str) -> list[Block]:
+    """torchvision's ResNet of this name, without weights: the stem and four stages."""
     net = models.get_model(name, weights=None)
     stem = {part: getattr(net, part) for part in ("conv1", "bn1", "relu", "maxpool")}
     return [stem, *({part: getattr(net, part)} for part in ("layer1", "layer2", "layer3", "layer4"))]
 
 
 def mobilenet_v2() -> list[Block]:
+    """torchvision's MobileNetV2, without weights: a block for each of its features."""
     net = models.get_model("mobilenet_v2", weights=None)
     return [{f"features.{index}": block} for index, block in enumerate(net.features)]
 
