@@ -47,7 +47,10 @@ MASKRCNN = {
     "scale": 33, "longest": 48, "batch": 2, "steps": 1,
 }  # fmt: skip
 TEACHERS: dict[str, dict[str, Any]] = {"pdsl": PDSL, "aepsl": AEPSL, "cam": CAM}
-STUDENTS: dict[str, dict[str, Any]] = {"r2ios": R2IOS, "maskrcnn": MASKRCNN}
+FCN = {
+    "backbone": "tiny", "channels": 8, "crop": 33, "batch": 2, "epochs": 1,
+}  # fmt: skip
+STUDENTS: dict[str, dict[str, Any]] = {"r2ios": R2IOS, "maskrcnn": MASKRCNN, "fcn": FCN}
 
 
 def test_objects_far_below_the_best_of_their_class_are_not_believed() -> None:
@@ -65,6 +68,19 @@ def test_connected_parts_of_a_class_mask_are_objects() -> None:
         ((8, 2, 14, 8), 2, 36),
     ]
     assert np.array_equal(rle.decode([found[1].rle], (20, 30))[0], ((mask == 1) & (torch.arange(30) > 15)).numpy())
+
+
+def test_a_class_mask_of_objects_shows_the_surest_on_top_and_no_unbelievable_one() -> None:
+    masks = torch.zeros(3, 6, 9, dtype=torch.bool)
+    masks[0, 1:4, 1:5], masks[1, 2:5, 3:8], masks[2, 5, :] = True, True, True
+    instances = Instances(torch.zeros(3, 4), torch.tensor([2, 1, 1]), torch.tensor([0.9, 0.8, 0.1]), masks)
+    expected = np.zeros((6, 9), np.uint8)
+    expected[2:5, 3:8] = 1
+    expected[1:4, 1:5] = 2
+    found = pseudo_labels.class_mask(Prediction("it", (6, 9), ("a", "b"), instances=instances))
+    assert np.array_equal(found, expected)
+    semantic = torch.from_numpy(expected)
+    assert np.array_equal(pseudo_labels.class_mask(Prediction("it", (6, 9), ("a", "b"), semantic=semantic)), expected)
 
 
 def test_objects_survive_the_shelf() -> None:
@@ -160,6 +176,18 @@ def test_masks_are_made_once_and_again_only_where_they_are_missing(
     assert config.read(again.folder / "config.yaml")["masks_from"] == str(runs["aepsl"])
 
 
+def test_class_masks_are_the_models_own(teachers: tuple[Data, dict[str, Path]], tmp_path: Path) -> None:
+    data, runs = teachers
+    model, run = (
+        pseudo_labels.teacher(runs["aepsl"], data.classes),
+        Run(tmp_path, Runtime(quiet=True, workers=0, accelerator="cpu")),
+    )
+    labelled = pseudo_labels.relabelled(data, model, run, label="semantic")
+    assert labelled.offers == {"image", "tags", "semantic"}
+    for index, (_, prediction) in enumerate(model.stream(data.only("image", "tags"), tags="given")):
+        assert torch.equal(labelled[index].semantic.long(), prediction.semantic.long())
+
+
 def test_teachers_that_cannot_teach_are_refused(teachers: tuple[Data, dict[str, Path]], tmp_path: Path) -> None:
     data, runs = teachers
     renamed = Data(data.root, data.layout, data.split, ("pear", "plum", "fig"), data.records)
@@ -169,5 +197,5 @@ def test_teachers_that_cannot_teach_are_refused(teachers: tuple[Data, dict[str, 
     with torch.no_grad():
         blind.network.fc.weight.fill_(-1.0)
     run = Run(tmp_path / "run", Runtime(quiet=True, workers=0, accelerator="cpu"))
-    with pytest.raises(UsageError, match="no object in any of 6 pictures"):
+    with pytest.raises(UsageError, match="no object in any of 6 images"):
         pseudo_labels.relabelled(data, blind, run)

@@ -25,6 +25,7 @@ from frugalseg.errors import FrugalsegError
 
 MAX_PIXELS = files.MAX_PIXELS
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".pbm"})
+ARRAYS = ".npz"  # how the names of arrays end that a run of ours wrote
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM")  # no EPS and the like: PIL would start other programs for them
 ORIENTATION = 0x0112  # the EXIF tag; 1 = as stored, the others are how to turn the stored pixels:
 TURNS = {
@@ -100,8 +101,12 @@ def load_mask(
 
     image: the file the mask belongs to. The mask must have the size of the upright image; if it has the size of the stored,
     unturned one instead, it was drawn on that and is turned along. size: (H, W) of the upright image, if it is known already.
+    A file .npz holds ids that a model predicted, as the array `mask`, of the upright image.
     Raises BadImage for what `load` refuses, for colour masks, for JPEG masks, and for a wrong size.
     """
+    if Path(path).suffix == ARRAYS:
+        with np.load(path, allow_pickle=False) as arrays:
+            return torch.from_numpy(arrays["mask"].astype(np.int64))
     if Path(path).suffix == matlab.SUFFIX:
         return _matlab_mask(Path(path), size, max_pixels)
     with _opened(path, max_pixels, code="mask-broken") as image:

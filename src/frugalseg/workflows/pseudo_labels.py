@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,12 +14,14 @@ from frugalseg import rle
 from frugalseg.config import UsageError
 from frugalseg.data import Data
 from frugalseg.data.dataset import Outline
+from frugalseg.engine.array_store import ArrayStore
 from frugalseg.engine.run import Run
 from frugalseg.inference import batched
 from frugalseg.inference.predictor import Predictor, load
 from frugalseg.types import Instances, Prediction, Sample
 
 SHARE = 0.5  # of the score of the class's best object in the picture, from which another is believed too
+NO_MASKS = "masks_from: the model makes no masks of these classes; give a run of pdsl, aepsl, fcn or r2ios"
 SMALLEST = 16  # pixels of a connected part of a class mask, from which it is an object
 
 
@@ -34,33 +36,59 @@ def teacher(run: str | Path, classes: Sequence[str], option: str = "masks_from")
     return found
 
 
-def relabelled(data: Data, predictor: Predictor, run: Run, option: str = "masks_from", shelf: str = "labels") -> Data:
-    """The pictures with the masks that a model makes of them, and no other label but their tags.
+def relabelled(
+    data: Data, predictor: Predictor, run: Run, option: str = "masks_from", store: str = "labels", label: str = "instances"
+) -> Data:
+    """The images with the masks that a model predicts for them, and no other label but their tags.
 
-    Where tags are known the model is told them: they are what it learned from. The masks are made once in the life of the run
-    that learns from them, and kept as its `shelf`. Raises UsageError where not one picture gets a mask.
+    Where tags are known the model is told them: they are what it learned from. The masks are predicted once in the life of the
+    run that learns from them, and kept in its array store of that name. label: "instances" makes object masks, "semantic" class
+    masks. Raises UsageError where not one image gets a mask.
     """
-    own = data.only("image", "tags")
+    unlabelled = data.only("image", "tags")
     predictor.network.to(run.device)
-    made = run.stream(shelf, own, lambda items: map(packed, taught((sample for _, sample in items), predictor)))
-    records = [replace(record, outlines=unpacked(made.read(index))) for index, record in enumerate(own.records)]
-    bare = sum(not record.outlines for record in records)
-    if bare == len(records):
-        raise UsageError(f"{option}: the model finds no object in any of {bare} pictures; train it longer")
-    if bare:
-        warnings.warn(f"{option}: the model finds no object in {bare} of {len(records)} pictures", stacklevel=2)
+    if label == "semantic":
+        arrays = predict_each(run, store, unlabelled, predictor, lambda found: {"mask": class_mask(found)})
+        records = [replace(record, semantic=arrays.path(index)) for index, record in enumerate(unlabelled.records)]
+        empty = sum(not arrays.read(index)["mask"].any() for index in range(len(records)))
+    else:
+        arrays = predict_each(run, store, unlabelled, predictor, lambda found: packed(outlines(found)))
+        records = [replace(record, outlines=unpacked(arrays.read(index))) for index, record in enumerate(unlabelled.records)]
+        empty = sum(not record.outlines for record in records)
+    if empty == len(records):
+        raise UsageError(f"{option}: the model finds no object in any of {empty} images; train it longer")
+    if empty:
+        warnings.warn(f"{option}: the model finds no object in {empty} of {len(records)} images", stacklevel=2)
     return Data(data.root, data.layout, data.split, data.classes, records, data.problems, data.max_pixels)
 
 
-def taught(samples: Iterable[Sample], predictor: Predictor) -> Iterator[tuple[Outline, ...]]:
-    """The objects that the model finds in each image, told its tags where they are known."""
-    for _, prediction in batched.predict(predictor.network, samples, told_tags, predictor.batch):
-        yield outlines(prediction)
+def predict_each(
+    run: Run, store: str, data: Data, predictor: Predictor, arrays: Callable[[Prediction], dict[str, np.ndarray]]
+) -> ArrayStore:
+    """What `arrays` keeps of the prediction of each image, which is told its tags where they are known."""
+
+    def predicted(items: Iterable[tuple[int, Sample]]) -> Iterator[dict[str, np.ndarray]]:
+        samples = (sample for _, sample in items)
+        for _, prediction in batched.predict(predictor.network, samples, told_tags, predictor.batch):
+            yield arrays(prediction)
+
+    return run.stream(store, data, predicted)
 
 
 def told_tags(sample: Sample) -> str:
     """Whether the model is told the tags of an image: where one of them is known."""
     return "given" if sample.tags is not None and bool((~sample.tags.isnan()).any()) else "predicted"
+
+
+def class_mask(prediction: Prediction) -> np.ndarray:
+    """(H, W) uint8 of 0..C: the class mask of a prediction, or that of its believable objects, the surest on top."""
+    if prediction.semantic is not None:
+        return prediction.semantic.numpy()
+    if prediction.instances is None:
+        raise UsageError(NO_MASKS)
+    instances = prediction.instances[believed(prediction.instances)]
+    ids = rle.paint(instances.rles, prediction.size)
+    return np.concatenate([[0], instances.labels.numpy()]).astype(np.uint8)[ids]
 
 
 def packed(objects: Sequence[Outline]) -> dict[str, np.ndarray]:
@@ -86,7 +114,7 @@ def outlines(found: Prediction) -> tuple[Outline, ...]:
     elif found.semantic is not None:
         codes = parts(found.semantic.numpy(), len(found.classes))
     else:
-        raise UsageError("masks_from: the model makes no masks of these classes; give a run of pdsl, aepsl or r2ios")
+        raise UsageError(NO_MASKS)
     boxes, areas = rle.boxes([code for _, code in codes]), rle.areas([code for _, code in codes])
     return tuple(
         Outline(x1, y1, x2, y2, label, found.size, code["counts"], float(area))

@@ -41,7 +41,7 @@ def fit(method: Method, data: str | Path | Data, settings: Mapping[str, Any], fo
     images = training_images.first_images(listed, selection)
     teacher = load_teacher(selection.masks_from, images)
     described = images if teacher else listed  # what identifies the run
-    offers = images.only("image", "tags").offers | {"instances"} if teacher else listed.offers
+    offers = images.only("image", "tags").offers | {"instances", "semantic"} if teacher else listed.offers
     training_images.expect_labels(method, recipe.needs, described, offers)
     if not selection.dry_run:
         training_images.expect_a_batch(recipe, len(images), runtime.devices * runtime.nodes)
@@ -51,7 +51,7 @@ def fit(method: Method, data: str | Path | Data, settings: Mapping[str, Any], fo
     warn_of_random_layers(recipe, selection.dry_run)
     if run.main:
         run_folder.begin(run.folder, settings, run_folder.run_info(images, recipe, selection.masks_from))
-    network = learn(method, recipe, pseudo_labelled(images, teacher, run), run)
+    network = learn(method, recipe, pseudo_labelled(images, teacher, run, recipe.needs), run)
     classes = network.classes if method.task == "foreground" else described.classes
     return Predictor(method, network, classes, run.folder, run.main)
 
@@ -76,11 +76,12 @@ def load_teacher(run: str, data: Data) -> Predictor | None:
     return pseudo_labels.teacher(run, data.classes) if run else None
 
 
-def pseudo_labelled(data: Data, teacher: Predictor | None, run: Run) -> Data:
-    """The images with the teacher's masks in the place of their own, if there is a teacher."""
+def pseudo_labelled(data: Data, teacher: Predictor | None, run: Run, needs: frozenset[str]) -> Data:
+    """The images with the teacher's masks, of the kind that is needed, in the place of their own, if there is a teacher."""
     from frugalseg.workflows import pseudo_labels
 
-    return pseudo_labels.relabelled(data, teacher, run) if teacher else data
+    label = "semantic" if "semantic" in needs else "instances"
+    return pseudo_labels.relabelled(data, teacher, run, label=label) if teacher else data
 
 
 def starting_objects(recipe: Any, run: Run) -> dict[str, Any]:
