@@ -389,7 +389,7 @@ def test_prediction_of_nothing_but_broken_files_is_status_1(work: Path) -> None:
 
 def test_prediction_takes_larger_pictures_when_told(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = str(trained(work))
-    assert config.resolve([cli.predict.Options], {})["max_pixels"] == MAX_PIXELS
+    assert config.resolve([cli.predict.Output], {})["max_pixels"] == MAX_PIXELS
     assert run("predict", folder, "data/images", "--quiet", "--max-pixels", "1279") == 1
     assert "40 x 32 pixels, the limit is 1,279; shrink it or raise max_pixels (predict --max-pixels)" in capsys.readouterr().out
     for more in ([], ["--tags", "given"]):
@@ -413,7 +413,7 @@ def test_prediction_of_an_empty_folder_says_so_and_writes_nothing(work: Path, ca
 
 def test_two_pictures_of_one_name_do_not_overwrite_each_other(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("predict", str(trained(work)), "data/images", "data/images/val1.png", "--quiet") == 2
-    assert "two pictures are called 'val1'" in capsys.readouterr().err
+    assert "two images are called 'val1'" in capsys.readouterr().err
 
 
 def test_python_does_what_the_command_line_does(work: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import csv
 import io
 import json
 import shutil
@@ -268,6 +269,33 @@ def test_what_was_predicted_before_a_failure_is_kept(
     results = json.loads((tmp_path / "results.json").read_text())
     assert {entry["image_id"] for entry in results} == {1, 2, 3}
     assert len(json.loads((tmp_path / "instances.json").read_text())["annotations"]) == len(results)
+    rows = (tmp_path / "tags.csv").read_text().splitlines()
+    assert [row.partition(",")[0] for row in rows] == ["image", *data.names[:3]]
+
+
+def test_tables_appear_whole_and_those_of_an_earlier_call_go(
+    predictor: Predictor, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, out, seen = read(pictures, "Segmentation/val"), tmp_path / "out", []
+    out.mkdir()
+    (out / "tags.csv").write_text("of an earlier call")
+    (out / "skipped.csv").write_text("of an earlier call")
+    monkeypatch.setattr(draw, "save", lambda path, image: seen.append((out / "tags.csv").read_text()))
+    predict.write(predictor, [data], out, quiet=True)
+    assert seen == ["of an earlier call"] * len(data), "a reader sees the old table or the new one, never a part"
+    assert (out / "tags.csv").read_text().count("\n") == 1 + len(data)
+    assert not (out / "skipped.csv").exists()
+    assert [path for path in out.iterdir() if path.name.startswith(".")] == []
+
+
+def test_a_table_larger_than_its_memory_is_complete(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(predict, "IN_MEMORY", 64)
+    table = predict.Table(["image", "tag"])
+    for number in range(100):
+        table.add([f'{number}\udc80,"', "ö"])
+    table.save(tmp_path / "table.csv")
+    rows = list(csv.reader((tmp_path / "table.csv").open(encoding="utf-8", newline="")))
+    assert rows == [["image", "tag"], *([f'{number}\\udc80,"', "ö"] for number in range(100))]
 
 
 # -- drawing --

@@ -50,7 +50,7 @@ def run(words: list[str], given: dict[str, Any]) -> int:
         for place in words:
             show(evaluate(finder, place, options.split, quiet=options.quiet).table())
         return OK
-    written = predict.write(finder, words, options.out, options.overlays, options.quiet)
+    written = predict.write(finder, words, options.out, overlays=options.overlays, quiet=options.quiet)
     return say_written(*written, options.out, "searched for objects")
 
 

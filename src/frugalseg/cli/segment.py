@@ -51,7 +51,7 @@ def run(words: list[str], given: dict[str, Any]) -> int:
     predictor = few.fit(references, options.shots, quiet=options.quiet)
     say("\n".join(few.report(options.advice, quiet=options.quiet)))
     others, skipped = few.others(images)
-    written = predict.write(predictor, others, options.out, options.overlays, options.quiet, skipped)
+    written = predict.write(predictor, others, options.out, skipped, overlays=options.overlays, quiet=options.quiet)
     return say_written(*written, options.out, "segmented")
 
 
