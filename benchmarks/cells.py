@@ -21,6 +21,7 @@ from benchmarks.datasets import MissingData
 from benchmarks.measure import measure, outdated
 from benchmarks.plan import Cell
 from frugalseg import config
+from frugalseg.machine import cores
 
 
 def select(pattern: str, data: str) -> list[Cell]:
@@ -113,7 +114,7 @@ def start(cell: Cell, jobs: int) -> subprocess.Popen[bytes]:
     say(f"{cell.name}: training")
     environment = os.environ | {"FRUGALSEG_DATA": str(paths.photos())}
     if jobs > 1:
-        environment.setdefault("OMP_NUM_THREADS", str(max(1, len(os.sched_getaffinity(0)) // jobs)))
+        environment.setdefault("OMP_NUM_THREADS", str(max(1, cores() // jobs)))
     words = [sys.executable, "-m", "benchmarks.cells", "--cell", cell.name, *(["--quiet"] if jobs > 1 else [])]
     return subprocess.Popen(words, cwd=paths.ROOT, env=environment)
 

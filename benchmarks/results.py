@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
-import os
 import platform
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -19,6 +18,7 @@ from benchmarks.packing import pack, unpack
 from benchmarks.plan import Bench, Plan
 from benchmarks.ranked import Ranked
 from frugalseg.files import write
+from frugalseg.machine import cores
 from frugalseg.metrics import SemanticScores
 from frugalseg.metrics.foreground import ForegroundScores
 from frugalseg.metrics.instances import InstanceScores
@@ -113,7 +113,7 @@ def provenance() -> dict[str, Any]:
     commit = _git("rev-parse", "--short=12", "HEAD")
     changed = _git("status", "--porcelain", "--untracked-files=no", "--", "src", "configs", "benchmarks/*.py")
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
-    machine = {"cpu": _cpu(), "cores": len(os.sched_getaffinity(0)), "gpu": gpu, "system": platform.system()}
+    machine = {"cpu": _cpu(), "cores": cores(), "gpu": gpu, "system": platform.system()}
     versions = {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in LIBRARIES}
     return {
         "date": date.today().isoformat(),

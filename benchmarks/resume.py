@@ -30,6 +30,8 @@ from typing import Any, Literal
 
 from safetensors import safe_open
 
+from frugalseg.machine import cores
+
 RESULT = Path(__file__).parent / "results" / "resume.json"
 PICTURES, SIZE = 8, 64
 SETTINGS: dict[str, Any] = {
@@ -311,7 +313,7 @@ def main() -> int:
         "equal": sum(row["equal"] for row in runs),
         "runs": len(runs),
         "kills": sum(len(row["stops"]) for row in runs),
-        "machine": f"{platform.system()} {platform.machine()}, {len(os.sched_getaffinity(0))} CPU cores",
+        "machine": f"{platform.system()} {platform.machine()}, {cores()} CPU cores",
         "versions": {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in libraries},
         "settings": SETTINGS,
         "killed": runs,

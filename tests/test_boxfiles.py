@@ -1,4 +1,4 @@
-"""Files of boxes: pickles of all ages, hostile ones, names of pictures in folders, detectron2's scores and modes.
+"""Files of boxes: pickles of all ages, hostile ones, names of images in folders, detectron2's scores and modes.
 
 What the files of others hold otherwise is tested in test_proposals.py.
 """
@@ -170,12 +170,12 @@ def test_the_same_bytes_named_again_and_again_make_no_end_of_boxes(tmp_path: Pat
         BoxFiles(path)
 
 
-def test_a_picture_that_is_there_twice_is_refused(tmp_path: Path) -> None:
+def test_an_image_that_is_there_twice_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BoxFileError, match="got the image '7' twice"):
         BoxFiles(pickled(tmp_path, {"boxes": [XYXY, XYXY], "ids": [7, "7"]}))
 
 
-# -- names of pictures ---------------------------------------------------------------------------------------------------
+# -- names of images ---------------------------------------------------------------------------------------------------
 
 
 def detectron(folder: Path, *names: Any) -> Path:
@@ -209,7 +209,7 @@ def mcg(folder: Path, *names: str) -> Path:
         (mcg, ("train/7", "val/7"), ("train/7", "val/7")),
     ],
 )
-def test_pictures_in_folders_are_found(
+def test_images_in_folders_are_found(
     files: Callable[..., Path], held: tuple[Any, ...], names: tuple[str, str], tmp_path: Path
 ) -> None:
     boxes = BoxFiles(files(tmp_path, *held))
@@ -219,7 +219,7 @@ def test_pictures_in_folders_are_found(
 
 @pytest.mark.filterwarnings("ignore:.*count pixels from 1")
 @pytest.mark.parametrize("files", [detectron, stems, mcg])
-def test_two_pictures_do_not_share_boxes(files: Callable[..., Path], tmp_path: Path) -> None:
+def test_two_images_do_not_share_boxes(files: Callable[..., Path], tmp_path: Path) -> None:
     boxes = BoxFiles(files(tmp_path, "1", "2"))
     names = ["a/1", "b/1", "2", "b/2", "c/img_1"]
     assert boxes.missing(names) == ["a/1", "b/1", "b/2", "c/img_1"]
@@ -232,7 +232,7 @@ def test_two_pictures_do_not_share_boxes(files: Callable[..., Path], tmp_path: P
     assert len(boxes("b/1")) == 2
 
 
-def test_pictures_of_other_folders_and_numbers_are_others(tmp_path: Path) -> None:
+def test_images_of_other_folders_and_numbers_are_others(tmp_path: Path) -> None:
     boxes = BoxFiles(detectron(tmp_path, "train/1", "a/3", "b/3", 33, 5))
     assert boxes.missing(["val/1", "3", "2007_000033", "x"]) == ["val/1", "3", "2007_000033", "x"]
     assert boxes.missing(["1", "a/3"]) == []
@@ -257,16 +257,16 @@ def test_the_best_boxes_come_first(key: str, kind: Callable[..., Any], tmp_path:
 
 
 @pytest.mark.parametrize(
-    ("scores", "said"), [([np.ones(3)], "1 arrays of scores for 2"), ([np.ones(3), np.ones(2)], "2 scores of 3 boxes")]
+    ("scores", "message"), [([np.ones(3)], "1 arrays of scores for 2"), ([np.ones(3), np.ones(2)], "2 scores of 3 boxes")]
 )
-def test_scores_of_other_boxes_are_refused(scores: list[np.ndarray], said: str, tmp_path: Path) -> None:
-    with pytest.raises(BoxFileError, match=said):
+def test_scores_of_other_boxes_are_refused(scores: list[np.ndarray], message: str, tmp_path: Path) -> None:
+    with pytest.raises(BoxFileError, match=message):
         BoxFiles(pickled(tmp_path, {"boxes": [WHERE, WHERE], "scores": scores, "ids": [1, 2]}))
 
 
-@pytest.mark.parametrize(("shape", "said"), [((10**12, 4), "16,000,000,000,000"), ((1000, 4), "16,128")])
+@pytest.mark.parametrize(("shape", "message"), [((10**12, 4), "16,000,000,000,000"), ((1000, 4), "16,128")])
 def test_arrays_that_claim_too_much_are_refused_before_they_are_unpacked(
-    shape: tuple[int, int], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    shape: tuple[int, int], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     head = io.BytesIO()
     npy.write_array_header_1_0(head, {"descr": "<f4", "fortran_order": False, "shape": shape})
@@ -274,7 +274,7 @@ def test_arrays_that_claim_too_much_are_refused_before_they_are_unpacked(
         packed.writestr("a.npy", head.getvalue() + bytes(16_000))
     monkeypatch.setattr(boxfiles, "LARGEST_FILE", 10_000)
     monkeypatch.setattr(np, "load", lambda *_, **__: pytest.fail("it was unpacked"))
-    with pytest.raises(BoxFileError, match=f"a.npz: its arrays claim {said} bytes; expected at most 10,000"):
+    with pytest.raises(BoxFileError, match=f"a.npz: its arrays claim {message} bytes; expected at most 10,000"):
         BoxFiles(tmp_path / "a.npz")
 
 
@@ -290,7 +290,7 @@ def test_boxes_of_a_corner_and_sides(tmp_path: Path) -> None:
         BoxFiles(pickled(tmp_path, {"boxes": [WHERE], "ids": ["a"], "bbox_mode": 2}))
 
 
-def test_a_picture_with_an_empty_list_has_no_proposals(tmp_path: Path) -> None:
+def test_an_image_with_an_empty_list_has_no_proposals(tmp_path: Path) -> None:
     boxes = BoxFiles(pickled(tmp_path, {"a": XYXY, "b": [], "c": np.zeros(0), "d": (), "e": [[]], "cfg": "yaml", "version": 3}))
     assert boxes.missing(["a", "b", "c", "d", "e"]) == []
     assert [tuple(boxes(name).shape) for name in "bcde"] == [(0, 4)] * 4

@@ -224,8 +224,8 @@ def test_processes_that_write_the_same_entries_at_once(tmp_path: Path, image: Te
     assert calls == []
 
 
-def pictures(broken: tuple[int, ...] = ()) -> Any:
-    """A data set of five pictures, of which some cannot be read."""
+def images(broken: tuple[int, ...] = ()) -> Any:
+    """A data set of five images, of which some cannot be read."""
 
     class Pictures(SimpleNamespace):
         names = tuple("abcde")
@@ -244,26 +244,26 @@ def pictures(broken: tuple[int, ...] = ()) -> Any:
 @pytest.mark.parametrize("jobs", [1, 3, None])
 def test_fill_makes_every_entry_once(tmp_path: Path, jobs: int | None) -> None:
     cache = Cache(tmp_path)
-    assert fill(pictures(), brightness, cache, jobs=jobs, times=3.0) == Filled(made=5, found=0, unkept=0, failed={})
-    assert fill(pictures(), brightness, cache, jobs=jobs, times=3.0) == Filled(made=0, found=5, unkept=0, failed={})
+    assert fill(images(), brightness, cache, jobs=jobs, times=3.0) == Filled(made=5, found=0, unkept=0, failed={})
+    assert fill(images(), brightness, cache, jobs=jobs, times=3.0) == Filled(made=0, found=5, unkept=0, failed={})
     assert sorted(call["times"] for call in calls) == [3.0] * 5
-    assert torch.equal(cache(brightness, pictures().image(2), times=3.0), torch.full((8, 8), 6.0))
+    assert torch.equal(cache(brightness, images().image(2), times=3.0), torch.full((8, 8), 6.0))
 
 
-def test_fill_goes_on_past_broken_pictures_and_lists_them(tmp_path: Path) -> None:
+def test_fill_goes_on_past_broken_images_and_lists_them(tmp_path: Path) -> None:
     with pytest.warns(UserWarning, match=r"failed on 2 of 5 images:\n  b: b.jpg is broken"):
-        done = fill(pictures(broken=(1, 3)), brightness, Cache(tmp_path))
+        done = fill(images(broken=(1, 3)), brightness, Cache(tmp_path))
     assert (done.made, done.failed) == (3, {"b": "b.jpg is broken", "d": "d.jpg is broken"})
 
 
 def test_fill_says_what_it_could_not_keep(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with warnings.catch_warnings(record=True):
-        done = fill(pictures(), brightness, Cache(tmp_path / "file"), jobs=1)
+        done = fill(images(), brightness, Cache(tmp_path / "file"), jobs=1)
     assert done == Filled(made=0, found=0, unkept=5, failed={})
 
 
 def test_fill_takes_every_tool_by_name(tmp_path: Path) -> None:
     for name in TOOLS:
         given = {"count": 4} if TOOLS[name] in proposals.TOOLS.values() else {"segments": 4}
-        assert fill(pictures(), name, Cache(tmp_path), **given).made == 5
+        assert fill(images(), name, Cache(tmp_path), **given).made == 5

@@ -108,8 +108,8 @@ def test_salient_superpixels_find_the_disc(tmp_path: Path) -> None:
     mask = cue("scene", scene(), torch.tensor([[14.0, 6, 50, 42]]))[0].numpy()
     assert overlap(mask, disc()) > 0.6
     Image.fromarray(disc().astype(np.uint8) * 200).save(tmp_path / "scene.png")
-    told = cues.Superpixels(segments=60, maps=tmp_path, cache=Cache(tmp_path / "cache"))
-    assert overlap(told("scene", scene(), torch.tensor([[14.0, 6, 50, 42]]))[0].numpy(), disc()) > 0.6
+    from_maps = cues.Superpixels(segments=60, maps=tmp_path, cache=Cache(tmp_path / "cache"))
+    assert overlap(from_maps("scene", scene(), torch.tensor([[14.0, 6, 50, 42]]))[0].numpy(), disc()) > 0.6
 
 
 def test_a_folder_gives_the_object_that_fits_the_box_best(tmp_path: Path) -> None:

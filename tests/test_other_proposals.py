@@ -37,7 +37,7 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def boxes_of(data: Data, file: Path, count: int) -> Path:
-    """A file of boxes of all pictures of a data set."""
+    """A file of boxes of all images of a data set."""
     np.savez(file, **{name: proposals.grid(data.image(index), count).numpy() for index, name in enumerate(data.names)})
     return file
 
@@ -53,7 +53,7 @@ def same(one: Prediction, other: Prediction) -> bool:
     return len(first) > 0 and first.boxes.equal(second.boxes) and first.rles == second.rles
 
 
-def test_a_model_of_box_files_sees_other_pictures_by_other_boxes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_model_of_box_files_sees_other_images_by_other_boxes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     root = shapes.write(tmp_path / "set", train=2, val=2, test=0, size=48, quiet=True)
     train, val = read(root, split="Main/train"), read(root, split="Segmentation/val")
     test_pdsl.fitted(train, tmp_path, proposals=str(boxes_of(train, tmp_path / "train.npz", 20)))
@@ -108,7 +108,7 @@ def test_models_that_look_at_no_proposals_say_so() -> None:
     assert boxes.proposals == "random"
 
 
-def test_boxes_of_whole_pictures_are_refused_in_tiles() -> None:
+def test_boxes_of_whole_images_are_refused_in_tiles() -> None:
     predictor = made(R2IOS, "r2ios", replace(test_r2ios.TINY, proposals="boxes.npz"))
     with pytest.raises(UsageError, match=r"boxes of whole images; type --proposals selective_search with --tile"):
         next(predictor.stream(IMAGE, tile=32))

@@ -1,4 +1,4 @@
-"""PDSL's losses against slow and obvious oracles, its parts on odd pictures, and what it may not look at."""
+"""PDSL: its losses against slow oracles, its parts on odd images, and the labels that it must not use."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ def test_refinement_losses_agree_with_loops_over_proposals() -> None:
 
 @pytest.mark.parametrize("far", [1e4, -1e4, 1e30, math.inf])
 @pytest.mark.parametrize("place", range(4))
-def test_a_pseudo_box_that_flies_away_or_collapses_stays_a_box_in_the_picture_and_can_be_learned(far: float, place: int) -> None:
+def test_a_pseudo_box_that_is_huge_or_empty_becomes_a_box_in_the_image_and_can_be_learned(far: float, place: int) -> None:
     offsets, tags = torch.zeros(5, 3, 4), torch.tensor([1.0, 0.0, 1.0])
     offsets[..., place] = far
     scores = torch.rand(5, 3, generator=torch.Generator().manual_seed(0))
@@ -265,7 +265,7 @@ def test_where_class_specific_masks_show_nothing_the_agnostic_one_stands_in(monk
     assert model.mask_probabilities([view], BOXES[:0], torch.zeros(0, dtype=torch.long)).shape == (0, *size[2:])
 
 
-def test_layers_frozen_at_random_numbers_are_told(recwarn: pytest.WarningsRecorder) -> None:
+def test_frozen_random_layers_give_a_warning(recwarn: pytest.WarningsRecorder) -> None:
     with pytest.warns(UserWarning, match="first 3 blocks of tiny are frozen at random numbers"):
         warn_of_random_layers(replace(TINY, frozen=3), dry=False)
     recwarn.clear()
@@ -274,7 +274,7 @@ def test_layers_frozen_at_random_numbers_are_told(recwarn: pytest.WarningsRecord
     assert not recwarn
 
 
-def test_two_pictures_in_a_batch_cost_the_mean_of_each_alone() -> None:
+def test_two_images_in_a_batch_cost_the_mean_of_each_alone() -> None:
     model, one, two = network(), item(), item((0.0, 1.0, 0.0), BOXES[2:])
     both, first, second = model([one, two]), model([one]), model([two])
     for name, loss in both.items():
@@ -292,7 +292,7 @@ def test_two_pictures_in_a_batch_cost_the_mean_of_each_alone() -> None:
     ],
 )
 @pytest.mark.parametrize("settings", [{}, {"cue": "gradient", "agnostic_on": "foreground"}, {"n_refine": 0, "n_mask": 0}])
-def test_odd_pictures_reach_every_parameter_with_finite_losses(
+def test_odd_images_reach_every_parameter_with_finite_losses(
     tags: tuple[float, ...], boxes: torch.Tensor, settings: dict[str, Any]
 ) -> None:
     model = network(**settings)
@@ -347,7 +347,7 @@ def test_the_cascades_targets_pass_half_of_the_highest_value_in_the_box() -> Non
     assert not model.gradient_targets(gradients, boxes[:1], torch.tensor([3])).any(), "a class that nothing speaks for"
 
 
-def test_targets_of_a_mirrored_picture_are_mirrored_targets() -> None:
+def test_targets_of_a_mirrored_image_are_mirrored_targets() -> None:
     pseudo = Pseudo(torch.tensor([0]), torch.tensor([1]), BOXES[:1])
     seeds = pdsl.seeds(BOXES, pseudo, TINY.n_seed)
     plain, valid = pdsl.cue_targets(CUE, item(), torch.arange(5), seeds)
@@ -357,7 +357,7 @@ def test_targets_of_a_mirrored_picture_are_mirrored_targets() -> None:
     assert plain[0].any()
 
 
-def test_the_cue_sees_a_reduced_picture_and_finds_the_object_where_it_is() -> None:
+def test_the_cue_sees_a_reduced_image_and_finds_the_object_where_it_is() -> None:
     y, x = torch.meshgrid(torch.arange(160.0), torch.arange(160.0), indexing="ij")
     disc = (y - 110) ** 2 + (x - 110) ** 2 <= 24**2
     image = torch.where(disc, torch.tensor([220.0, 30, 40])[:, None, None], torch.tensor([30.0, 120, 60])[:, None, None])
@@ -411,9 +411,9 @@ def test_views_are_averaged_row_by_row() -> None:
 
 def test_given_tags_leave_only_their_classes() -> None:
     sample = Sample("it", item()["image"], tags=torch.tensor([0.0, 1.0, 0.0]))
-    (free,), (told,) = network().predict([sample]), network().predict([sample], tags="given")
+    (free,), (restricted,) = network().predict([sample]), network().predict([sample], tags="given")
     assert set(free.instances.labels.tolist()) > {2}
-    assert set(told.instances.labels.tolist()) == {2}
+    assert set(restricted.instances.labels.tolist()) == {2}
 
 
 @pytest.mark.parametrize("settings", [{}, {"test_scales": (40, 56), "test_flip": True}, {"n_refine": 0, "n_mask": 0}])
@@ -438,7 +438,7 @@ def test_a_batch_equals_its_images_one_by_one(settings: dict[str, Any]) -> None:
 
 
 def test_a_folder_of_masks_is_needed_to_learn_from_and_not_to_predict_with(tmp_path: Path) -> None:
-    data = toys.write(tmp_path / "pictures")
+    data = toys.write(tmp_path / "images")
     folder = tmp_path / "masks"
     folder.mkdir()
     for name, (height, width) in zip(data.names, toys.SIZES, strict=True):
@@ -449,7 +449,7 @@ def test_a_folder_of_masks_is_needed_to_learn_from_and_not_to_predict_with(tmp_p
     assert len(found.instances)
     with pytest.raises(ValueError, match=r"cue: got .*masks"):
         fitted(data, tmp_path / "other", cue=str(folder))
-    assert not list((tmp_path / "other").rglob("proposals")), "said before any work"
+    assert not list((tmp_path / "other").rglob("proposals")), "its error comes before any work"
 
 
 def test_masks_by_grabcut_are_those_of_the_boxes_found() -> None:
@@ -505,14 +505,14 @@ def test_biases_learn_without_decay_and_with_sgd_at_twice_the_rate(optimizer: st
         torch.testing.assert_close(parameter.detach(), expected)
 
 
-def test_masks_and_boxes_of_other_pictures_change_nothing(tmp_path: Path) -> None:
-    data = toys.write(tmp_path / "pictures")
+def test_masks_and_boxes_of_other_images_change_nothing(tmp_path: Path) -> None:
+    data = toys.write(tmp_path / "images")
     one, other = fitted(data, tmp_path / "a"), fitted(toys.shuffled(data), tmp_path / "b")
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
-def test_stored_features_are_those_of_the_picture(tmp_path: Path) -> None:
-    data = toys.write(tmp_path / "pictures")
+def test_stored_features_are_those_of_the_image(tmp_path: Path) -> None:
+    data = toys.write(tmp_path / "images")
     frozen = {"frozen": 5, "freeze_norm": True}
     fresh, stored = fitted(data, tmp_path / "a", **frozen), fitted(data, tmp_path / "b", cache_features=True, **frozen)
     assert all(torch.allclose(fresh[name], stored[name], atol=3e-3) for name in fresh)
@@ -520,19 +520,19 @@ def test_stored_features_are_those_of_the_picture(tmp_path: Path) -> None:
         fitted(data, tmp_path / "c", cache_features=True)
 
 
-def test_joined_maps_are_standardized_over_the_pictures_and_stay_so(tmp_path: Path) -> None:
-    data, joined = toys.write(tmp_path / "pictures"), {"levels": (4, 5), "standardize": True, "scales": (24, 32, 48)}
+def test_joined_maps_are_standardized_over_the_images_and_stay_so(tmp_path: Path) -> None:
+    data, joined = toys.write(tmp_path / "images"), {"levels": (4, 5), "standardize": True, "scales": (24, 32, 48)}
     frozen = {"frozen": 5, "freeze_norm": True}
     fresh = fitted(data, tmp_path / "a", **joined, **frozen)
     stored = fitted(data, tmp_path / "b", cache_features=True, **joined, **frozen)
     assert all(torch.allclose(fresh[name], stored[name], atol=3e-3) for name in fresh)
     model = network(**joined).eval()
     model.load_state_dict(fresh)
-    pictures = [sample.image.as_subclass(torch.Tensor) for sample in data]
-    sizes = [detection.scaled((picture.shape[1], picture.shape[2]), 32, TINY.longest) for picture in pictures]
-    seen = [detection.resized(*pair) for pair in zip(pictures, sizes, strict=True)]
+    images = [sample.image.as_subclass(torch.Tensor) for sample in data]
+    sizes = [detection.scaled((image.shape[1], image.shape[2]), 32, TINY.longest) for image in images]
+    seen = [detection.resized(*pair) for pair in zip(images, sizes, strict=True)]
     with torch.no_grad():
-        maps = [model.backbone.maps(picture[None].float(), (4, 5)) for picture in seen]
+        maps = [model.backbone.maps(image[None].float(), (4, 5)) for image in seen]
     cells = [torch.cat(levels, 1).double() for levels in maps]
     mean = torch.stack([own.mean((0, 2, 3)) for own in cells]).mean(0)
     spread = torch.stack([own.square().mean((0, 2, 3)) for own in cells]).mean(0) - mean.square()
@@ -546,7 +546,7 @@ def test_joined_maps_are_standardized_over_the_pictures_and_stay_so(tmp_path: Pa
         Config(levels=(0,))
 
 
-def test_objects_of_another_model_stand_in_for_those_of_their_labels() -> None:
+def test_teacher_boxes_replace_pseudo_objects_of_their_labels() -> None:
     own = Pseudo(torch.tensor([4, 1]), torch.tensor([1, 3]), BOXES[[4, 1]] + 0.5)
     found = pdsl.apply_teacher_boxes(own, BOXES, torch.tensor([[2, 3], [3, 3], [0, 2]]))
     assert found.rows.tolist() == [2, 3, 0, 4]
@@ -565,16 +565,16 @@ def test_the_first_head_alone_learns_from_objects_of_another_model() -> None:
     scores = found.scores[0].softmax(1)[:, 1:]
     second = pdsl.assign(BOXES, pdsl.pseudo_objects(scores, given["tags"], BOXES, found.offsets[0], (40, 40)), y)
     expected = pdsl.class_loss(found.scores[0], first) + pdsl.class_loss(found.scores[1], second)
-    begun, alone = model([given | {"starts": starts}]), model([given])
-    torch.testing.assert_close(begun["class"], expected)
-    assert torch.equal(begun["tags"], alone["tags"])
+    taught, alone = model([given | {"starts": starts}]), model([given])
+    torch.testing.assert_close(taught["class"], expected)
+    assert torch.equal(taught["tags"], alone["tags"])
     best = int(found.wsddn[:, 0].argmax())
     same = model([given | {"starts": torch.tensor([[best, 1]])}])
     torch.testing.assert_close(same["class"], alone["class"])
 
 
-def test_one_class_and_pictures_of_one_colour_can_be_learned_from(tmp_path: Path) -> None:
-    data = toys.write(tmp_path / "pictures", ((1,), (0,), (1,), (1,), (0,), (1,)), ("apple",))
+def test_one_class_and_images_of_one_colour_can_be_learned_from(tmp_path: Path) -> None:
+    data = toys.write(tmp_path / "images", ((1,), (0,), (1,), (1,), (0,), (1,)), ("apple",))
     Image.new("RGB", (33, 40), (9, 9, 9)).save(data.records[0].image)
     weights = fitted(data.select([0, 1]), tmp_path / "out", proposals="selective_search")
     assert all(torch.isfinite(value).all() for value in weights.values() if value.is_floating_point())

@@ -113,7 +113,7 @@ def test_boxes_are_whole_different_and_inside(mode: str) -> None:
     assert [0.0, 0.0, 40.0, 30.0] in boxes.tolist(), "the last region is the image"
 
 
-def test_the_same_picture_gives_the_same_boxes_in_the_same_order() -> None:
+def test_the_same_image_gives_the_same_boxes_in_the_same_order() -> None:
     image = noise()
     assert torch.equal(search.selective_search(image), search.selective_search(image))
     some, all_of_them = search.selective_search(image, count=5), search.selective_search(image)
@@ -121,12 +121,12 @@ def test_the_same_picture_gives_the_same_boxes_in_the_same_order() -> None:
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 30), (3, 3)])
-def test_pictures_too_small_to_part_give_their_whole(size: tuple[int, int]) -> None:
+def test_images_too_small_to_part_give_their_whole(size: tuple[int, int]) -> None:
     boxes = search.selective_search(torch.randint(0, 256, (3, *size), dtype=torch.uint8))
     assert [0.0, 0.0, float(size[1]), float(size[0])] in boxes.tolist()
 
 
-def test_selective_search_finds_the_objects_of_the_built_in_pictures() -> None:
+def test_selective_search_finds_the_objects_of_the_built_in_images() -> None:
     best = []
     for index in range(3):
         sample = shapes.draw(index)
@@ -143,7 +143,7 @@ def test_wrong_arguments_are_named() -> None:
         search.selective_search(noise().float())
 
 
-def test_a_large_picture_is_searched_shrunk_and_its_boxes_are_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_large_image_is_searched_shrunk_and_its_boxes_are_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     small = torch.randint(0, 256, (3, 30, 50), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
     large = small.repeat_interleave(2, 1).repeat_interleave(2, 2)
     whole = search.selective_search(small)
@@ -159,7 +159,7 @@ def test_a_large_picture_is_searched_shrunk_and_its_boxes_are_its_own(monkeypatc
 
 
 def test_a_grid_meets_every_large_box_halfway() -> None:
-    """Any box of a shape between 1:2 and 2:1 and of at least a quarter of the picture's side has a neighbour in the grid."""
+    """Any box of a shape between 1:2 and 2:1 and of at least a quarter of the image's side has a neighbour in the grid."""
     grid = proposals.grid(torch.zeros(3, 80, 120, dtype=torch.uint8), count=5000)
     sides = 20 + torch.rand(500, 1) * 60
     shape = 2 ** (torch.rand(500, 1) * 2 - 1)
@@ -186,10 +186,10 @@ def test_the_command_fills_the_cache_and_tells_recall(tmp_path: Path, capsys: py
     root = shapes.write(tmp_path / "set", train=3, val=0, test=0, size=64, quiet=True)
     words = ["regions", "selective_search", str(root), "--split", "Segmentation/train", "--cache", str(tmp_path / "cache")]
     assert cli.main([*words, "--arguments", '{"count": 300}']) == 0
-    said = capsys.readouterr().out
-    assert "selective_search: 3 made" in said
+    output = capsys.readouterr().out
+    assert "selective_search: 3 made" in output
     for line in ("recall at 0.5", "recall at 0.7", "mean over images"):
-        assert line in said
+        assert line in output
     assert cli.main([*words, "--arguments", '{"count": 300}']) == 0
     assert "0 made, 3 there before" in capsys.readouterr().out
     assert cli.main(words) == 0
@@ -252,9 +252,9 @@ def test_own_proposals_come_before_any_source() -> None:
     assert torch.equal(proposals.of(sample, "selective_search", count=1), own[:1])
 
 
-def test_a_picture_without_any_proposal_is_one_itself_where_some_are_needed() -> None:
+def test_an_image_without_any_proposal_is_one_itself_where_some_are_needed() -> None:
     far = Sample("a", noise(), proposals=torch.tensor([[90.0, 90.0, 99.0, 99.0]]))
-    assert proposals.some(far, "grid").tolist() == [[0, 0, 40, 30]]
+    assert proposals.at_least_one(far, "grid").tolist() == [[0, 0, 40, 30]]
     assert len(proposals.of(far, "grid")) == 0
 
 
@@ -262,14 +262,14 @@ def test_a_picture_without_any_proposal_is_one_itself_where_some_are_needed() ->
 
 
 def learned_from(data: Data, source: Path, folder: Path) -> list[list[float]]:
-    """The first picture's proposals, as a method learns from them."""
+    """The first image's proposals, as a method learns from them."""
     run = Run(folder, Runtime(quiet=True, workers=0, accelerator="cpu"))
     data = precompute.covered(data, str(source))
     return precompute.stored_proposals(data, str(source), 2, run).read(0)["boxes"].tolist()
 
 
-def test_pictures_that_a_file_lacks_are_left_out_and_said_or_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    data = toys.write(tmp_path / "pictures")
+def test_images_that_a_file_lacks_are_left_out_with_a_warning_or_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = toys.write(tmp_path / "images")
     own = {name: XYXY[:, [0, 1, 0, 1]] + np.array([0, 0, 20, 20], np.float32) for name in data.names}
     np.savez(tmp_path / "all.npz", **own)
     np.savez(tmp_path / "one.npz", **{name: own[name] for name in data.names[1:]})
@@ -287,8 +287,8 @@ def test_pictures_that_a_file_lacks_are_left_out_and_said_or_refused(tmp_path: P
     assert BoxFiles(tmp_path).missing(data.names) == ["picture0"]
 
 
-def test_strange_boxes_of_a_training_set_are_counted_and_said_at_every_start(tmp_path: Path) -> None:
-    data = toys.write(tmp_path / "pictures")
+def test_strange_boxes_of_a_training_set_are_counted_in_a_warning_at_every_start(tmp_path: Path) -> None:
+    data = toys.write(tmp_path / "images")
     good = np.array([[0, 0, 20, 20], [4, 4, 30, 30]], np.float32)
     wild = {"picture0": [[0, 0, 9, 9], [90, 90, 99, 99]], "picture1": [[0, 0, 60, 9], [3, 3, 3, 9]], "picture2": [[np.nan] * 4]}
     np.savez(tmp_path / "boxes.npz", **{name: np.array(wild.get(name, good), np.float32) for name in data.names})
@@ -297,13 +297,13 @@ def test_strange_boxes_of_a_training_set_are_counted_and_said_at_every_start(tmp
         "image and are cut; 1 images have none: the whole image is their proposal"
     )
     for _ in range(2):
-        with pytest.warns(UserWarning, match="proposals: of") as said:
+        with pytest.warns(UserWarning, match="proposals: of") as caught:
             assert learned_from(data, tmp_path / "boxes.npz", tmp_path / "run") == [[0, 0, 9, 9]]
-        assert [str(warning.message).partition("boxes.npz, ")[2] for warning in said] == [expected]
+        assert [str(warning.message).partition("boxes.npz, ")[2] for warning in caught] == [expected]
 
 
-def test_boxes_of_larger_pictures_are_refused(tmp_path: Path) -> None:
-    data = toys.write(tmp_path / "pictures")
+def test_boxes_of_larger_images_are_refused(tmp_path: Path) -> None:
+    data = toys.write(tmp_path / "images")
     np.savez(tmp_path / "boxes.npz", **{name: np.array([[0, 0, 400, 300]], np.float32) for name in data.names})
     with pytest.raises(ValueError, match="reach beyond 6 of 6 images; they were made for other images, or for these at another"):
         learned_from(data, tmp_path / "boxes.npz", tmp_path / "run")
@@ -333,7 +333,7 @@ def test_selective_search_as_girshick_hands_it_out(tmp_path: Path) -> None:
         boxes("x")
 
 
-def test_mcg_has_a_file_for_each_picture(tmp_path: Path) -> None:
+def test_mcg_has_a_file_for_each_image(tmp_path: Path) -> None:
     io.savemat(tmp_path / "2007_000033.mat", {"boxes": ONE_BASED[:, [1, 0, 3, 2]], "scores": np.ones((2, 1))})
     with pytest.warns(UserWarning, match="count pixels from 1"):
         assert np.array_equal(BoxFiles(tmp_path)("2007_000033"), XYXY)
@@ -404,7 +404,7 @@ def test_no_pickle_runs_code(place: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [
         (b"", "save it with -v7"),
         (b"\x89HDF\r\n\x1a\n" + b"0" * 200, "save it with -v7"),
@@ -413,14 +413,14 @@ def test_no_pickle_runs_code(place: str, tmp_path: Path) -> None:
         (b"not what it claims", "cannot be read"),
     ],
 )
-def test_mat_files_that_are_none_are_refused(content: bytes, said: str, tmp_path: Path) -> None:
+def test_mat_files_that_are_none_are_refused(content: bytes, message: str, tmp_path: Path) -> None:
     (tmp_path / "a.mat").write_bytes(content)
-    with pytest.raises(BoxFileError, match=said):
+    with pytest.raises(BoxFileError, match=message):
         BoxFiles(tmp_path / "a.mat")
 
 
 @pytest.mark.parametrize(
-    ("held", "said"),
+    ("held", "message"),
     [
         ({"boxes": [XYXY], "ids": [1, 2]}, "1 arrays of boxes and 2 names"),
         ({"boxes": [XYXY[:, :3]], "ids": [1]}, "expected numbers"),
@@ -429,9 +429,9 @@ def test_mat_files_that_are_none_are_refused(content: bytes, said: str, tmp_path
         ({"rois": 3}, "0 arrays of boxes"),
     ],
 )
-def test_pickles_of_something_else_are_refused(held: Any, said: str, tmp_path: Path) -> None:
+def test_pickles_of_something_else_are_refused(held: Any, message: str, tmp_path: Path) -> None:
     (tmp_path / "a.pkl").write_bytes(pickle.dumps(held))
-    with pytest.raises(BoxFileError, match=said):
+    with pytest.raises(BoxFileError, match=message):
         BoxFiles(tmp_path / "a.pkl")
 
 

@@ -1,4 +1,4 @@
-"""Superpixels and saliency: what must hold on any picture, a slow oracle, drawn scenes, tiny and flat pictures."""
+"""Superpixels and saliency: what must hold on any image, a slow oracle, drawn scenes, tiny and flat images."""
 
 from __future__ import annotations
 
@@ -106,11 +106,11 @@ def test_the_object_and_not_what_the_border_cuts_off_is_salient() -> None:
     assert salient[5:25, 5:25].mean() < 0.75 * salient[35:55, 50:70].mean()
 
 
-def test_a_picture_of_one_colour_is_salient_nowhere() -> None:
+def test_an_image_of_one_colour_is_salient_nowhere() -> None:
     assert not saliency.boundary_connectivity(torch.full((3, 50, 70), 93, dtype=torch.uint8)).any()
 
 
-def test_grey_pictures_have_saliency_from_0_to_1() -> None:
+def test_grey_images_have_saliency_from_0_to_1() -> None:
     image, inside = drawn(3)
     grey = image.float().mean(0).byte().expand(3, -1, -1)
     salient = saliency.boundary_connectivity(grey)

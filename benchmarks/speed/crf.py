@@ -28,6 +28,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, interpolate, one_hot
 
+from frugalseg.machine import cores
 from frugalseg.regions.crf import dense_crf
 
 SIZE = (375, 500)
@@ -125,7 +126,7 @@ def machine() -> dict[str, Any]:
     packages = ("torch", "numpy", "pydensecrf2")
     return {
         "cpu": models[0] if models else platform.processor(),
-        "cores": len(os.sched_getaffinity(0)),
+        "cores": cores(),
         "load_before": round(os.getloadavg()[0], 2),
         "versions": {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in packages},
     }
@@ -136,9 +137,7 @@ def main() -> None:
     parser.add_argument("voc", type=Path, help="a folder in VOC layout with Segmentation/val")
     parser.add_argument("--photos", type=int, default=8)
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument(
-        "--threads", type=int, nargs="+", default=sorted({1, len(os.sched_getaffinity(0))}), help="torch's threads"
-    )
+    parser.add_argument("--threads", type=int, nargs="+", default=sorted({1, cores()}), help="torch's threads")
     parser.add_argument("--peak", nargs=3, metavar=("TOOL", "NAME", "CLASSES"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.peak:

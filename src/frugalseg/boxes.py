@@ -17,7 +17,8 @@ Boxes = TypeVar("Boxes", np.ndarray, "Tensor")
 
 def areas(boxes: Boxes) -> Boxes:
     """(N,) areas of boxes (N, 4), in square pixels."""
-    return (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+    products: Boxes = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+    return products
 
 
 def iou(boxes: Boxes, others: Boxes) -> Boxes:
@@ -30,16 +31,18 @@ def iou(boxes: Boxes, others: Boxes) -> Boxes:
         import torch as library
     starts = library.maximum(boxes[:, None, :2], others[None, :, :2])
     sides = (library.minimum(boxes[:, None, 2:], others[None, :, 2:]) - starts).clip(0)
-    shared = sides[..., 0] * sides[..., 1]
-    return shared / (areas(boxes)[:, None] + areas(others) - shared)
+    shared: Boxes = sides[..., 0] * sides[..., 1]
+    shares: Boxes = shared / (areas(boxes)[:, None] + areas(others) - shared)
+    return shares
 
 
 def iou_with_crowds(boxes: np.ndarray, others: np.ndarray, crowd: np.ndarray) -> np.ndarray:
     """(N, M) as `iou`; over the area of the first where the second is a crowd, (M,) bool, as COCO's evaluation has it."""
     starts = np.maximum(boxes[:, None, :2], others[None, :, :2])
     sides = (np.minimum(boxes[:, None, 2:], others[None, :, 2:]) - starts).clip(0)
-    shared, own = sides[..., 0] * sides[..., 1], areas(boxes)[:, None]
-    return shared / np.where(crowd, own, own + areas(others) - shared)
+    shared, first = sides[..., 0] * sides[..., 1], areas(boxes)[:, None]
+    shares: np.ndarray = shared / np.where(crowd, first, first + areas(others) - shared)
+    return shares
 
 
 def mirror(boxes: Boxes, width: float) -> Boxes:

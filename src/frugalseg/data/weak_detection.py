@@ -165,4 +165,5 @@ def jitter_colours(image: Tensor, largest: float) -> Tensor:
     value, least = pixels.amax(0), pixels.amin(0)
     spread = (value / (value - least).clamp(min=1)).clamp(max=saturation)  # a fully saturated colour cannot be saturated further
     brightness = (exposure * value).clamp(max=255) / value.clamp(min=1)
-    return ((value - (value - pixels) * spread) * brightness).round().to(torch.uint8)
+    changed: Tensor = (value - (value - pixels) * spread) * brightness
+    return changed.round().to(torch.uint8)

@@ -18,9 +18,9 @@ import torch
 from scipy import ndimage
 from torch import Tensor
 from torch.nn import functional as F
-from torchvision.ops import box_iou
 
 from frugalseg import rle
+from frugalseg.boxes import iou
 from frugalseg.data import Data, detection
 from frugalseg.data.transforms import Augmented, ZoomCrop, stack
 from frugalseg.engine.run import Run
@@ -94,14 +94,13 @@ class CAM(TagClassifier):
     def proposed(self, sample: Sample, objects: Sequence[Found]) -> list[Found]:
         """Each object's nearest proposal with what the cue finds in it; a proposal is an object of a class once."""
         config = self.config
-        boxes = proposals.some(sample, config.proposals, config.count)
-        nearest = box_iou(torch.tensor([item.box for item in objects]), boxes).argmax(1).tolist()
+        boxes = proposals.at_least_one(sample, config.proposals, config.count)
+        nearest = iou(torch.tensor([item.box for item in objects]), boxes).argmax(1).tolist()
         best: dict[tuple[int, int], Found] = {}
         for row, item in zip(nearest, objects, strict=True):
             best.setdefault((row, item.label), item)
         chosen = boxes[[row for row, _ in best]]
-        cue = cues.cue(config.cue, config.cue_side, config.cue_iterations, config.cue_cut)
-        codes = cues.codes(cue, sample.name, sample.image.as_subclass(Tensor).cpu(), chosen)
+        codes = cues.codes(cues.configured(config), sample.name, sample.image.as_subclass(Tensor).cpu(), chosen)
         masked = zip(best.values(), chosen.tolist(), codes, strict=True)
         return [item._replace(box=box, code=code) for item, box, code in masked]
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import numpy as np
 import torch
@@ -61,7 +61,7 @@ def image_scores(scores: Tensor) -> Tensor:
 
 
 def tag_loss(y: Tensor, tags: Tensor) -> Tensor:
-    """L_OM of eq. 2, mean over the K classes whose tag is known (nan is unknown), a scalar. y, tags: (K,)."""
+    """L_OM of eq. 2, mean over the K classes with a known tag (nan is unknown), a scalar. y, tags: (K,)."""
     valid = ~tags.isnan()
     losses = -(tags.nan_to_num() * y.log() + (1 - tags.nan_to_num()) * (1 - y).log())
     return (losses * valid).sum() / valid.sum().clamp(min=1)
@@ -143,7 +143,8 @@ def seeds(proposals: Tensor, pseudo: Pseudo, count: int) -> Tensor:
         return pseudo.rows
     overlaps = iou(proposals[pseudo.rows], proposals)
     overlaps[torch.arange(len(pseudo.rows)), pseudo.rows] = 2.0  # an equal box must not replace the best proposal
-    return overlaps.topk(min(count, len(proposals)), dim=1).indices.unique()
+    rows: Tensor = torch.unique(overlaps.topk(min(count, len(proposals)), dim=1).indices)
+    return rows
 
 
 @torch.no_grad()
@@ -308,7 +309,7 @@ class View(NamedTuple):
 
 
 class PDSL(Network):
-    """Both branches on one backbone. Images are learned from one by one: the paper has one on each GPU, and none sees another.
+    """Both branches on one backbone. It learns from the images of a batch one by one: the paper has one on each GPU.
 
     cue: finds the foreground in boxes; set by `train`, None where the gradient of the detector does it.
     """
@@ -331,9 +332,10 @@ class PDSL(Network):
 
     @property
     def proposal_source(self) -> str:
+        """A tool's name, a file or a folder."""
         return self.config.proposals
 
-    def train(self, mode: bool = True) -> PDSL:
+    def train(self, mode: bool = True) -> Self:
         """As nn.Module's, but channels keep their mean and standard deviation: an image must give the same features alone."""
         super().train(mode)
         self.norm.eval()
@@ -352,18 +354,21 @@ class PDSL(Network):
     def detect(self, maps: Tensor, boxes: Tensor) -> Detections:
         """Output of the detection branch for boxes (P, 4) of one image. maps: (1, D, h, w)."""
         config, regions = self.config, self.regions(boxes)
-        return self.detection(roi.pool(maps, regions, BOX_SIZE, config.stride, config.sampling, config.pooling))
+        cells = roi.pool(maps, regions, BOX_SIZE, config.stride, config.sampling, config.pooling)
+        detections: Detections = self.detection(cells)
+        return detections
 
     def masks(self, maps: Tensor, boxes: Tensor, labels: Tensor) -> Tensor:
         """Logits (1 + M, R, S, S) in boxes (R, 4) of classes (R,) in 1..K, in the memory of CHUNK boxes at a time."""
 
         def work(boxes: Tensor, labels: Tensor) -> Tensor:
             cells = roi.pool(maps, self.regions(boxes), MASK_SIZE // 2, self.config.stride, self.config.sampling)
-            return self.segmentation(cells, labels)
+            logits: Tensor = self.segmentation(cells, labels)
+            return logits
 
         if len(boxes) <= CHUNK:
             return work(boxes, labels)
-        parts = zip(boxes.split(CHUNK), labels.split(CHUNK), strict=True)
+        parts = zip(torch.split(boxes, CHUNK), torch.split(labels, CHUNK), strict=True)
         return torch.cat([checkpoint(work, *part, use_reentrant=False) for part in parts], 1)
 
     # -- losses
@@ -379,28 +384,28 @@ class PDSL(Network):
         by_gradient = self.config.cue == "gradient"
         features = features.requires_grad_() if by_gradient and not features.requires_grad else features
         maps = self.narrow(features)
-        found = self.detect(maps, item["proposals"])
-        y = image_scores(found.wsddn)
-        losses, scores, offsets = self.refinement_losses(item, found, y.detach())
+        detections = self.detect(maps, item["proposals"])
+        y = image_scores(detections.wsddn)
+        losses, scores, offsets = self.refinement_losses(item, detections, y.detach())
         pseudo = pseudo_objects(scores, item["tags"], item["proposals"], offsets, item["size"])
         assigned = assign(item["proposals"], pseudo, y.detach(), self.config.foreground)
         gradients = class_gradients(features, y, item["tags"]) if by_gradient else None
         segmentation = self.segmentation_losses(item, maps, scores, pseudo, assigned, gradients)
         return {"tags": tag_loss(y, item["tags"])} | losses | segmentation
 
-    def refinement_losses(self, item: Item, found: Detections, y: Tensor) -> tuple[dict[str, Tensor], Tensor, Tensor | None]:
+    def refinement_losses(self, item: Item, detections: Detections, y: Tensor) -> tuple[dict[str, Tensor], Tensor, Tensor | None]:
         """Eq. 3 summed over the heads, each of which learns from the one before; scores (P, K) and offsets of the last one."""
         config, boxes, tags = self.config, item["proposals"], item["tags"]
         losses = {"class": y.new_zeros(()), "box": y.new_zeros(())}
-        scores, offsets = found.wsddn.detach(), None
-        for number, (head, own_offsets) in enumerate(zip(found.scores, found.offsets, strict=True)):
+        scores, offsets = detections.wsddn.detach(), None
+        for number, (head, box_offsets) in enumerate(zip(detections.scores, detections.offsets, strict=True)):
             pseudo = pseudo_objects(scores, tags, boxes, offsets, item["size"])
             if number == 0 and "starts" in item:
                 pseudo = apply_teacher_boxes(pseudo, boxes, item["starts"])
             assigned = assign(boxes, pseudo, y, config.foreground, config.ignore_iou)
             losses["class"] = losses["class"] + class_loss(head, assigned)
-            losses["box"] = losses["box"] + box_loss(own_offsets, boxes, assigned)
-            scores, offsets = head.detach().float().softmax(1)[:, 1:], own_offsets.detach()
+            losses["box"] = losses["box"] + box_loss(box_offsets, boxes, assigned)
+            scores, offsets = head.detach().float().softmax(1)[:, 1:], box_offsets.detach()
         return losses, scores, offsets
 
     def segmentation_losses(
@@ -444,7 +449,7 @@ class PDSL(Network):
         (2,) of the image; allowed (K,) bool, the classes that may be found.
         """
         size, image = size_of(sample.image), sample.image.to(self.device)
-        boxes = proposals.some(sample, self.config.proposals, self.config.count)
+        boxes = proposals.at_least_one(sample, self.config.proposals, self.config.count)
         allowed = given_tags(sample) > 0 if tags == "given" else torch.ones(len(self.classes), dtype=torch.bool)
         inputs, ratios = {"proposals": boxes, "allowed": allowed, "size": torch.tensor(size)}, []
         for number, (scale, flip) in enumerate(view_transforms(self.config)):
@@ -476,7 +481,8 @@ class PDSL(Network):
             images = batch[f"view{number}"]
             maps = self.narrow(self.norm(self.encode(images)))
             ratios = batch["ratios"][:, number]
-            views.append([View(own[None], size_of(images), flip, ratio) for own, ratio in zip(maps, ratios, strict=True)])
+            pairs = zip(maps, ratios, strict=True)
+            views.append([View(features[None], size_of(images), flip, ratio) for features, ratio in pairs])
         return [list(image) for image in zip(*views, strict=True)]
 
     def objects(self, views: Sequence[View], boxes: Tensor, allowed: Tensor, size: Tensor) -> Tensors:
@@ -489,10 +495,10 @@ class PDSL(Network):
         row, label = ((scores >= config.min_score) & allowed).nonzero().T
         kept = roi.nms(moved[row, label], scores[row, label], label, config.nms, config.detections)
         row, label = row[kept], label[kept]
-        found = {"boxes": moved[row, label], "labels": label + 1, "scores": scores[row, label]}
+        objects = {"boxes": moved[row, label], "labels": label + 1, "scores": scores[row, label]}
         if config.masks == "grabcut":
-            return found
-        return found | {"masks": self.mask_probabilities(views, found["boxes"], found["labels"])}
+            return objects
+        return objects | {"masks": self.mask_probabilities(views, objects["boxes"], objects["labels"])}
 
     def scores(self, views: Sequence[View], boxes: Tensor, size: Tensor) -> tuple[Tensor, Tensor]:
         """Scores (P, K) and boxes (P, K, 4) in the image's pixels: the mean over heads and views, row by row, before NMS."""
@@ -506,13 +512,13 @@ class PDSL(Network):
 
     def view_scores(self, view: View, boxes: Tensor) -> tuple[Tensor, Tensor]:
         """Scores (P, K) and boxes (P, K, 4) of one view, the mean over the heads; WSDDN's without heads that refine it."""
-        found = self.detect(view.maps, boxes)
-        if not found.scores:
-            return found.wsddn, boxes[:, None].expand(-1, len(self.classes), 4)
-        scores = torch.stack([head.float().softmax(1)[:, 1:] for head in found.scores]).mean(0)
+        detections = self.detect(view.maps, boxes)
+        if not detections.scores:
+            return detections.wsddn, boxes[:, None].expand(-1, len(self.classes), 4)
+        scores = torch.stack([head.float().softmax(1)[:, 1:] for head in detections.scores]).mean(0)
         start = boxes[:, None].expand(-1, len(self.classes), 4).flatten(0, 1)
         limits = boxes.new_tensor([view.size]).expand(len(start), 2)
-        moved = torch.stack([roi.decode(start, offsets.flatten(0, 1), limits) for offsets in found.offsets]).mean(0)
+        moved = torch.stack([roi.decode(start, offsets.flatten(0, 1), limits) for offsets in detections.offsets]).mean(0)
         return scores, moved.view(*scores.shape, 4)
 
     def mask_probabilities(self, views: Sequence[View], boxes: Tensor, labels: Tensor) -> Tensor:

@@ -13,7 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torchvision.ops import batched_nms, box_iou, roi_align, roi_pool
+from torchvision.ops import batched_nms, roi_align, roi_pool
+
+from frugalseg.boxes import iou
 
 STD = (0.1, 0.1, 0.2, 0.2)  # offsets are predicted in these units, which gives them about unit variance (MNC's constants)
 GATHER_CHANNELS = 32  # from which one gather of rows is faster than two matrix products in training on a CPU
@@ -158,7 +160,7 @@ def match(boxes: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
     """For each box the object (N, 4) it overlaps most and their IoU, both (R,); without objects the IoU is 0."""
     if not len(truth):
         return torch.zeros(len(boxes), dtype=torch.long, device=boxes.device), boxes.new_zeros(len(boxes))
-    best = box_iou(boxes, truth).max(1)
+    best = iou(boxes, truth).max(1)
     return best.indices, best.values
 
 

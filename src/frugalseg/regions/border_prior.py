@@ -23,7 +23,7 @@ def inner(ids: Tensor, margin: float = 0.1) -> int:
 
     ids: (h, w). margin: a part qualifies if its share of the border is within this of the least share. Ties: the smaller id.
     """
-    parts, areas = ids.unique(return_counts=True)
+    parts, areas = torch.unique(ids, return_counts=True)
     border = torch.cat([ids[0], ids[-1], ids[1:-1, 0], ids[1:-1, -1]])
     shares = (border[:, None] == parts).double().mean(0)
     return int(parts[areas.masked_fill(shares > shares.min() + margin, -1).argmax()])

@@ -124,7 +124,7 @@ class Lattice:
         *corner, barycentric = simplex(features)
         keys, jumps = _keys(*corner)
         keys, order = keys.flatten().sort()
-        points, inverse, sizes = keys.unique_consecutive(return_inverse=True, return_counts=True)
+        points, inverse, sizes = torch.unique_consecutive(keys, return_inverse=True, return_counts=True)
         pixels, inside = order.int().remainder_(count), barycentric.flatten().index_select(0, order)
         inverse = inverse.int()
         corners = torch.empty_like(inverse).scatter_(0, order, inverse).view(size + 1, count).T.contiguous()

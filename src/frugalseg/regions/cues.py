@@ -116,13 +116,14 @@ class Superpixels:
         if self.maps is None:
             return self.cache(saliency.boundary_connectivity, small).numpy()
         values = images.load_mask(files.inside(self.maps, name, ".png")).float()
-        return transforms.resize(values[None], list(small.shape[1:]), antialias=True)[0].numpy()
+        resized: Tensor = transforms.resize(values[None], list(small.shape[1:]), antialias=True)
+        return resized[0].numpy()
 
 
 def _means(values: np.ndarray, ids: np.ndarray) -> np.ndarray:
     """(H, W) the mean of values in each pixel's superpixel."""
-    sums = np.bincount(ids.ravel(), values.ravel()) / np.bincount(ids.ravel()).clip(min=1)
-    return sums[ids]
+    means = np.bincount(ids.ravel(), values.ravel()) / np.bincount(ids.ravel()).clip(min=1)
+    return np.asarray(means[ids])
 
 
 def _salient(values: np.ndarray, ids: np.ndarray, box: PixelBox) -> np.ndarray:
@@ -133,7 +134,8 @@ def _salient(values: np.ndarray, ids: np.ndarray, box: PixelBox) -> np.ndarray:
         inside[:] = True
         return mask
     shares = np.bincount(superpixel.ravel(), minlength=int(ids.max()) + 1) / np.bincount(ids.ravel())
-    foreground = (shares[superpixel] >= 0.5) & (saliency > threshold_otsu(saliency))
+    threshold: float = threshold_otsu(saliency)  # type: ignore[no-untyped-call]
+    foreground = (shares[superpixel] >= 0.5) & (saliency > threshold)
     inside[:] = foreground if plausible(foreground) else ellipse(*inside.shape)
     return mask
 

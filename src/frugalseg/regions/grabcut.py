@@ -55,7 +55,8 @@ def plausible(foreground: np.ndarray) -> bool:
 def ellipse(height: int, width: int) -> np.ndarray:
     """The ellipse inscribed in a box, (height, width) bool."""
     y, x = (np.abs((np.arange(side) + 0.5) / side * 2 - 1) for side in (height, width))
-    return y[:, None] ** 2 + x[None] ** 2 <= 1
+    inside: np.ndarray = y[:, None] ** 2 + x[None] ** 2 <= 1
+    return inside
 
 
 def _cut(pixels: np.ndarray, box: PixelBox, iterations: int, seed: int) -> np.ndarray:
@@ -70,7 +71,8 @@ def _cut(pixels: np.ndarray, box: PixelBox, iterations: int, seed: int) -> np.nd
         cv2.grabCut(pixels, labels, rectangle, np.zeros((1, 65)), np.zeros((1, 65)), iterations, cv2.GC_INIT_WITH_RECT)
     except cv2.error:
         return np.zeros((bottom - top, right - left), bool)
-    return (labels[top:bottom, left:right] & 1) == 1  # 1 is certain, 3 probable foreground
+    foreground: np.ndarray = (labels[top:bottom, left:right] & 1) == 1  # 1 is certain, 3 probable foreground
+    return foreground
 
 
 def _with_background(box: PixelBox, area: int) -> PixelBox:
@@ -96,4 +98,4 @@ def _cut_out(pixels: np.ndarray, box: PixelBox, iterations: int, seed: int, side
     foreground = _cut(np.ascontiguousarray(part), pixel_box(inner, size[1], size[0]), iterations, seed)
     if not foreground.size:  # a flat box at the image's edge can be rounded to nothing
         return np.zeros((height, width), bool)
-    return cv2.resize(foreground.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST) == 1
+    return cv2.resize(foreground.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST).astype(bool)

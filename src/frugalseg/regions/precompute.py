@@ -125,7 +125,7 @@ class Proposed:
     def __getitem__(self, index: int) -> dict[str, np.ndarray]:
         sample = self.data[index]
         valid = proposals.cleaned(sample, self.source, self.count)
-        boxes = proposals.some(replace(sample, proposals=valid.boxes), self.source, self.count)
+        boxes = proposals.at_least_one(replace(sample, proposals=valid.boxes), self.source, self.count)
         faults = [valid.broken, valid.outside, valid.empty, valid.beyond, not len(valid.boxes)]
         return {"boxes": boxes.numpy(), "faults": np.array(faults, np.int64)}
 

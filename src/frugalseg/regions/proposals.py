@@ -100,7 +100,7 @@ def clean(boxes: Tensor, size: tuple[int, int]) -> Cleaned:
 
 def _first(boxes: Tensor) -> Tensor:
     """Indices of the first of each group of equal boxes, ascending."""
-    _, groups = boxes.unique(dim=0, return_inverse=True)
+    _, groups = torch.unique(boxes, dim=0, return_inverse=True)
     first = torch.full((len(boxes),), len(boxes)).scatter_reduce_(0, groups, torch.arange(len(boxes)), "amin")
     return first[first < len(boxes)].sort().values
 
@@ -108,7 +108,7 @@ def _first(boxes: Tensor) -> Tensor:
 # -- of an image -----------------------------------------------------------------------------------------------------
 
 
-def some(sample: Sample, source: str, count: int = 2000) -> Tensor:
+def at_least_one(sample: Sample, source: str, count: int = 2000) -> Tensor:
     """As `of`, but the whole image where there is no proposal."""
     boxes, (height, width) = of(sample, source, count), sample.image.shape[-2:]
     return boxes if len(boxes) else torch.tensor([[0.0, 0.0, width, height]])

@@ -54,7 +54,8 @@ def _background(ids: np.ndarray, contrast: np.ndarray) -> np.ndarray:
     border = np.unique(np.concatenate((ids[0], ids[-1], ids[:, 0], ids[:, -1])))
     spanned = np.exp(-(_geodesic(ids, border, contrast) ** 2) / (2 * COLOUR**2))  # how far i belongs to p's homogeneous area
     connectivity = spanned[:, border].sum(axis=1) / np.sqrt(spanned.sum(axis=1))
-    return 1 - np.exp(-(connectivity**2) / (2 * BORDER**2))
+    probability: np.ndarray = 1 - np.exp(-(connectivity**2) / (2 * BORDER**2))
+    return probability
 
 
 def _geodesic(ids: np.ndarray, border: np.ndarray, contrast: np.ndarray) -> np.ndarray:
@@ -66,7 +67,8 @@ def _geodesic(ids: np.ndarray, border: np.ndarray, contrast: np.ndarray) -> np.n
     a, b = (np.concatenate([side.ravel() for side in sides]) for sides in zip(*pairs, strict=True))
     a, b = np.unique(np.stack((a, b))[:, a != b], axis=1)
     steps = contrast[a, b] + 1e-9  # a sparse matrix takes a step of exactly 0 for no edge
-    return dijkstra(coo_array((steps, (a, b)), shape=contrast.shape).tocsr(), directed=False)
+    distances: np.ndarray = dijkstra(coo_array((steps, (a, b)), shape=contrast.shape).tocsr(), directed=False)
+    return distances
 
 
 def from_folder(folder: Path | str, sample: Sample) -> Tensor:

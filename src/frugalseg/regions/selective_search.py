@@ -76,7 +76,8 @@ def ranked(boxes: np.ndarray, priorities: np.ndarray, count: int) -> np.ndarray:
 
 
 def _lab(pixels: np.ndarray) -> np.ndarray:
-    return (rgb2lab(pixels) + np.array([0, 128, 128])) / np.array([100, 255, 255])
+    scaled: np.ndarray = (rgb2lab(pixels) + np.array([0, 128, 128])) / np.array([100, 255, 255])
+    return scaled
 
 
 SPACES = {"hsv": rgb2hsv, "lab": _lab, "rgb": lambda pixels: pixels / 255.0}  # all from 0 to 1
@@ -192,7 +193,7 @@ def histograms(ids: np.ndarray, values: np.ndarray, bins: int, sizes: np.ndarray
     first, columns = ids.ravel().astype(np.int64) * bins, []
     for channel in range(channels):
         columns.append(np.bincount(first + values[..., channel].ravel(), minlength=count * bins).reshape(count, bins))
-    return (np.concatenate(columns, 1) / (sizes[:, None] * channels)).astype(np.float32)
+    return np.asarray(np.concatenate(columns, 1) / (sizes[:, None] * channels), np.float32)
 
 
 def neighbours(ids: np.ndarray, count: int) -> np.ndarray:
