@@ -28,7 +28,7 @@ class Settings:
 
     needs: ClassVar[frozenset[str]]  # the `Sample` fields it learns from; a property where settings decide
     repeats: ClassVar[bool] = True  # whether a step may show an image twice
-    minimum: ClassVar[Limits] = {}  # the smallest value of numbers; `least`, which BiOpt has a setting of, says it too
+    minimum: ClassVar[Limits] = {}  # the smallest value of numbers
     shares: ClassVar[tuple[str, ...]] = ()  # numbers from 0 to 1
     positive: ClassVar[tuple[str, ...]] = ()  # numbers above 0
 
@@ -40,7 +40,7 @@ class Settings:
     def faults(self) -> list[str]:
         """What is wrong with the settings, one line each; a recipe adds what its own settings need of each other."""
         values = vars(self)
-        least = {name: low for kind in reversed(type(self).__mro__) for name, low in _minimum(kind).items()}
+        least = {name: low for kind in reversed(type(self).__mro__) for name, low in vars(kind).get("minimum", {}).items()}
         shares, positive = (_collected(type(self), name) for name in ("shares", "positive"))
         found = [f"{name}={values[name]}: expected at least {low}" for name, low in least.items() if values[name] < low]
         found += [f"{name}={values[name]}: expected a number from 0 to 1" for name in shares if not 0 <= values[name] <= 1]
@@ -51,12 +51,6 @@ class Settings:
         if found:
             name = type(self).__module__.rpartition(".")[2]
             raise ValueError(f"{name} settings are not valid:\n" + "\n".join(f"  - {fault}" for fault in found))
-
-
-def _minimum(kind: type) -> dict[str, float]:
-    """The limits that a class itself names."""
-    values = [vars(kind).get(name, {}) for name in ("least", "minimum")]
-    return {name: low for limits in values if isinstance(limits, Mapping) for name, low in limits.items()}
 
 
 def _collected(kind: type, name: str) -> Iterable[str]:
@@ -183,7 +177,7 @@ class Scale(Settings):
     longest: int = 1000
     flip: bool = True
 
-    least: ClassVar[Limits] = {"scale": 16, "longest": 16}
+    minimum: ClassVar[Limits] = {"scale": 16, "longest": 16}
 
     def faults(self) -> list[str]:
         """Also a longer side below the shorter one."""
@@ -204,7 +198,7 @@ class Proposals(Settings):
     proposals: str = "selective_search"
     count: int = 2000
 
-    least: ClassVar[Limits] = {"count": 1}
+    minimum: ClassVar[Limits] = {"count": 1}
 
     @property
     def external_supervision(self) -> tuple[str, ...]:
@@ -267,7 +261,7 @@ class Cue(Settings):
     cue_iterations: int = 5
     cue_cut: int = 0
 
-    least: ClassVar[Limits] = {"cue_side": 16, "cue_iterations": 1, "cue_cut": 0}
+    minimum: ClassVar[Limits] = {"cue_side": 16, "cue_iterations": 1, "cue_cut": 0}
 
     @property
     def external_supervision(self) -> tuple[str, ...]:
@@ -288,7 +282,7 @@ class Detections(Settings):
     detections: int = 100
     min_score: float = 0.05
 
-    least: ClassVar[Limits] = {"detections": 1}
+    minimum: ClassVar[Limits] = {"detections": 1}
     shares: ClassVar[tuple[str, ...]] = ("min_score",)
 
 
@@ -415,7 +409,7 @@ class Crops(Settings):
     crop: int = 321
     scales: tuple[float, float] = (1.0, 1.0)
 
-    least: ClassVar[Limits] = {"resize": 0, "crop": 16}
+    minimum: ClassVar[Limits] = {"resize": 0, "crop": 16}
 
     def faults(self) -> list[str]:
         """Also a zoom that is not above 0."""
