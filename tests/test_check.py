@@ -20,7 +20,8 @@ from rich.console import Console
 from frugalseg.data import DataError, images, read, shapes
 from frugalseg.data.problems import CODES, Problem, markdown
 from frugalseg.methods import METHODS, Method
-from frugalseg.workflows.check import check, scored_pairs
+from frugalseg.workflows.check import check
+from frugalseg.workflows.check_splits import scored_pairs
 from tests import cocos
 
 COUNT = 12  # pictures of each split of a sound set
