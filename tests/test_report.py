@@ -70,7 +70,7 @@ def test_report_needs_nothing_from_outside_and_runs_nothing(folder: Path) -> Non
 def test_report_says_what_was_learned_measured_and_typed(folder: Path) -> None:
     text = " ".join(Page(report.write(folder).read_text()).text.split())
     record = next(iter(json.loads((folder / "metrics.json").read_text()).values()))
-    expected = ["Threshold: bright is an object", "4 images of", "with these labels: tags", "Extra supervision: a <b>guess</b>"]
+    expected = ["Threshold: bright is an object", "4 images of", "with these labels: tags", "External supervision: a <b>guess</b>"]
     expected += [f"{100 * record['miou']:.1f}", record["protocol"], "95 % interval", "trivial: all background"]
     expected += ["1 min 5 s", "1.2 GB", "quietyes"]
     expected += ["5 differ from the recipe's defaults", "best", "worst", "config.yaml", "torchvision"]
@@ -108,7 +108,7 @@ def test_commands_are_kept_once_and_in_order(tmp_path: Path) -> None:
     assert read_run_info(tmp_path) == {"commands": ["a", "b"], "images": 4}
 
 
-def test_telling_pictures_are_best_median_worst() -> None:
+def test_examples_are_the_best_median_and_worst() -> None:
     names = [str(index) for index in range(9)]
     assert pick_examples(names) == {"0": "best", "1": "best", "3": "median", "4": "median", "7": "worst", "8": "worst"}
     assert pick_examples(["a", "b"]) == {"a": "best", "b": "best"}
