@@ -70,7 +70,12 @@ def test_report_needs_nothing_from_outside_and_runs_nothing(folder: Path) -> Non
 def test_report_says_what_was_learned_measured_and_typed(folder: Path) -> None:
     text = " ".join(Page(report.write(folder).read_text()).text.split())
     record = next(iter(json.loads((folder / "metrics.json").read_text()).values()))
-    expected = ["Threshold: bright is an object", "4 images of", "with these labels: tags", "External supervision: a <b>guess</b>"]
+    expected = [
+        "Threshold: bright is an object",
+        "4 images of",
+        "with these labels: tags",
+        "External supervision: a <b>guess</b>",
+    ]
     expected += [f"{100 * record['miou']:.1f}", record["protocol"], "95 % interval", "trivial: all background"]
     expected += ["1 min 5 s", "1.2 GB", "quietyes"]
     expected += ["5 differ from the recipe's defaults", "best", "worst", "config.yaml", "torchvision"]

@@ -53,9 +53,9 @@ FCN = {
 STUDENTS: dict[str, dict[str, Any]] = {"r2ios": R2IOS, "maskrcnn": MASKRCNN, "fcn": FCN}
 
 
-def test_objects_far_below_the_best_of_their_class_are_not_believed() -> None:
+def test_objects_far_below_the_best_of_their_class_are_not_trusted() -> None:
     scores, labels = torch.tensor([0.8, 0.5, 0.3, 0.01]), torch.tensor([1, 1, 1, 2])
-    assert pseudo_labels.believed(Instances(torch.zeros(4, 4), labels, scores)) == [0, 1, 3]
+    assert pseudo_labels.trusted(Instances(torch.zeros(4, 4), labels, scores)) == [0, 1, 3]
 
 
 def test_connected_parts_of_a_class_mask_are_objects() -> None:
@@ -70,7 +70,7 @@ def test_connected_parts_of_a_class_mask_are_objects() -> None:
     assert np.array_equal(rle.decode([found[1].rle], (20, 30))[0], ((mask == 1) & (torch.arange(30) > 15)).numpy())
 
 
-def test_a_class_mask_of_objects_shows_the_surest_on_top_and_no_unbelievable_one() -> None:
+def test_a_class_mask_of_objects_shows_the_best_on_top_and_no_object_that_is_not_trusted() -> None:
     masks = torch.zeros(3, 6, 9, dtype=torch.bool)
     masks[0, 1:4, 1:5], masks[1, 2:5, 3:8], masks[2, 5, :] = True, True, True
     instances = Instances(torch.zeros(3, 4), torch.tensor([2, 1, 1]), torch.tensor([0.9, 0.8, 0.1]), masks)
@@ -83,12 +83,12 @@ def test_a_class_mask_of_objects_shows_the_surest_on_top_and_no_unbelievable_one
     assert np.array_equal(pseudo_labels.class_mask(Prediction("it", (6, 9), ("a", "b"), semantic=semantic)), expected)
 
 
-def test_objects_survive_the_shelf() -> None:
+def test_objects_survive_the_store() -> None:
     mask = torch.zeros(20, 30, dtype=torch.uint8)
     mask[2:8, 2:8], mask[10:18, 20:28] = 1, 2
     found = pseudo_labels.outlines(Prediction("it", (20, 30), ("a", "b"), semantic=mask))
-    assert pseudo_labels.unpacked(pseudo_labels.packed(found)) == found
-    assert pseudo_labels.unpacked(pseudo_labels.packed(())) == ()
+    assert pseudo_labels.from_arrays(pseudo_labels.to_arrays(found)) == found
+    assert pseudo_labels.from_arrays(pseudo_labels.to_arrays(())) == ()
 
 
 @pytest.fixture(scope="module")
@@ -179,10 +179,10 @@ def test_masks_are_made_once_and_again_only_where_they_are_missing(
 def test_class_masks_are_the_models_own(teachers: tuple[Data, dict[str, Path]], tmp_path: Path) -> None:
     data, runs = teachers
     model, run = (
-        pseudo_labels.teacher(runs["aepsl"], data.classes),
+        pseudo_labels.load_teacher(runs["aepsl"], data.classes),
         Run(tmp_path, Runtime(quiet=True, workers=0, accelerator="cpu")),
     )
-    labelled = pseudo_labels.relabelled(data, model, run, label="semantic")
+    labelled = pseudo_labels.pseudo_labelled(data, model, run, label="semantic")
     assert labelled.offers == {"image", "tags", "semantic"}
     for index, (_, prediction) in enumerate(model.stream(data.only("image", "tags"), tags="given")):
         assert torch.equal(labelled[index].semantic.long(), prediction.semantic.long())
@@ -191,11 +191,11 @@ def test_class_masks_are_the_models_own(teachers: tuple[Data, dict[str, Path]], 
 def test_teachers_that_cannot_teach_are_refused(teachers: tuple[Data, dict[str, Path]], tmp_path: Path) -> None:
     data, runs = teachers
     renamed = Data(data.root, data.layout, data.split, ("pear", "plum", "fig"), data.records)
-    with pytest.raises(UsageError, match="knows apple, berry, cherry; the pictures have pear, plum, fig"):
+    with pytest.raises(UsageError, match="knows apple, berry, cherry; the images have pear, plum, fig"):
         train("r2ios", renamed, out=str(tmp_path), **{**STUDENTS["r2ios"], **ENGINE}, masks_from=str(runs["aepsl"]))
     blind = train("cam", data, out=str(tmp_path / "blind"), **{**TEACHERS["cam"], "label_loss": "bce"}, **ENGINE)
     with torch.no_grad():
         blind.network.fc.weight.fill_(-1.0)
     run = Run(tmp_path / "run", Runtime(quiet=True, workers=0, accelerator="cpu"))
     with pytest.raises(UsageError, match="no object in any of 6 images"):
-        pseudo_labels.relabelled(data, blind, run)
+        pseudo_labels.pseudo_labelled(data, blind, run)

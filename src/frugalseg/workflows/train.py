@@ -51,7 +51,7 @@ def fit(method: Method, data: str | Path | Data, settings: Mapping[str, Any], fo
     warn_of_random_layers(recipe, selection.dry_run)
     if run.main:
         run_folder.begin(run.folder, settings, run_folder.run_info(images, recipe, selection.masks_from))
-    network = learn(method, recipe, pseudo_labelled(images, teacher, run, recipe.needs), run)
+    network = learn(method, recipe, labels_of(teacher, images, run, recipe.needs), run)
     classes = network.classes if method.task == "foreground" else described.classes
     return Predictor(method, network, classes, run.folder, run.main)
 
@@ -73,15 +73,15 @@ def load_teacher(run: str, data: Data) -> Predictor | None:
     """The model of the run whose masks are to be the labels, or None. Raises UsageError for one of other classes."""
     from frugalseg.workflows import pseudo_labels
 
-    return pseudo_labels.teacher(run, data.classes) if run else None
+    return pseudo_labels.load_teacher(run, data.classes) if run else None
 
 
-def pseudo_labelled(data: Data, teacher: Predictor | None, run: Run, needs: frozenset[str]) -> Data:
+def labels_of(teacher: Predictor | None, data: Data, run: Run, needs: frozenset[str]) -> Data:
     """The images with the teacher's masks, of the kind that is needed, in the place of their own, if there is a teacher."""
     from frugalseg.workflows import pseudo_labels
 
     label = "semantic" if "semantic" in needs else "instances"
-    return pseudo_labels.relabelled(data, teacher, run, label=label) if teacher else data
+    return pseudo_labels.pseudo_labelled(data, teacher, run, label=label) if teacher else data
 
 
 def starting_objects(recipe: Any, run: Run) -> dict[str, Any]:
@@ -93,8 +93,8 @@ def starting_objects(recipe: Any, run: Run) -> dict[str, Any]:
         return {}
 
     def starts(data: Data) -> Data:
-        teacher = pseudo_labels.teacher(source, data.classes, "start_from")
-        return pseudo_labels.relabelled(data, teacher, run, "start_from", "starts")
+        teacher = pseudo_labels.load_teacher(source, data.classes, "start_from")
+        return pseudo_labels.pseudo_labelled(data, teacher, run, "start_from", "starts")
 
     return {"starts": starts}
 
