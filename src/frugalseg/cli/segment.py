@@ -8,7 +8,7 @@ from typing import Any
 from frugalseg import config
 from frugalseg.cli.command import ANY, Command
 from frugalseg.cli.console import say, say_written
-from frugalseg.recipes.biopt import Free
+from frugalseg.recipes.biopt import TrainingFree
 
 
 @dataclass(frozen=True)
@@ -60,5 +60,5 @@ COMMAND = Command(
     "a few images with masks, then any others: masks without training",
     "REFERENCES IMAGES...",
     (2, ANY),
-    (Options, Free),
+    (Options, TrainingFree),
 )

@@ -5,8 +5,6 @@ Shape letters: K references, S side of a square, h w feature map, D channels.
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -14,6 +12,7 @@ from torchvision.transforms import v2
 
 from frugalseg.data.dataset import Data
 from frugalseg.data.episodes import BaseSplit, Episode, class_mask
+from frugalseg.data.weak_detection import Store
 from frugalseg.types import IGNORE
 
 Pair = tuple[Tensor, Tensor]  # an image (3, H, W) uint8 and the mask of one class in it (H, W) of 0, 1, 255
@@ -95,7 +94,7 @@ class StoredEpisodeSampler(EpisodeSampler):
     store: reads the array "features" of each image of the base split, see `Run.each`.
     """
 
-    def __init__(self, base: BaseSplit, shots: int, reader: SquareReader, store: Any) -> None:
+    def __init__(self, base: BaseSplit, shots: int, reader: SquareReader, store: Store) -> None:
         super().__init__(base, shots, reader)
         self.store = store
 

@@ -99,7 +99,7 @@ class Config(groups.Optimizer, groups.Backbone):
 
 
 @dataclass(frozen=True)
-class Free(Config):
+class TrainingFree(Config):
     """BiOpt with a ready-made feature network, without training."""
 
     # Chosen for photos on a CPU: the measurements are in docs/biopt.md.
@@ -111,4 +111,4 @@ class Free(Config):
 
 
 # Settings that may still be changed for a trained model.
-AT_TEST = frozenset({"alpha", "init", "inner_steps", "inner_lr", "test_scales", "masks"})
+TEST_SETTINGS = frozenset({"alpha", "init", "inner_steps", "inner_lr", "test_scales", "masks"})

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import NamedTuple, cast
 
 import numpy as np
 import torch
@@ -72,7 +73,7 @@ def score_lists(
 
     Raises DataError when there is no such class or too few images.
     """
-    model: Any = predictor.network
+    model = cast(BiOpt, predictor.network)
     config = model.config
     masked = data.select(with_masks(data, config.masks)).only("image", config.masks)
     labels, pixels = novel_labels(model, data), episodes.class_pixels(masked, config.masks)
@@ -87,12 +88,17 @@ def score_lists(
                 place, number = divmod(answer.number, count)
                 scores[place].update(f"{number:05d}", asked[answer.number].label, answer.mask, answer.truth)
     if predictor.folder:
-        for score in scores:
-            results.record(predictor.folder, score, presence=presence.to_json())
-        folder = results.predictions_folder(predictor.folder, scores[0].split)
-        save_examples(folder, scores[0].protocol, examples(questions, scores[0]))
+        keep(predictor.folder, questions, scores, presence)
     left_out = [f"left out: {name}, {number} images" for name, number in lists[0].left_out.items()]
     return FewShotResult({drawn.seed: score for drawn, score in zip(lists, scores, strict=True)}, presence, left_out)
+
+
+def keep(folder: Path, questions: Questions, scores: Sequence[FewShotScores], presence: PresenceScores) -> None:
+    """Record the scores of each list in a run folder, and draw examples of the first."""
+    for score in scores:
+        results.record(folder, score, presence=presence.to_json())
+    place = results.predictions_folder(folder, scores[0].split)
+    save_examples(place, scores[0].protocol, examples(questions, scores[0]))
 
 
 def novel_labels(model: BiOpt, data: Data) -> list[int]:

@@ -31,7 +31,7 @@ from frugalseg.methods.biopt import BiOpt, encode_supports, object_masks
 from frugalseg.metrics.fewshot import iou
 from frugalseg.nets.prototypes import PrototypeBank, Supports
 from frugalseg.progress import track
-from frugalseg.recipes.biopt import AT_TEST, Config, Free
+from frugalseg.recipes.biopt import TEST_SETTINGS, Config, TrainingFree
 from frugalseg.types import IGNORE, Sample, size_of
 
 ADVISED = 20  # references of a class that are compared with each other; the work grows with their square
@@ -70,7 +70,8 @@ class Few:
             weights alone. A model that is passed in stays as it is.
         threshold: a class of less confidence is not drawn.
         device: "auto" takes a GPU where there is one.
-        settings: of the recipe `Free`; with a model, those of the test only (`AT_TEST`). Raises UsageError for others.
+        settings: of the recipe `TrainingFree`; with a model, those of the test only (`TEST_SETTINGS`). Raises UsageError for
+            others.
     """
 
     def __init__(
@@ -193,7 +194,7 @@ class Few:
 
 def _untrained(settings: dict[str, Any], device: str) -> BiOpt:
     """A network with its library's weights alone."""
-    recipe = config.build(Free, config.resolve([Free], settings))
+    recipe = config.build(TrainingFree, config.resolve([TrainingFree], settings))
     chosen = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
     return BiOpt(recipe, ()).to(chosen).eval()
 
@@ -204,9 +205,10 @@ def _trained(model: Predictor | str | Path, settings: dict[str, Any], device: st
     network = predictor.network
     if not isinstance(network, BiOpt):
         raise UsageError(f"{model}: got a model of {predictor.method.name}, expected one of biopt")
-    fixed = sorted(settings.keys() - AT_TEST)
+    fixed = sorted(settings.keys() - TEST_SETTINGS)
     if fixed:
-        raise UsageError(f"{', '.join(fixed)}: a trained model brings its own; beside --model only {', '.join(sorted(AT_TEST))}")
+        allowed = ", ".join(sorted(TEST_SETTINGS))
+        raise UsageError(f"{', '.join(fixed)}: a trained model brings its own; beside --model only {allowed}")
     values = config.resolve([Config], {field.name: getattr(network.config, field.name) for field in fields(Config)} | settings)
     config.build(Config, values)  # raises UsageError for values that are not valid beside those of the training
     return network.with_settings(**{name: values[name] for name in settings})
