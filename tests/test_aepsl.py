@@ -51,8 +51,8 @@ TINY = Config(
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> Data:
-    return toys.write(tmp_path_factory.mktemp("pictures"))
+def toy_data(tmp_path_factory: pytest.TempPathFactory) -> Data:
+    return toys.write(tmp_path_factory.mktemp("images"))
 
 
 @pytest.fixture(autouse=True)
@@ -143,7 +143,7 @@ def test_padding_ends_where_the_last_point_of_the_map_lies(side: int) -> None:
 
 
 def test_maps_lie_on_the_pixels_they_come_from() -> None:
-    """A network that gives each place's own colour reproduces a smooth picture, mirrored or not, at every size."""
+    """A network that gives each place's own colour reproduces a smooth image, mirrored or not, at every size."""
 
     class Eye(Classifier):
         def maps(self, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -155,7 +155,7 @@ def test_maps_lie_on_the_pixels_they_come_from() -> None:
         torch.testing.assert_close(maps, ramp.float(), atol=1e-3, rtol=0)
         torch.testing.assert_close(v, ramp.float().mean((1, 2)))
     maps, _ = MultiScale((0.5, 1.0, 2.0), True, 0, 8).predict(Eye(TINY, toys.CLASSES).maps, ramp, torch.device("cpu"))
-    inner = slice(4, -8)  # at the rim the picture's resizing repeats its last pixels
+    inner = slice(4, -8)  # at the rim resizing the image repeats its last pixels
     torch.testing.assert_close(maps[:, inner, inner], ramp[:, inner, inner].float(), atol=1.0, rtol=0)
 
 
@@ -164,10 +164,10 @@ def test_maps_lie_on_the_pixels_they_come_from() -> None:
 
 def squared_by_hand(logits: Tensor, tags: Tensor) -> float:
     total = 0.0
-    for row, given in zip(logits.tolist(), tags.tolist(), strict=True):
+    for row, labels in zip(logits.tolist(), tags.tolist(), strict=True):
         exponents = [math.exp(value) for value in row]
-        count = sum(tag == 1 for tag in given)
-        for value, tag in zip(exponents, given, strict=True):
+        count = sum(tag == 1 for tag in labels)
+        for value, tag in zip(exponents, labels, strict=True):
             if tag == tag:
                 total += (value / sum(exponents) - (tag / count if count else 0.0)) ** 2
     return total / len(logits)
@@ -176,8 +176,8 @@ def squared_by_hand(logits: Tensor, tags: Tensor) -> float:
 def bce_by_hand(logits: Tensor, tags: Tensor) -> float:
     terms = [
         -math.log(1 / (1 + math.exp(-value if tag else value)))
-        for row, given in zip(logits.tolist(), tags.tolist(), strict=True)
-        for value, tag in zip(row, given, strict=True)
+        for row, labels in zip(logits.tolist(), tags.tolist(), strict=True)
+        for value, tag in zip(row, labels, strict=True)
         if tag == tag
     ]
     return sum(terms) / max(1, len(terms))
@@ -195,10 +195,10 @@ UNKNOWN = float("nan")
     ],
 )
 def test_label_losses_equal_the_sums_written_out(tags: list[list[float]]) -> None:
-    logits, given = torch.randn(2, 3, requires_grad=True), torch.tensor(tags)
+    logits, targets = torch.randn(2, 3, requires_grad=True), torch.tensor(tags)
     for kind, by_hand in (("squared", squared_by_hand), ("bce", bce_by_hand)):
-        loss = tag_classifier.label_loss(logits, given, kind)
-        assert loss.item() == pytest.approx(by_hand(logits, given), rel=1e-5)
+        loss = tag_classifier.label_loss(logits, targets, kind)
+        assert loss.item() == pytest.approx(by_hand(logits, targets), rel=1e-5)
         (gradient,) = torch.autograd.grad(loss, logits)
         assert gradient.isfinite().all()
 
@@ -210,11 +210,11 @@ def test_unknown_tags_alone_give_no_loss() -> None:
 def j_by_hand(logits: Tensor, masks: Tensor, tags: Tensor) -> float:
     """J of sec. 3.2, pixel by pixel."""
     means = []
-    for scores, mask, given in zip(logits.double(), masks, tags, strict=True):
+    for scores, mask, labels in zip(logits.double(), masks, tags, strict=True):
         total, count = 0.0, 0
         for y, x in np.ndindex(*mask.shape):
             label = int(mask[y, x])
-            if label == 0 or (label != IGNORE and given[label - 1] == 1):
+            if label == 0 or (label != IGNORE and labels[label - 1] == 1):
                 total -= math.log(float(scores[:, y, x].softmax(0)[label]))
                 count += 1
         means.append(total / count if count else 0.0)
@@ -222,7 +222,7 @@ def j_by_hand(logits: Tensor, masks: Tensor, tags: Tensor) -> float:
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_j_counts_and_sums_only_pixels_of_the_pictures_tags_and_background(seed: int) -> None:
+def test_j_counts_and_sums_only_pixels_of_the_images_tags_and_background(seed: int) -> None:
     torch.manual_seed(seed)
     logits, tags = torch.randn(3, 4, 5, 6), torch.randint(0, 2, (3, 3)).float()
     tags[0, 1] = UNKNOWN
@@ -349,33 +349,33 @@ def store_of(folder: Path, claims: list[np.ndarray], data: Data) -> ArrayStore:
     return store
 
 
-def random_claims(data: Data, seed: int) -> list[np.ndarray]:
+def random_regions(data: Data, seed: int) -> list[np.ndarray]:
     random = np.random.default_rng(seed)
     return [random.random((int((data.tags[i] == 1).sum()), *data.image(i).shape[-2:])) < 0.2 for i in range(len(data))]
 
 
-def test_packed_regions_come_back_as_the_union_of_the_rounds(tmp_path: Path, pictures: Data) -> None:
-    first, second = random_claims(pictures, 1), random_claims(pictures, 2)
-    mined = MinedRegions([store_of(tmp_path / "0", first, pictures), store_of(tmp_path / "1", second, pictures)])
-    for index in range(len(pictures)):
+def test_packed_regions_come_back_as_the_union_of_the_rounds(tmp_path: Path, toy_data: Data) -> None:
+    first, second = random_regions(toy_data, 1), random_regions(toy_data, 2)
+    mined = MinedRegions([store_of(tmp_path / "0", first, toy_data), store_of(tmp_path / "1", second, toy_data)])
+    for index in range(len(toy_data)):
         claims, ids = mined.union(index)
         assert np.array_equal(claims, first[index] | second[index])
         assert ids.tolist() == [i + 1 for i, tag in enumerate(toys.TAGS[index]) if tag]
 
 
-def test_erased_pixels_are_the_mean_pixel_and_nothing_else_changes(tmp_path: Path, pictures: Data) -> None:
-    claims = random_claims(pictures, 1)
-    erased = ErasedImages(pictures, [store_of(tmp_path, claims, pictures)], (12.4, 99.6, 200.0))
-    for index in range(len(pictures)):
-        region, before, after = torch.from_numpy(claims[index].any(0)), pictures[index].image, erased[index].image
+def test_erased_pixels_are_the_mean_pixel_and_nothing_else_changes(tmp_path: Path, toy_data: Data) -> None:
+    claims = random_regions(toy_data, 1)
+    erased = ErasedImages(toy_data, [store_of(tmp_path, claims, toy_data)], (12.4, 99.6, 200.0))
+    for index in range(len(toy_data)):
+        region, before, after = torch.from_numpy(claims[index].any(0)), toy_data[index].image, erased[index].image
         assert (after[:, region] == torch.tensor([12, 100, 200], dtype=torch.uint8)[:, None]).all()
         assert torch.equal(after[:, ~region], before[:, ~region])
-        assert torch.equal(erased[index].tags, pictures[index].tags)
+        assert torch.equal(erased[index].tags, toy_data[index].tags)
 
 
-def test_the_mean_pixel_is_the_mean_of_the_pictures_means(pictures: Data) -> None:
-    by_hand = np.mean([np.asarray(Image.open(record.image)).reshape(-1, 3).mean(0) for record in pictures.records], axis=0)
-    np.testing.assert_allclose(aepsl.mean_pixel(pictures), by_hand, rtol=1e-5)
+def test_the_mean_pixel_is_the_mean_of_the_images_means(toy_data: Data) -> None:
+    by_hand = np.mean([np.asarray(Image.open(record.image)).reshape(-1, 3).mean(0) for record in toy_data.records], axis=0)
+    np.testing.assert_allclose(aepsl.mean_pixel(toy_data), by_hand, rtol=1e-5)
 
 
 class Colours(Classifier):
@@ -436,9 +436,9 @@ def test_mining_stops_by_itself_when_the_loss_passes_the_ratio(tmp_path: Path, m
 
 
 def test_a_run_stopped_between_two_erasing_rounds_mines_the_same(
-    tmp_path: Path, pictures: Data, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, toy_data: Data, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    straight, fit = train(pictures, tmp_path / "straight", rounds=2), aepsl.fit
+    straight, fit = train(toy_data, tmp_path / "straight", rounds=2), aepsl.fit
 
     def interrupted(config: Config, data: ErasedImages, run: Run, stage: str, *rest: Any) -> Classifier:
         if stage == "classifier1":
@@ -447,18 +447,18 @@ def test_a_run_stopped_between_two_erasing_rounds_mines_the_same(
 
     monkeypatch.setattr(aepsl, "fit", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        train(pictures, tmp_path / "stopped", rounds=2)
+        train(toy_data, tmp_path / "stopped", rounds=2)
     monkeypatch.setattr(aepsl, "fit", fit)
-    assert same(train(pictures, tmp_path / "stopped", rounds=2), straight)
+    assert same(train(toy_data, tmp_path / "stopped", rounds=2), straight)
     for name in ("regions0", "regions1", "masks"):
         stores = [ArrayStore(tmp_path / run / "state" / name) for run in ("straight", "stopped")]
-        for index in range(len(pictures)):
+        for index in range(len(toy_data)):
             one, other = (store.read(index) for store in stores)
             assert all(np.array_equal(one[key], other[key]) for key in one)
 
 
 @pytest.mark.parametrize("tags", [(0.0, 0.0), (1.0, 0.0), (1.0, 1.0), (UNKNOWN, 0.0)])
-def test_regions_are_mined_for_the_tags_a_picture_has(tmp_path: Path, tags: tuple[float, ...]) -> None:
+def test_regions_are_mined_for_the_tags_a_image_has(tmp_path: Path, tags: tuple[float, ...]) -> None:
     sample = two_parts(tmp_path)[0]
     arrays = aepsl.mined_regions(TINY, Colours(TINY, ("red", "green")), 0, replace(sample, tags=torch.tensor(tags)))
     assert arrays["ids"].tolist() == [index + 1 for index, tag in enumerate(tags) if tag == 1]
@@ -491,7 +491,7 @@ def test_masks_equal_the_rules_pixel_by_pixel(count: int) -> None:
 
 
 def write_maps(folder: Path, data: Data) -> list[np.ndarray]:
-    """A map of saliency for each picture: dark on the left, bright on the right."""
+    """A map of saliency for each image: dark on the left, bright on the right."""
     maps = []
     for index, name in enumerate(data.names):
         height, width = data.image(index).shape[-2:]
@@ -501,48 +501,48 @@ def write_maps(folder: Path, data: Data) -> list[np.ndarray]:
     return maps
 
 
-def test_a_folder_of_saliency_maps_gives_the_background(tmp_path: Path, pictures: Data) -> None:
-    maps, claims = write_maps(tmp_path / "maps", pictures), random_claims(pictures, 3)
+def test_a_folder_of_saliency_maps_gives_the_background(tmp_path: Path, toy_data: Data) -> None:
+    maps, claims = write_maps(tmp_path / "maps", toy_data), random_regions(toy_data, 3)
     config = replace(TINY, saliency=str(tmp_path / "maps"), background=0.5, indoor_background=0.25, indoor=("berry",))
-    masks = AssembledMasks(config, pictures, [store_of(tmp_path / "mined", claims, pictures)])
+    masks = AssembledMasks(config, toy_data, [store_of(tmp_path / "mined", claims, toy_data)])
     for index, tags in enumerate(toys.TAGS[:5]):
         low = maps[index] / 255 < (0.25 if tags[1] else 0.5)
         ids = [place + 1 for place, tag in enumerate(tags) if tag]
         assert np.array_equal(masks[index], aepsl.assemble(claims[index], ids, low))
 
 
-def test_a_picture_known_to_show_no_class_is_background_everywhere(tmp_path: Path, pictures: Data) -> None:
-    masks = AssembledMasks(TINY, pictures, [store_of(tmp_path, random_claims(pictures, 3), pictures)])
+def test_a_image_known_to_show_no_class_is_background_everywhere(tmp_path: Path, toy_data: Data) -> None:
+    masks = AssembledMasks(TINY, toy_data, [store_of(tmp_path, random_regions(toy_data, 3), toy_data)])
     assert toys.TAGS[5] == (0, 0, 0)
     assert not masks[5].any()
 
 
-def test_no_folder_of_saliency_maps_is_a_clear_error(tmp_path: Path, pictures: Data) -> None:
+def test_no_folder_of_saliency_maps_is_a_clear_error(tmp_path: Path, toy_data: Data) -> None:
     with pytest.raises(ValueError, match=r"there is no map .*picture0\.png; write one for each image"):
-        train(pictures, tmp_path / "run", saliency=str(tmp_path / "nowhere"))
+        train(toy_data, tmp_path / "run", saliency=str(tmp_path / "nowhere"))
 
 
 # -- what reaches a loss -------------------------------------------------------------------------------------------------------
 
 
-def test_only_tags_reach_a_loss(tmp_path: Path, pictures: Data) -> None:
+def test_only_tags_reach_a_loss(tmp_path: Path, toy_data: Data) -> None:
     everything = {"rounds": 2, "plus": 1, "crf": True}
-    whole = train(pictures, tmp_path / "whole", **everything)
-    assert same(whole, train(toys.shuffled(pictures), tmp_path / "shuffled", **everything)), "masks, objects, boxes swapped"
-    assert same(whole, train(pictures.only("image", "tags"), tmp_path / "withheld", **everything))
-    swapped = [replace(record, tags=record.tags[::-1]) for record in pictures.records if record.tags]
-    other = train(toys.with_records(pictures, swapped), tmp_path / "tags", **everything)
+    whole = train(toy_data, tmp_path / "whole", **everything)
+    assert same(whole, train(toys.shuffled(toy_data), tmp_path / "shuffled", **everything)), "masks, objects, boxes swapped"
+    assert same(whole, train(toy_data.only("image", "tags"), tmp_path / "withheld", **everything))
+    swapped = [replace(record, tags=record.tags[::-1]) for record in toy_data.records if record.tags]
+    other = train(toys.with_records(toy_data, swapped), tmp_path / "tags", **everything)
     assert not same(whole, other), "the tags do"
 
 
-def test_given_masks_reach_the_loss_only_when_asked_for(tmp_path: Path, pictures: Data) -> None:
-    whole = train(pictures, tmp_path / "whole", masks="given")
+def test_given_masks_reach_the_loss_only_when_asked_for(tmp_path: Path, toy_data: Data) -> None:
+    whole = train(toy_data, tmp_path / "whole", masks="given")
     emptied = []
-    for record in pictures.records:
+    for record in toy_data.records:
         empty = tmp_path / f"{record.name}.png"
         Image.fromarray(np.zeros_like(np.asarray(Image.open(record.semantic)))).save(empty)
         emptied.append(replace(record, semantic=empty))
-    assert not same(whole, train(toys.with_records(pictures, emptied), tmp_path / "emptied", masks="given"))
+    assert not same(whole, train(toys.with_records(toy_data, emptied), tmp_path / "emptied", masks="given"))
     assert {line["stage"] for line in read_log(tmp_path / "whole")} == {"segmentation0"}
 
 
@@ -564,54 +564,54 @@ def test_without_a_label_branch_it_is_a_plain_fcn() -> None:
         replace(TINY, label_branch=False)
 
 
-def test_a_plain_fcn_needs_no_tags_and_learns_nothing_from_them(tmp_path: Path, pictures: Data) -> None:
-    own = {name: getattr(FCN, name) for name in ("masks", "label_branch", "head", "label_stride")}
+def test_a_plain_fcn_needs_no_tags_and_learns_nothing_from_them(tmp_path: Path, toy_data: Data) -> None:
+    plain = {name: getattr(FCN, name) for name in ("masks", "label_branch", "head", "label_stride")}
     assert FCN.needs == {"image", "semantic"}
-    whole = train(pictures, tmp_path / "whole", **own)
-    swapped = [replace(record, tags=record.tags[::-1]) for record in pictures.records if record.tags]
-    assert same(whole, train(toys.with_records(pictures, swapped), tmp_path / "swapped", **own))
-    assert same(whole, train(pictures.only("image", "semantic"), tmp_path / "untagged", **own))
+    whole = train(toy_data, tmp_path / "whole", **plain)
+    swapped = [replace(record, tags=record.tags[::-1]) for record in toy_data.records if record.tags]
+    assert same(whole, train(toys.with_records(toy_data, swapped), tmp_path / "swapped", **plain))
+    assert same(whole, train(toy_data.only("image", "semantic"), tmp_path / "untagged", **plain))
 
 
-def test_settings_that_belong_to_fcn_say_so(tmp_path: Path, pictures: Data) -> None:
+def test_settings_that_belong_to_fcn_say_so(tmp_path: Path, toy_data: Data) -> None:
     with pytest.warns(UserWarning, match=r"aepsl --masks given is deprecated; .* type frugalseg train fcn DATA"):
-        train(pictures, tmp_path / "given", masks="given")
+        train(toy_data, tmp_path / "given", masks="given")
     with pytest.warns(UserWarning, match="aepsl --masks given --no-label-branch --head fcn is deprecated"):
-        train(pictures, tmp_path / "plain", masks="given", label_branch=False, head="fcn")
+        train(toy_data, tmp_path / "plain", masks="given", label_branch=False, head="fcn")
     assert TINY.deprecated == ()
 
 
-def test_pictures_that_nobody_tagged_are_left_out(tmp_path: Path, pictures: Data) -> None:
+def test_images_that_nobody_tagged_are_left_out(tmp_path: Path, toy_data: Data) -> None:
     untagged = [
-        replace(pictures.records[0], name="untagged", tags=None),
-        replace(pictures.records[1], name="?", tags=(UNKNOWN,) * 3),
+        replace(toy_data.records[0], name="untagged", tags=None),
+        replace(toy_data.records[1], name="?", tags=(UNKNOWN,) * 3),
     ]
-    mixed = toys.with_records(pictures, [untagged[0], *pictures.records, untagged[1]])
-    assert same(train(mixed, tmp_path / "mixed"), train(pictures, tmp_path / "tagged"))
+    mixed = toys.with_records(toy_data, [untagged[0], *toy_data.records, untagged[1]])
+    assert same(train(mixed, tmp_path / "mixed"), train(toy_data, tmp_path / "tagged"))
 
 
-def test_some_tags_may_be_unknown(tmp_path: Path, pictures: Data) -> None:
-    rows = [(UNKNOWN, *record.tags[1:]) for record in pictures.records if record.tags]
-    unsure = toys.with_records(pictures, [replace(record, tags=row) for record, row in zip(pictures.records, rows, strict=True)])
+def test_some_tags_may_be_unknown(tmp_path: Path, toy_data: Data) -> None:
+    rows = [(UNKNOWN, *record.tags[1:]) for record in toy_data.records if record.tags]
+    unsure = toys.with_records(toy_data, [replace(record, tags=row) for record, row in zip(toy_data.records, rows, strict=True)])
     for kind in ("squared", "bce"):
         model = train(unsure, tmp_path / kind, label_loss=kind)
         assert all(value.isfinite().all() for value in model.state_dict().values())
 
 
-def test_borrowed_regions_equal_mining_anew(tmp_path: Path, pictures: Data) -> None:
-    anew = train(pictures, tmp_path / "anew", rounds=2)
-    borrowed = train(pictures, tmp_path / "borrowed", rounds=2, mined=str(tmp_path / "anew"))
+def test_borrowed_regions_equal_mining_anew(tmp_path: Path, toy_data: Data) -> None:
+    anew = train(toy_data, tmp_path / "anew", rounds=2)
+    borrowed = train(toy_data, tmp_path / "borrowed", rounds=2, mined=str(tmp_path / "anew"))
     assert same(anew, borrowed)
     assert not (tmp_path / "borrowed" / "state" / "regions0").exists()
     with pytest.raises(ValueError, match=r"expected 3 finished mining rounds, .*regions2 is not one"):
-        train(pictures, tmp_path / "more", rounds=3, mined=str(tmp_path / "anew"))
+        train(toy_data, tmp_path / "more", rounds=3, mined=str(tmp_path / "anew"))
     with pytest.raises(ValueError, match="mined other images or tags"):
-        train(pictures.select([1, 0, 2, 3, 4, 5]), tmp_path / "other", rounds=2, mined=str(tmp_path / "anew"))
+        train(toy_data.select([1, 0, 2, 3, 4, 5]), tmp_path / "other", rounds=2, mined=str(tmp_path / "anew"))
     with pytest.raises(ValueError, match="there is no run to take from"):
-        train(pictures, tmp_path / "alone", rounds=2, mined=str(tmp_path / "gone"))
+        train(toy_data, tmp_path / "alone", rounds=2, mined=str(tmp_path / "gone"))
     ArrayStore(tmp_path / "anew" / "state" / "regions1").path(2).unlink()
     with pytest.raises(ValueError, match="regions1 is not one"):
-        train(pictures, tmp_path / "hole", rounds=2, mined=str(tmp_path / "anew"))
+        train(toy_data, tmp_path / "hole", rounds=2, mined=str(tmp_path / "anew"))
 
 
 # -- the switches ----------------------------------------------------------------------------------------------------------------
@@ -637,13 +637,13 @@ ALONE = ("label", "segmentation")  # the losses without the online mask
     ids=lambda value: str(sorted(value) if isinstance(value, set) else value),  # the same in every process
 )
 def test_every_switch_trains_and_predicts(
-    tmp_path: Path, pictures: Data, changes: dict[str, Any], stages: list[str], losses: tuple[str, ...]
+    tmp_path: Path, toy_data: Data, changes: dict[str, Any], stages: list[str], losses: tuple[str, ...]
 ) -> None:
-    model = train(pictures, tmp_path, **changes)
+    model = train(toy_data, tmp_path, **changes)
     lines = read_log(tmp_path)
     assert list(dict.fromkeys(line["stage"] for line in lines)) == stages
     assert set([line["losses"] for line in lines if "losses" in line][-1]) == set(losses)
-    (prediction,) = model.predict([pictures[3]])
+    (prediction,) = model.predict([toy_data[3]])
     assert tuple(prediction.semantic.shape) == prediction.size == toys.SIZES[3]
     assert int(prediction.semantic.max()) <= 3
 
@@ -676,22 +676,22 @@ def test_confidences_below_the_threshold_are_prohibited() -> None:
 
 
 @pytest.mark.parametrize("kind", [Classifier, Segmenter])
-def test_a_prediction_shows_confident_classes_alone(kind: type[Classifier], pictures: Data) -> None:
+def test_a_prediction_shows_confident_classes_alone(kind: type[Classifier], toy_data: Data) -> None:
     for threshold in (0.0, 0.5, 1.0):
         model = settled(kind, replace(TINY, threshold=threshold))
         for index in range(3):
-            prediction = model.predict([pictures[index]])[0]
+            prediction = model.predict([toy_data[index]])[0]
             shown = set(prediction.semantic.unique().tolist()) - {0}
             assert shown <= {i + 1 for i, v in enumerate(prediction.tags.tolist()) if v >= threshold}
 
 
 @pytest.mark.parametrize("kind", [Classifier, Segmenter])
-def test_given_tags_decide_which_classes_are_shown(kind: type[Classifier], pictures: Data) -> None:
+def test_given_tags_decide_which_classes_are_shown(kind: type[Classifier], toy_data: Data) -> None:
     model = settled(kind, replace(TINY, threshold=1.0))
     for index, tags in enumerate(toys.TAGS):
-        prediction = model.predict([pictures[index]], tags="given")[0]
+        prediction = model.predict([toy_data[index]], tags="given")[0]
         assert set(prediction.semantic.unique().tolist()) <= {0} | {i + 1 for i, tag in enumerate(tags) if tag}
-    untagged = replace(pictures[0], tags=None)
+    untagged = replace(toy_data[0], tags=None)
     with pytest.raises(ValueError, match="picture0: tags='given' needs the image's tags"):
         model.predict([untagged], tags="given")
     assert model.predict([untagged])[0].size == toys.SIZES[0]
@@ -699,7 +699,7 @@ def test_given_tags_decide_which_classes_are_shown(kind: type[Classifier], pictu
 
 @pytest.mark.parametrize("kind", [Classifier, Segmenter])
 @pytest.mark.parametrize("size", [(1, 1), (1, 50), (37, 2), (40, 40)])
-def test_tiny_and_empty_pictures_are_predicted_at_their_size(kind: type[Classifier], size: tuple[int, int]) -> None:
+def test_tiny_and_empty_images_are_predicted_at_their_size(kind: type[Classifier], size: tuple[int, int]) -> None:
     for config in (replace(TINY, crf=True), replace(TINY, crf=True, resize=24, test_scales=(0.5, 1.0), test_flip=True)):
         prediction = settled(kind, config).predict([Sample("grey", torch.full((3, *size), 90, dtype=torch.uint8))])[0]
         assert prediction.size == tuple(prediction.semantic.shape) == size
@@ -727,11 +727,11 @@ def test_one_class_is_enough(tmp_path: Path, segment: str) -> None:
     assert confidences.std() > 0, "a softmax over one class would always say 1"
 
 
-def test_a_saved_model_predicts_as_before(tmp_path: Path, pictures: Data) -> None:
+def test_a_saved_model_predicts_as_before(tmp_path: Path, toy_data: Data) -> None:
     for segment in ("network", "cam"):
-        model = train(pictures, tmp_path / segment, segment=segment, rounds=2)
+        model = train(toy_data, tmp_path / segment, segment=segment, rounds=2)
         loaded = load(tmp_path / segment, device="cpu").network
         assert type(loaded) is type(model)
-        before, after = model.predict([pictures[4]])[0], loaded.predict([pictures[4]])[0]
+        before, after = model.predict([toy_data[4]])[0], loaded.predict([toy_data[4]])[0]
         assert torch.equal(before.semantic, after.semantic)
         assert torch.equal(before.tags, after.tags)

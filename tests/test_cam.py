@@ -36,28 +36,28 @@ def blobs() -> np.ndarray:
     return values
 
 
-class Drawn(CAM):
-    """Its maps are given, its confidences too."""
+class Fixed(CAM):
+    """A network whose maps and confidences are fixed."""
 
-    def __init__(self, given: Tensor, v: Tensor, **settings: Any) -> None:
+    def __init__(self, fixed: Tensor, v: Tensor, **settings: Any) -> None:
         super().__init__(replace(TINY, **settings), toys.CLASSES)
-        self.given, self.v = given, v
+        self.fixed, self.v = fixed, v
 
-    def localize(self) -> list[cam.Found]:
-        return self.localized(self.given, self.v, range(len(self.v)), SIZE)
+    def localize(self) -> list[cam.Detection]:
+        return self.localized(self.fixed, self.v, range(len(self.v)), SIZE)
 
 
-def drawn(**settings: Any) -> Drawn:
+def fixed(**settings: Any) -> Fixed:
     empty, other = np.full(SIZE, -1.0, np.float32), np.zeros(SIZE, np.float32)
     other[10:14, 12:21] = 5.0
-    return Drawn(torch.from_numpy(np.stack([blobs(), empty, other])), torch.tensor([0.8, 0.9, 0.3]), **settings)
+    return Fixed(torch.from_numpy(np.stack([blobs(), empty, other])), torch.tensor([0.8, 0.9, 0.3]), **settings)
 
 
 def test_parts_are_what_is_connected_above_a_share_of_the_maximum() -> None:
-    found = cam.connected_parts(blobs(), fraction=0.2, smallest=0.01)
-    assert [peak for _, peak in found] == [1.0, 0.5]
-    assert rle.boxes([code for code, _ in found]).tolist() == [[2, 2, 8, 8], [12, 10, 22, 16]]
-    assert rle.areas([code for code, _ in found]).tolist() == [36, 36]
+    parts = cam.connected_parts(blobs(), fraction=0.2, smallest=0.01)
+    assert [peak for _, peak in parts] == [1.0, 0.5]
+    assert rle.boxes([code for code, _ in parts]).tolist() == [[2, 2, 8, 8], [12, 10, 22, 16]]
+    assert rle.areas([code for code, _ in parts]).tolist() == [36, 36]
     specks = cam.connected_parts(blobs(), fraction=0.1, smallest=0.0)
     assert sorted(rle.areas([code for code, _ in specks]).tolist()) == [1, 1, 36, 36]
     (largest, _), *others = cam.connected_parts(blobs()[:, 9:], fraction=0.2, smallest=1.0)
@@ -67,11 +67,11 @@ def test_parts_are_what_is_connected_above_a_share_of_the_maximum() -> None:
 
 
 def test_objects_score_the_confidence_of_their_class_times_their_peak() -> None:
-    found = drawn().localize()
-    assert [thing.label for thing in found] == [1, 1, 3]
-    assert [thing.score for thing in found] == pytest.approx([0.8, 0.4, 0.3])
-    assert [list(thing.box) for thing in found] == [[2, 2, 8, 8], [12, 10, 22, 16], [12, 10, 21, 14]]
-    assert len(drawn(detections=1).localize()) == 1
+    objects = fixed().localize()
+    assert [item.label for item in objects] == [1, 1, 3]
+    assert [item.score for item in objects] == pytest.approx([0.8, 0.4, 0.3])
+    assert [list(item.box) for item in objects] == [[2, 2, 8, 8], [12, 10, 22, 16], [12, 10, 21, 14]]
+    assert len(fixed(detections=1).localize()) == 1
 
 
 def test_an_object_becomes_its_nearest_proposal_and_a_proposal_is_one_object_of_a_class(tmp_path: Path) -> None:
@@ -80,17 +80,17 @@ def test_an_object_becomes_its_nearest_proposal_and_a_proposal_is_one_object_of_
     ids[3:7, 3:7], ids[11:13, 13:22] = 1, 2
     Image.fromarray(ids).save(tmp_path / "it.png")
     sample = Sample("it", torch.zeros(3, *SIZE, dtype=torch.uint8), proposals=boxes)
-    model = drawn(objects="proposal", cue=str(tmp_path))
-    found = model.proposed(sample, model.localize())
-    assert [(thing.label, list(thing.box)) for thing in found] == [
+    model = fixed(objects="proposal", cue=str(tmp_path))
+    objects = model.proposed(sample, model.localize())
+    assert [(item.label, list(item.box)) for item in objects] == [
         (1, [1, 1, 9, 9]),
         (1, [12, 9, 22, 15]),
         (3, [12, 9, 22, 15]),
     ]
-    assert rle.areas([thing.code for thing in found]).tolist() == [16, 18, 18]
+    assert rle.areas([item.code for item in objects]).tolist() == [16, 18, 18]
     whole = model.proposed(replace(sample, proposals=boxes[2:]), model.localize())
-    assert [(thing.label, thing.score) for thing in whole] == [(1, pytest.approx(0.8)), (3, pytest.approx(0.3))]
-    assert len(model.proposed(replace(sample, proposals=boxes[:0]), model.localize())) == 2, "the picture stands in"
+    assert [(item.label, item.score) for item in whole] == [(1, pytest.approx(0.8)), (3, pytest.approx(0.3))]
+    assert len(model.proposed(replace(sample, proposals=boxes[:0]), model.localize())) == 2, "the image stands in"
 
 
 @pytest.mark.parametrize("kind", ["parts", "proposal"])
@@ -124,12 +124,12 @@ def test_a_batch_of_images_gives_the_objects_of_each_alone(scales: tuple[float, 
         assert min(overlaps) > 0.99
 
 
-def test_masks_and_boxes_of_other_pictures_change_nothing(tmp_path: Path) -> None:
+def test_masks_and_boxes_of_other_images_change_nothing(tmp_path: Path) -> None:
     def fitted(data: Data, out: Path) -> dict[str, Tensor]:
         settings = {field.name: getattr(TINY, field.name) for field in fields(TINY)}
         return train("cam", data, out=str(out), **settings, **ENGINE).network.state_dict()
 
-    data = toys.write(tmp_path / "pictures")
+    data = toys.write(tmp_path / "images")
     one, other = fitted(data, tmp_path / "a"), fitted(toys.shuffled(data), tmp_path / "b")
     assert all(torch.equal(one[name], other[name]) for name in one)
 

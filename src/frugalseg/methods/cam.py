@@ -32,7 +32,7 @@ from frugalseg.regions import cues, proposals
 from frugalseg.types import Prediction, Sample, size_of
 
 
-class Found(NamedTuple):
+class Detection(NamedTuple):
     """An object. label: in 1..C. box: x1, y1, x2, y2. code: its mask."""
 
     score: float
@@ -80,7 +80,7 @@ class CAM(TagClassifier):
         scores = torch.tensor([item.score for item in objects])
         return detection.instance_prediction(sample, self.classes, boxes, labels, scores, [item.code for item in objects])
 
-    def localized(self, maps: Tensor, v: Tensor, classes: Sequence[int], size: tuple[int, int]) -> list[Found]:
+    def localized(self, maps: Tensor, v: Tensor, classes: Sequence[int], size: tuple[int, int]) -> list[Detection]:
         """The parts of the maps (C, h, w) of these classes, 0..C-1, best first: a part scores v (C,) times its peak."""
         objects = []
         for index in classes:
@@ -88,15 +88,15 @@ class CAM(TagClassifier):
             parts = connected_parts(full.cpu().numpy(), self.config.fraction, self.config.smallest)
             boxes = rle.boxes([code for code, _ in parts]).tolist()
             located = zip(boxes, parts, strict=True)
-            objects += [Found(float(v[index]) * peak, index + 1, box, code) for box, (code, peak) in located]
+            objects += [Detection(float(v[index]) * peak, index + 1, box, code) for box, (code, peak) in located]
         return sorted(objects, key=lambda item: -item.score)[: self.config.detections]
 
-    def proposed(self, sample: Sample, objects: Sequence[Found]) -> list[Found]:
+    def proposed(self, sample: Sample, objects: Sequence[Detection]) -> list[Detection]:
         """Each object's nearest proposal with what the cue finds in it; a proposal is an object of a class once."""
         config = self.config
         boxes = proposals.at_least_one(sample, config.proposals, config.count)
         nearest = iou(torch.tensor([item.box for item in objects]), boxes).argmax(1).tolist()
-        best: dict[tuple[int, int], Found] = {}
+        best: dict[tuple[int, int], Detection] = {}
         for row, item in zip(nearest, objects, strict=True):
             best.setdefault((row, item.label), item)
         chosen = boxes[[row for row, _ in best]]

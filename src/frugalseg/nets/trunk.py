@@ -57,13 +57,13 @@ class Trunk(Network):
     def features(self, images: Tensor) -> Tensor:
         """(B, D, h, w) of images (B, 3, H, W) in 0..255."""
         images = images.to(memory_format=torch.channels_last)
-        if not self.config.levels:
-            return self.norm(self.head(self.backbone(images)))
-        return self.joined(self.backbone.maps(images, self.config.levels))
+        maps = self.backbone.maps(images, self.config.levels) if self.config.levels else [self.backbone(images)]
+        return self.joined(maps)
 
     def joined(self, maps: list[Tensor]) -> Tensor:
         """The same of the maps of the blocks `levels`."""
-        return self.norm(self.head(torch.cat(maps, 1)))
+        features: Tensor = self.norm(self.head(torch.cat(maps, 1) if len(maps) > 1 else maps[0]))
+        return features
 
     @abstractmethod
     def maps(self, images: Tensor) -> tuple[Tensor, Tensor]:

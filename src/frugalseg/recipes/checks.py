@@ -1,4 +1,4 @@
-"""What recipes need of their settings: to be checked all at once, told in a report, back from a weights file. Free of torch."""
+"""Checks of settings outside the recipes, all at once, and settings back from a weights file. Free of torch."""
 
 from __future__ import annotations
 
@@ -16,25 +16,10 @@ def faults(config: Any, least: Mapping[str, float], shares: Iterable[str] = (), 
     return found + [f"{name}={values[name]}: expected a number above 0" for name in positive if not values[name] > 0]
 
 
-def blocks(levels: Sequence[int]) -> list[str]:
-    """What is wrong with the blocks whose maps are joined."""
-    return [f"levels={levels}: expected numbers of blocks, counted from 1"] if any(level < 1 for level in levels) else []
-
-
 def refuse(method: str, found: Sequence[str]) -> None:
     """Raises ValueError that lists all faults, if there are any."""
     if found:
         raise ValueError(f"{method} settings are not valid:\n" + "\n".join(f"  - {fault}" for fault in found))
-
-
-def knowledge(weights: str | None, proposals: str = "", cue: str = "") -> tuple[str, ...]:
-    """What a report must say beside the tags: what came in through weights, and through proposals and masks that others made."""
-    notes = [f"backbone weights {weights}"] if weights else []
-    if proposals not in ("", "selective_search", "grid", "random"):
-        notes.append(f"proposals {proposals} (learned from masks, perhaps: MCG's are)")
-    if cue not in ("", "grabcut", "superpixels", "gradient"):
-        notes.append(f"masks {cue} as the cue (learned from masks, perhaps)")
-    return tuple(notes)
 
 
 def restored(kind: type[Config], stored: Mapping[str, Any], **changes: Any) -> Config:

@@ -92,8 +92,8 @@ def class_mask(prediction: Prediction) -> np.ndarray:
     if prediction.instances is None:
         raise UsageError(NO_MASKS)
     instances = prediction.instances[trusted(prediction.instances)]
-    ids = rle.paint(instances.rles, prediction.size)
-    return np.concatenate([[0], instances.labels.numpy()]).astype(np.uint8)[ids]
+    labels = np.concatenate([[0], instances.labels.numpy()]).astype(np.uint8)
+    return np.take(labels, rle.paint(instances.rles, prediction.size))
 
 
 def outlines(prediction: Prediction) -> tuple[Outline, ...]:
