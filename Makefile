@@ -43,7 +43,7 @@ test: $(READY)
 		--numprocesses auto --dist worksteal --cov --cov-report= $(TEST)
 
 docs: $(READY)
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --clean
+	NO_MKDOCS_2_WARNING=1 OMP_NUM_THREADS=1 $(BIN)/mkdocs build --strict --clean
 
 dist: $(READY)
 	rm -rf build dist
