@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch import Tensor, nn
+from torch import nn
 
 from frugalseg.methods import METHODS, Method
+from frugalseg.nets.network import Network, Tensors
 from frugalseg.types import Prediction, Sample
 
 
@@ -43,15 +44,33 @@ class Config:
             raise ValueError(f"rounds={self.rounds}: expected at least 1")
 
 
-class Threshold(nn.Module):
-    def __init__(self, level: float, classes: Iterable[str]) -> None:
-        super().__init__()
-        self.level, self.classes = nn.Parameter(torch.tensor(level)), tuple(classes)
+class Answers(Network):
+    """A network that computes nothing: a subclass says in `answer` what it makes of a sample."""
 
-    def predict(self, samples: Iterable[Sample], tags: str = "predicted") -> list[Prediction]:
-        return [self._predict(sample, tags) for sample in samples]
+    device = torch.device("cpu")
 
-    def _predict(self, sample: Sample, tags: str) -> Prediction:
+    def __init__(self, classes: Iterable[str], config: Any = None) -> None:
+        super().__init__(config, tuple(classes))
+
+    def preprocess(self, sample: Sample, tags: str = "predicted") -> Tensors:
+        return {"size": torch.tensor(sample.image.shape[-2:])}
+
+    def infer(self, batch: Tensors) -> Tensors:
+        return batch
+
+    def postprocess(self, outputs: Tensors, sample: Sample, tags: str = "predicted") -> Prediction:
+        return self.answer(sample, tags)
+
+    def answer(self, sample: Sample, tags: str) -> Prediction:
+        raise AssertionError("nobody says what it answers")
+
+
+class Threshold(Answers):
+    def __init__(self, config: Config, classes: Iterable[str]) -> None:
+        super().__init__(classes, config)
+        self.level = nn.Parameter(torch.tensor(config.level))
+
+    def answer(self, sample: Sample, tags: str) -> Prediction:
         assert sample.semantic is None, "a model must not see the truth"
         mask = (sample.image.float().mean(0) > self.level).to(torch.uint8)
         if tags == "given" and not sample.tags[0]:
@@ -65,21 +84,13 @@ def train(config: Config, data: Any, run: Any) -> Threshold:
     for step in range(1, config.rounds + 1):
         run.log(stage="threshold", step=step, steps=config.rounds, losses={"label": 1 / step}, lr=1.0)
     run.log(stage="threshold", event="done", seconds=65.0, peak_memory=1234)
-    model = Threshold(config.level, data.classes)
-    run.save_model(model, {"method": "threshold", "config": asdict(config), "classes": list(data.classes)})
-    return model
-
-
-def load(state: dict[str, Tensor], metadata: dict[str, Any]) -> Threshold:
-    model = Threshold(0.0, metadata["classes"])
-    model.load_state_dict(state)
-    return model
+    return Threshold(config, data.classes)
 
 
 def install(monkeypatch: pytest.MonkeyPatch) -> Method:
     """Make the fake method known as `threshold`, beside the real ones, for one test."""
     module = ModuleType("threshold_method")
-    module.Config, module.train, module.load = Config, train, load  # type: ignore[attr-defined]
+    module.Config, module.train, module.build = Config, train, Threshold  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "threshold_method", module)
     needs = frozenset({"image", "tags"})
     method = Method("threshold", "Threshold: bright is an object", needs, "semantic", "threshold_method", "threshold_method")

@@ -10,7 +10,6 @@ import shutil
 import sys
 import tracemalloc
 import warnings
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
@@ -19,10 +18,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from fakes import Answers
 from PIL import Image
 from pycocotools.coco import COCO as OracleCOCO
 from pycocotools.cocoeval import COCOeval
-from torch import nn
 
 from frugalseg import draw, rle
 from frugalseg.data import DataError, png, read, shapes
@@ -38,18 +37,14 @@ from frugalseg.workflows.evaluate import evaluate
 from tests import cocos
 
 
-class Oracle(nn.Module):
+class Oracle(Answers):
     """Knows the objects of every picture, and is wrong about some on purpose."""
 
     def __init__(self, data: Any) -> None:
-        super().__init__()
+        super().__init__(data.classes)
         self.known = {name: data.compact(index) for index, name in enumerate(data.names)}
-        self.classes = data.classes
 
-    def predict(self, samples: Iterable[Sample], tags: str = "predicted") -> list[Prediction]:
-        return [self._predict(sample) for sample in samples]
-
-    def _predict(self, sample: Sample) -> Prediction:
+    def answer(self, sample: Sample, tags: str) -> Prediction:
         assert sample.instances is None, "a model must not see the truth"
         known, size = self.known[sample.name], (sample.image.shape[1], sample.image.shape[2])
         masks = rle.decode(known.rles, size)
@@ -93,14 +88,13 @@ def test_evaluation_follows_from_what_the_method_makes(predictor: Predictor, pic
 
 
 def test_the_trivial_answer_is_printed_beside_and_scores_as_a_model_that_gives_it(predictor: Predictor, pictures: Path) -> None:
-    class Whole(nn.Module):
-        def predict(self, samples: Iterable[Sample], tags: str = "predicted") -> list[Prediction]:
-            (sample,) = samples
+    class Whole(Answers):
+        def answer(self, sample: Sample, tags: str) -> Prediction:
             size, count = (sample.image.shape[1], sample.image.shape[2]), len(predictor.classes)
             boxes = torch.tensor([[0.0, 0.0, size[1], size[0]]]).repeat(count, 1)
             codes, labels = [rle.encode(np.ones(size, bool))] * count, torch.arange(count) + 1
             found = Instances(boxes, labels, labels / count, codes)
-            return [Prediction(sample.name, size, predictor.classes, torch.ones(count), instances=found)]
+            return Prediction(sample.name, size, predictor.classes, torch.ones(count), instances=found)
 
     scores = evaluate(predictor, pictures, "Segmentation/val", quiet=True)
     (name,) = scores.baselines
@@ -109,7 +103,7 @@ def test_the_trivial_answer_is_printed_beside_and_scores_as_a_model_that_gives_i
     kept = json.loads((predictor.folder / "metrics.json").read_text()).values()
     kinds = {record["kind"]: InstanceScores.from_json(record).baselines[name] for record in kept if "kind" in record}
     assert kinds["mask"] == pytest.approx(scores.baselines[name], nan_ok=True)
-    predictor.network = Whole()
+    predictor.network = Whole(predictor.classes)
     evaluate(predictor, pictures, "Segmentation/val", quiet=True)
     for record in json.loads((predictor.folder / "metrics.json").read_text()).values():
         if "kind" in record:
@@ -418,16 +412,15 @@ def test_the_report_shows_the_values(predictor: Predictor, pictures: Path, monke
 
 
 def test_large_pictures_are_predicted_in_tiles(pictures: Path, predictor: Predictor) -> None:
-    class Bright(nn.Module):
-        def predict(self, samples: Iterable[Sample], tags: str = "predicted") -> list[Prediction]:
-            (sample,) = samples
+    class Bright(Answers):
+        def answer(self, sample: Sample, tags: str) -> Prediction:
             size = (sample.image.shape[1], sample.image.shape[2])
             assert max(size) <= 40
             code = rle.encode(sample.image[0].numpy() > 128)
             boxes, one = torch.from_numpy(rle.boxes([code])), torch.tensor([1])
-            return [Prediction(sample.name, size, ("a",), torch.ones(1), instances=Instances(boxes, one, torch.ones(1), [code]))]
+            return Prediction(sample.name, size, ("a",), torch.ones(1), instances=Instances(boxes, one, torch.ones(1), [code]))
 
-    predictor.network = Bright()
+    predictor.network = Bright(("a",))
     image = torch.zeros(3, 90, 100, dtype=torch.uint8)
     image[:, 10:80, 10:90] = 255
     ((_, prediction),) = predictor.stream(image, tile=40)

@@ -5,23 +5,24 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import test_cam
+import test_maskrcnn
 import test_pdsl
 import test_r2ios
 import torch
 import toys
+from fakes import Answers
 
 import frugalseg
 from frugalseg import cli
 from frugalseg.config import UsageError
 from frugalseg.data import Data, read, shapes
 from frugalseg.inference.predictor import Predictor
-from frugalseg.methods import METHODS
+from frugalseg.methods import METHODS, maskrcnn
 from frugalseg.methods.cam import CAM
 from frugalseg.methods.r2ios import R2IOS
 from frugalseg.regions import proposals
@@ -97,9 +98,8 @@ def test_given_boxes_take_the_place_of_learned_ones() -> None:
 
 
 def test_models_that_look_at_no_proposals_say_so() -> None:
-    numbered = Predictor(METHODS["maskrcnn"], torch.nn.Identity(), ())
-    numbered.network.config = SimpleNamespace(proposals=1000)
-    parts, without = made(CAM, "cam", test_cam.TINY), Predictor(METHODS["aepsl"], torch.nn.Identity(), ())
+    numbered = made(maskrcnn.Detector, "maskrcnn", test_maskrcnn.TINY)
+    parts, without = made(CAM, "cam", test_cam.TINY), Predictor(METHODS["aepsl"], Answers(()), ())
     for predictor in (numbered, parts, without):
         with pytest.raises(UsageError, match=rf"model of {predictor.method.name} takes none; leave --proposals out"):
             predictor.with_proposals("grid")

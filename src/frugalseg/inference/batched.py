@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 
@@ -33,9 +33,6 @@ def predict(
     """
     network.eval()
     samples = iter(samples)
-    if not isinstance(network, Network):  # not yet in three parts
-        yield from ((sample, _alone(network, sample, _told(tags, sample))) for sample in samples)
-        return
     for sample in samples:
         told = _told(tags, sample)
         prepared = _prepared(network, sample, told)
@@ -105,11 +102,6 @@ def _window(network: Network, window: Sequence[Sample], tags: Tags, most: int) -
         found = _computed(network, items, samples, told[places[0]])
         predictions |= dict(zip(places, found, strict=True))
     return [predictions[place] for place in range(len(window))]
-
-
-@torch.inference_mode()
-def _alone(network: Any, sample: Sample, tags: str) -> Prediction:
-    return network.predict([sample], tags=tags)[0]
 
 
 @torch.inference_mode()

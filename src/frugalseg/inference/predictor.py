@@ -37,7 +37,7 @@ class Predictor:
     """
 
     method: Method
-    network: Any
+    network: Network
     classes: tuple[str, ...]
     folder: Path | None = None
     main: bool = field(default=True, repr=False)
@@ -47,11 +47,7 @@ class Predictor:
     @property
     def proposals(self) -> str | None:
         """Where the network takes its proposals from; None for one that takes none."""
-        if isinstance(self.network, Network):
-            return self.network.proposal_source
-        config: Any = getattr(self.network, "config", None)
-        source = getattr(config, "proposals", None)  # Mask R-CNN's is a number; CAM's parts ask for none
-        return source if isinstance(source, str) and getattr(config, "objects", "") != "parts" else None
+        return self.network.proposal_source
 
     def predict(self, images: Images, batch: int | None = None) -> list[Prediction]:
         """Predictions for a file, a folder, a `Data`, a `Sample`, or a list of such; also for images in memory.
@@ -113,7 +109,7 @@ class Predictor:
             raise UsageError(f"proposals: got {source!r}; expected {', '.join(TOOLS)}, or a file or folder of boxes")
         if source == before:
             return self
-        network = Network.with_settings(self.network, proposals=source)  # by its class, for networks that do not inherit it yet
+        network = self.network.with_settings(proposals=source)
         return replace(self, network=network, others=Path(source).name)
 
 
@@ -170,8 +166,6 @@ def load(path: str | Path, device: str | torch.device = "auto", proposals: str |
 
 def restored(method: Method, state: Mapping[str, Tensor], metadata: dict[str, Any]) -> Network:
     """The network of a weights file, ready to predict."""
-    if hasattr(method.code, "load"):
-        return method.code.load(state, metadata)
     network: Network = method.code.build(checks.restored(method.config, metadata["config"]), metadata["classes"])
     network.load_state_dict(state)
     network.read_metadata(metadata)
