@@ -17,6 +17,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+from frugalseg.recipes import checks
+
 Limits = Mapping[str, float]
 IMAGE_TOOLS = ("", "selective_search", "grid", "random", "rpn")  # proposals that know nothing but the image, or are learned along
 IMAGE_CUES = ("", "grabcut", "superpixels", "gradient")  # likewise foreground in boxes
@@ -39,18 +41,11 @@ class Settings:
 
     def faults(self) -> list[str]:
         """What is wrong with the settings, one line each; a recipe adds what its own settings need of each other."""
-        values = vars(self)
-        least = {name: low for kind in reversed(type(self).__mro__) for name, low in vars(kind).get("minimum", {}).items()}
-        shares, positive = (_collected(type(self), name) for name in ("shares", "positive"))
-        found = [f"{name}={values[name]}: expected at least {low}" for name, low in least.items() if values[name] < low]
-        found += [f"{name}={values[name]}: expected a number from 0 to 1" for name in shares if not 0 <= values[name] <= 1]
-        return found + [f"{name}={values[name]}: expected a number above 0" for name in positive if not values[name] > 0]
+        minimum = {name: low for kind in reversed(type(self).__mro__) for name, low in vars(kind).get("minimum", {}).items()}
+        return checks.faults(self, minimum, *(_collected(type(self), name) for name in ("shares", "positive")))
 
     def __post_init__(self) -> None:
-        found = self.faults()
-        if found:
-            name = type(self).__module__.rpartition(".")[2]
-            raise ValueError(f"{name} settings are not valid:\n" + "\n".join(f"  - {fault}" for fault in found))
+        checks.refuse(type(self).__module__.rpartition(".")[2], self.faults())
 
 
 def _collected(kind: type, name: str) -> Iterable[str]:

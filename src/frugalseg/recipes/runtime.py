@@ -15,12 +15,12 @@ class Runtime:
         nodes: machines; with more than one, start by torchrun or SLURM.
         accelerator: "auto", "cpu", "gpu" or "mps".
         precision: "32-true", "bf16-mixed" or "16-mixed".
-        workers: processes that read pictures for each training process; -1 takes what the machine has to spare.
+        workers: processes that read images for each training process; -1 takes what the machine has to spare.
         log_every: steps between two lines of log.jsonl.
         save_every: steps between two checkpoints; a stopped run goes on from the last one.
         out: the folder that holds all runs.
         name: the run's folder below out/<method>/; empty takes the data's name and a hash of data and settings.
-        quiet: say nothing of the progress.
+        quiet: do not show the progress.
     """
 
     seed: int = 0
