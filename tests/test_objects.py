@@ -27,7 +27,7 @@ from frugalseg import draw, rle
 from frugalseg.data import DataError, png, read, shapes
 from frugalseg.data.images import load_mask
 from frugalseg.inference.predictor import Predictor
-from frugalseg.methods import Method
+from frugalseg.methods import METHODS, Method
 from frugalseg.metrics.corloc import CorLoc
 from frugalseg.metrics.instances import COCO, InstanceScores
 from frugalseg.metrics.panoptic import PanopticScores
@@ -290,6 +290,11 @@ def test_a_table_larger_than_its_memory_is_complete(tmp_path: Path, monkeypatch:
     table.save(tmp_path / "table.csv")
     rows = list(csv.reader((tmp_path / "table.csv").open(encoding="utf-8", newline="")))
     assert rows == [["image", "tag"], *([f'{number}\\udc80,"', "ö"] for number in range(100))]
+
+
+def test_the_page_on_objects_names_every_method_that_makes_them() -> None:
+    page = (Path(__file__).parents[1] / "docs" / "objects.md").read_text(encoding="utf-8")
+    assert [name for name, method in METHODS.items() if method.task == "instances" and f"`{name}`" not in page] == []
 
 
 # -- drawing --
