@@ -98,7 +98,7 @@ def test_given_boxes_take_the_place_of_learned_ones() -> None:
 
 
 def test_models_that_look_at_no_proposals_say_so() -> None:
-    numbered = made(maskrcnn.Detector, "maskrcnn", test_maskrcnn.TINY)
+    numbered = made(maskrcnn.MaskRCNN, "maskrcnn", test_maskrcnn.TINY)
     parts, without = made(CAM, "cam", test_cam.TINY), Predictor(METHODS["aepsl"], Answers(()), ())
     for predictor in (numbered, parts, without):
         with pytest.raises(UsageError, match=rf"model of {predictor.method.name} takes none; leave --proposals out"):
