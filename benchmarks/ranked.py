@@ -18,7 +18,7 @@ from benchmarks.packing import pack, pack_bits, unpack, unpack_bits
 from frugalseg.data import Data
 from frugalseg.metrics import bootstrap
 from frugalseg.metrics.corloc import CorLoc
-from frugalseg.metrics.instances import APR_VOLUME, COCO, NEITHER, PDSL, RIGHT, WRONG, InstanceScores, Ranking, apr, precisions
+from frugalseg.metrics.instances import APR_VOLUME, COCO, FP, IGNORED, PDSL, TP, InstanceScores, Ranking, apr, precisions
 from frugalseg.metrics.per_image import number, present_mean
 from frugalseg.types import Instances
 
@@ -104,7 +104,7 @@ def row_record(scores: InstanceScores) -> dict[str, Any]:
     images, states = [], []
     for parts in zip(*map(scores.rankings, KEPT), strict=True):
         of_class = np.concatenate([part.states for part in parts])
-        length = int(np.append(np.flatnonzero((of_class == RIGHT).any(0)), -1).max()) + 1
+        length = int(np.append(np.flatnonzero((of_class == TP).any(0)), -1).max()) + 1
         images.append(parts[0].images[:length])
         states.append(of_class[:, :length])
     every = np.concatenate(states, axis=1)
@@ -117,8 +117,8 @@ def row_record(scores: InstanceScores) -> dict[str, Any]:
         "baselines": trivial(scores),
         "detections": [len(of_class) for of_class in images],
         "ranking": pack(np.concatenate(images), "<u2"),
-        "right": pack_bits(every == RIGHT),
-        "neither": pack_bits((every != RIGHT) & (every != WRONG)),
+        "right": pack_bits(every == TP),
+        "neither": pack_bits((every != TP) & (every != FP)),
         **located,
     }
 
@@ -166,7 +166,7 @@ def scores_of(shared: dict[str, Any], row: dict[str, Any]) -> Ranked:
     images, classes, lengths = len(shared["names"]), len(shared["classes"]), row["detections"]
     objects, pixels = unpack(shared["truth"], images, 2, classes).swapaxes(0, 1)
     right, neither = (unpack_bits(row[name], len(PLANES), sum(lengths)) for name in ("right", "neither"))
-    states, ends = np.where(right, RIGHT, np.where(neither, NEITHER, WRONG)), np.cumsum(lengths)[:-1]
+    states, ends = np.where(right, TP, np.where(neither, IGNORED, FP)), np.cumsum(lengths)[:-1]
     ranking = np.split(unpack(row["ranking"], sum(lengths), kind="<u2"), ends)
     rankings = map(Ranking, ranking, np.split(states, ends, axis=1), objects.T)
     return Ranked(shared["classes"], shared["names"], list(rankings), pixels, corloc_of(shared, row))

@@ -42,7 +42,7 @@ def test_the_score_is_the_mean_over_classes_of_shares_of_pictures_and_survives_j
     assert scores.value == pytest.approx((0.5 + 1.0) / 2)
     assert scores.per_class["a"] == 0.5
     assert np.isnan(scores.per_class["c"])
-    assert scores.baselines == {"the whole image as the box of every class": 0.25}  # 16 of 25 pixels, 16 of 81, 16 of 81
+    assert scores.baselines == {"the whole picture as the box of every class": 0.25}  # 16 of 25 pixels, 16 of 81, 16 of 81
     again = CorLoc.from_json(scores.to_json(samples=10))
     assert (again.value, again.baselines) == (scores.value, scores.baselines)
     assert again.protocol == scores.protocol == "corloc|boxes|iou>0.5|data|val|n=2"

@@ -125,7 +125,8 @@ def _edges(ids: np.ndarray) -> np.ndarray:
     edge[:, :-1] |= ids[:, 1:] != ids[:, :-1]
     edge[1:] |= ids[1:] != ids[:-1]
     edge[:-1] |= ids[1:] != ids[:-1]
-    return edge & (ids != 0)
+    values: np.ndarray = edge & (ids != 0)
+    return values
 
 
 def _legend(picture: np.ndarray, entries: Sequence[tuple[str, tuple[int, ...]]]) -> np.ndarray:

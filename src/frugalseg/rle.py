@@ -44,7 +44,8 @@ def from_bounds(limits: np.ndarray, size: tuple[int, int]) -> RLE:
     counts = edges[1:] - edges[:-1]
     if len(counts) > 1 and counts[-1] == 0:
         counts = counts[:-1]
-    return codec.frPyObjects({"size": [height, width], "counts": counts.tolist()}, height, width)  # type: ignore[return-value]
+    code: RLE = codec.frPyObjects({"size": [height, width], "counts": counts.tolist()}, height, width)
+    return code
 
 
 def from_counts(counts: np.ndarray, size: tuple[int, int]) -> RLE:
@@ -122,17 +123,19 @@ def decode(codes: Sequence[RLE], size: tuple[int, int]) -> np.ndarray:
 
 def from_polygons(polygons: Sequence[np.ndarray], size: tuple[int, int]) -> RLE:
     """The code of the union of polygons, each (n, 2) corners x, y, drawn as COCO's own code draws them."""
-    return union(codec.frPyObjects([points.ravel().tolist() for points in polygons], *size))  # type: ignore[arg-type]
+    return union(codec.frPyObjects([points.ravel().tolist() for points in polygons], *size))
 
 
 def union(codes: Sequence[RLE]) -> RLE:
     """The pixels of any of the masks, which have one size."""
-    return codec.merge(list(codes))  # type: ignore[return-value]
+    code: RLE = codec.merge(list(codes))
+    return code
 
 
 def intersection(one: RLE, other: RLE) -> RLE:
     """The pixels of both masks."""
-    return codec.merge([one, other], intersect=1)  # type: ignore[return-value]
+    code: RLE = codec.merge([one, other], intersect=1)
+    return code
 
 
 def difference(one: RLE, other: RLE) -> RLE:
@@ -143,7 +146,8 @@ def difference(one: RLE, other: RLE) -> RLE:
 def border(code: RLE, width: int) -> RLE:
     """The pixels of a mask that are at most `width` pixels from its edge."""
     diagonal = float(np.hypot(*code["size"]))
-    return codec.rleToBoundary(code, width / diagonal)  # type: ignore[return-value]
+    rim: RLE = codec.rleToBoundary(code, width / diagonal)
+    return rim
 
 
 def as_text(code: RLE) -> RLE:
@@ -155,7 +159,7 @@ def complement(code: RLE) -> RLE:
     """The pixels that a mask does not have."""
     counts = parse(code["counts"])
     flipped = counts[1:] if counts[0] == 0 else np.concatenate([[0], counts])
-    return from_counts(flipped, tuple(code["size"]))  # type: ignore[arg-type]
+    return from_counts(flipped, tuple(code["size"]))
 
 
 def paint(codes: Sequence[RLE], size: tuple[int, int]) -> np.ndarray:

@@ -117,7 +117,7 @@ class Instances:
     @property
     def size(self) -> tuple[int, int] | None:
         """(H, W) of the masks; None where there is none to tell."""
-        return tuple(self.rles[0]["size"]) if self.rles else self._size  # type: ignore[return-value]
+        return tuple(self.rles[0]["size"]) if self.rles else self._size
 
     @property
     def masks(self) -> Tensor | None:
@@ -128,13 +128,15 @@ class Instances:
         """The mask of one object, (H, W) bool. Raises ValueError where no masks are known."""
         if not self.masked:
             raise ValueError("Instances: these objects have boxes alone, no masks")
-        return rle.decode([self.rles[index]], (0, 0))[0]
+        values: np.ndarray = rle.decode([self.rles[index]], (0, 0))[0]
+        return values
 
     @property
     def ignored(self) -> np.ndarray:
         """(N,) bool: COCO `iscrowd` and VOC `difficult` objects, which evaluation ignores."""
         marks = [np.asarray(mark, bool) for mark in (self.crowd, self.difficult) if mark is not None]
-        return np.logical_or.reduce([np.zeros(len(self), bool), *marks])
+        values: np.ndarray = np.logical_or.reduce([np.zeros(len(self), bool), *marks])
+        return values
 
     def __getitem__(self, index: Tensor | np.ndarray | Sequence[int] | slice) -> Instances:
         if not isinstance(index, slice):  # an empty list would be one of floats
@@ -215,7 +217,7 @@ class Sample:
 
 
 def _boxes(boxes: Tensor, size: tuple[int, ...]) -> tv_tensors.BoundingBoxes:
-    return tv_tensors.BoundingBoxes(boxes, format=tv_tensors.BoundingBoxFormat.XYXY, canvas_size=size)  # type: ignore[call-overload]
+    return tv_tensors.BoundingBoxes(boxes, format=tv_tensors.BoundingBoxFormat.XYXY, canvas_size=size)
 
 
 # -- torch's pytree: what transforms move --------------------------------------------------------------------------------

@@ -138,7 +138,8 @@ def ids(mask: Tensor) -> list[int]:
     """The values that occur in a mask, sorted. Counting 16-bit values is eight times faster than sorting the pixels."""
     if int(mask.min()) >= 0 and int(mask.max()) < 1 << 16:
         return mask.flatten().bincount().nonzero().flatten().tolist()
-    return mask.unique().tolist()
+    numbers: list[int] = np.unique(mask.numpy()).tolist()
+    return numbers
 
 
 def header(path: Path | str, max_pixels: int = MAX_PIXELS) -> Header:

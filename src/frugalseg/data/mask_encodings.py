@@ -38,7 +38,8 @@ def cityscapes(values: np.ndarray, path: Path) -> np.ndarray:
     """Label ids as the ids 1..19 of the trained classes; 255 for the others and for values that are no ids."""
     table = np.full(256, IGNORE, np.int64)
     table[CITYSCAPES_TRAINED] = np.arange(1, len(CITYSCAPES_TRAINED) + 1)
-    return table[np.clip(values, 0, 255)]
+    ids: np.ndarray = table[np.clip(values, 0, 255)]
+    return ids
 
 
 def cub(values: np.ndarray, path: Path) -> np.ndarray:

@@ -45,7 +45,8 @@ def variables(path: Path, names: tuple[str, ...], limit: int = LARGEST_FILE) -> 
         raise ValueError("no MATLAB file of version 5; save it with -v7")
     _measure(raw, limit)
     try:
-        return scipy_io.loadmat(io.BytesIO(raw), variable_names=list(names))
+        contents: dict[str, Any] = scipy_io.loadmat(io.BytesIO(raw), variable_names=list(names))
+        return contents
     except Exception as error:  # the parser meets hostile bytes with all kinds of exceptions
         raise ValueError(f"cannot be decoded ({error or type(error).__name__})") from error
 

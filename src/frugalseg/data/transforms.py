@@ -15,7 +15,8 @@ from frugalseg.types import IGNORE, longer_side
 
 def squashed(image: Tensor, side: int) -> Tensor:
     """The image (3, H, W) uint8 squashed to a square (3, side, side), whatever its shape was."""
-    return F.resize(image, [side, side], InterpolationMode.BICUBIC).contiguous()
+    output: Tensor = F.resize(image, [side, side], InterpolationMode.BICUBIC).contiguous()
+    return output
 
 
 def shrink(image: Tensor, longest: int) -> Tensor:
@@ -26,7 +27,7 @@ def shrink(image: Tensor, longest: int) -> Tensor:
     return image if factor == 1.0 else F.resize(image, [max(1, round(height * factor)), max(1, round(width * factor))])
 
 
-class ZoomCrop(v2.Transform):
+class ZoomCrop(v2.Transform):  # type: ignore[misc]  # torchvision's class has no types
     """Zoom to a longer side, by a random factor, and cut a random square; outside is `fill` in images, ignore in masks.
 
     Args:

@@ -97,7 +97,8 @@ class Run:
         """Model and optimiser on the device, wrapped for the processes and the precision of the run."""
         for group in optimizer.param_groups:
             group.setdefault("initial_lr", group["lr"])
-        return self.fabric.setup(model, optimizer)
+        wrapped: tuple[nn.Module, torch.optim.Optimizer] = self.fabric.setup(model, optimizer)
+        return wrapped
 
     @contextmanager
     def _stoppable(self) -> Iterator[None]:

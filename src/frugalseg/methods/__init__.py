@@ -106,7 +106,8 @@ class Method:
     @property
     def config(self) -> type[Any]:
         """The dataclass of its settings; imports no torch."""
-        return import_module(self.recipe).Config
+        kind: type[Any] = import_module(self.recipe).Config
+        return kind
 
     @property
     def code(self) -> Any:

@@ -39,7 +39,8 @@ def overlap(box: np.ndarray, others: np.ndarray) -> np.ndarray:
     """(N,) IoU of a box (4,) with others (N, 4)."""
     sides = np.minimum(box[2:], others[:, 2:]) - np.maximum(box[:2], others[:, :2])
     shared = sides.clip(min=0).prod(1)
-    return shared / ((box[2:] - box[:2]).prod() + (others[:, 2:] - others[:, :2]).prod(1) - shared)
+    values: np.ndarray = shared / ((box[2:] - box[:2]).prod() + (others[:, 2:] - others[:, :2]).prod(1) - shared)
+    return values
 
 
 class CorLoc(PerImage):
@@ -67,7 +68,8 @@ class CorLoc(PerImage):
         return present_mean(self._class_shares(weights))
 
     def truth(self) -> np.ndarray:
-        return ~np.isnan(self.stacked()[:, FOUND])
+        values: np.ndarray = ~np.isnan(self.stacked()[:, FOUND])
+        return values
 
     def table(self) -> Table:
         table = Table("class", "CorLoc %", "pictures", title=self.protocol)

@@ -65,7 +65,8 @@ class ForegroundScores(PerImage):
 
     def score(self, weights: np.ndarray) -> np.ndarray:
         self._need_images()
-        return weights @ self.stacked()[:, PROTOCOLS.index(self.kind)] / weights.sum(1)
+        values: np.ndarray = weights @ self.stacked()[:, PROTOCOLS.index(self.kind)] / weights.sum(1)
+        return values
 
     def truth(self) -> np.ndarray:
         return np.zeros((self.images, 0))

@@ -30,7 +30,7 @@ from frugalseg.metrics.per_image import PerImage, array, number, percent, presen
 from frugalseg.types import Instances
 
 Kind = Literal["mask", "box", "boundary"]
-WRONG, RIGHT, NEITHER, BEYOND = range(4)  # what becomes of a detection; BEYOND: not among the first `most` of its image
+FP, TP, IGNORED, OVER_LIMIT = range(4)  # what becomes of a detection; OVER_LIMIT: not among the first `most` of its image
 WHOLE = "the whole picture as one object of each class"  # the trivial answer; JSON files have it by this name
 BORDER = 0.02  # width of a mask's border as a share of the image's diagonal (Cheng et al., Boundary IoU, CVPR 2021)
 
@@ -161,14 +161,15 @@ class InstanceScores(PerImage):
 
     def measured(self, measure: Measure) -> np.ndarray:
         """(C,) the average precision of each class, mean over thresholds; NaN for a class without an object."""
-        return self._class_values(measure, np.ones((1, self.images), np.int64))[0]
+        values: np.ndarray = self._class_values(measure, np.ones((1, self.images), np.int64))[0]
+        return values
 
     def recall(self, measure: Measure) -> np.ndarray:
         """(C,) the share of the objects found, mean over thresholds; COCO's AR for its measures."""
         shares = []
         for ranking in self.rankings(measure):
             objects = ranking.objects.sum()
-            shares.append((ranking.states == RIGHT).sum(1).mean() / objects if objects else np.nan)
+            shares.append((ranking.states == TP).sum(1).mean() / objects if objects else np.nan)
         return np.array(shares)
 
     @property
@@ -260,7 +261,8 @@ class InstanceScores(PerImage):
             return array(objects.areas).astype(np.float64)
         if self.kind == "box":
             corners = array(objects.boxes).astype(np.float64).reshape(-1, 4)
-            return (corners[:, 2:] - corners[:, :2]).prod(1)
+            values: np.ndarray = (corners[:, 2:] - corners[:, :2]).prod(1)
+            return values
         return rle.areas(objects.rles).astype(np.float64)
 
     def _overlaps(
@@ -323,7 +325,8 @@ def _of_borders(detected: Instances, truth: Instances, these: np.ndarray, those:
     """The smaller of the masks' overlap and their inner borders' (as the code of Cheng et al., CVPR 2021)."""
     inner = [_border(detected.rles[i]) for i in these]
     true = [_border(truth.rles[i]) for i in those]
-    return np.minimum(_of_masks(detected, truth, these, those, crowd), rle.overlaps(inner, true, crowd.tolist()))
+    values: np.ndarray = np.minimum(_of_masks(detected, truth, these, those, crowd), rle.overlaps(inner, true, crowd.tolist()))
+    return values
 
 
 def _border(code: rle.RLE) -> rle.RLE:
@@ -341,7 +344,7 @@ OVERLAPS = {"mask": _of_masks, "box": _of_boxes, "boundary": _of_borders}
 class Ranking:
     """The detections of one class in the whole set, best score first.
 
-    images: (D,) where each is. states: (T, D) what becomes of it at each threshold: RIGHT, WRONG, or anything else for neither.
+    images: (D,) where each is. states: (T, D) what becomes of it at each threshold: TP, FP, or anything else for neither.
     objects: (N,) those to be found in each image.
     """
 
@@ -351,18 +354,19 @@ class Ranking:
 
     def average_precision(self, weights: np.ndarray, interpolation: Interpolation) -> np.ndarray:
         """(S,) mean over thresholds when image n counts weights (N, S), which are float64 for speed."""
-        right = self.states == RIGHT
+        right = self.states == TP
         ends, objects = np.flatnonzero(right.any(0)), self.objects @ weights
         values = []
         totals: dict[bytes, np.ndarray] = {}
-        for hits, counted in zip(right, right | (self.states == WRONG), strict=True):
+        for hits, counted in zip(right, right | (self.states == FP), strict=True):
             key = counted.tobytes()  # which detections count is mostly the same at all thresholds
             if key not in totals:
                 totals[key] = self._listed(counted, ends, weights)
             places = np.flatnonzero(hits)
             found, listed = np.cumsum(weights[self.images[places]], axis=0), totals[key][np.searchsorted(ends, places)]
             values.append(average_precision(found, listed, objects, interpolation))
-        return np.mean(values, axis=0)
+        mean: np.ndarray = np.mean(values, axis=0)
+        return mean
 
     def _listed(self, counted: np.ndarray, ends: np.ndarray, weights: np.ndarray) -> np.ndarray:
         """(E, S) how many detections, of those that `counted` (D,) names, come up to each of the places `ends` (E,)."""
@@ -398,22 +402,22 @@ def _rank(rows: Sequence[Row], measure: Measure, classes: int) -> list[Ranking]:
 
 def _judge(row: Row, order: np.ndarray, ignored: np.ndarray, measure: Measure) -> np.ndarray:
     """(T, D) what becomes of each detection of an image at each threshold."""
-    outside = np.where(_outside(row.areas, measure.areas), NEITHER, WRONG)
+    outside = np.where(_outside(row.areas, measure.areas), IGNORED, FP)
     states = np.tile(outside.astype(np.uint8), (len(measure.thresholds), 1))
     if measure.most is not None:
         for label in np.unique(row.labels):
-            states[:, order[row.labels[order] == label][measure.most :]] = BEYOND
+            states[:, order[row.labels[order] == label][measure.most :]] = OVER_LIMIT
     overlaps: dict[int, list[tuple[int, float]]] = defaultdict(list)
     for (detection, target), value in zip(row.pairs.tolist(), row.overlaps.tolist(), strict=True):
         overlaps[detection].append((target, value))
     # Pairs are of one class each, so all classes can be matched in one go; what overlaps nothing cannot be right.
-    ranked = [detection for detection in order.tolist() if detection in overlaps and states[0, detection] != BEYOND]
+    ranked = [detection for detection in order.tolist() if detection in overlaps and states[0, detection] != OVER_LIMIT]
     passed, crowd = ignored.tolist(), row.crowd.tolist()
     for place, threshold in enumerate(measure.thresholds):
         found = match([overlaps[detection] for detection in ranked], passed, crowd, measure.rule, threshold)
         for detection, target in zip(ranked, found, strict=True):
             if target >= 0:
-                states[place, detection] = NEITHER if passed[target] else RIGHT
+                states[place, detection] = IGNORED if passed[target] else TP
     return states
 
 

@@ -95,4 +95,5 @@ def _reached(right: np.ndarray, objects: np.ndarray, points: np.ndarray) -> np.n
     totals, place = np.unique(objects, return_inverse=True)
     most = int(right.max(initial=0)) + 1
     table = np.searchsorted(points, np.arange(most) / np.maximum(totals, 1)[:, None], side="right")
-    return table.ravel()[(right + place * most).astype(np.int64)]
+    values: np.ndarray = table.ravel()[(right + place * most).astype(np.int64)]
+    return values

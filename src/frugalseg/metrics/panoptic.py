@@ -78,7 +78,8 @@ class PanopticScores(PerImage):
 
     def truth(self) -> np.ndarray:
         rows = self.stacked()
-        return rows[:, MATCHES] + rows[:, MISSED]
+        values: np.ndarray = rows[:, MATCHES] + rows[:, MISSED]
+        return values
 
     def table(self) -> Table:
         table = Table("class", "PQ %", "segmentation %", "recognition %", "objects", title=self.protocol)

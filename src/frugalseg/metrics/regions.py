@@ -55,7 +55,7 @@ class RegionScores(PerImage):
     def values(self) -> dict[Average, float]:
         """Average best overlap in all three ways."""
         ones = np.ones((1, self.images), np.int64)
-        return {average: float(self._averaged(ones, average)[0]) for average in ("images", "objects", "classes")}  # type: ignore[misc]
+        return {average: float(self._averaged(ones, average)[0]) for average in ("images", "objects", "classes")}
 
     @property
     def per_class(self) -> dict[str, float]:
@@ -128,5 +128,8 @@ def best_overlap(proposals: Any, truth: Any) -> np.ndarray:
     if not len(proposals) or not len(truth):
         return np.zeros(len(truth))
     if isinstance(proposals, list):
-        return rle.overlaps(proposals, truth).max(0)
-    return boxes.iou(*(array(corners).astype(np.float64) for corners in (proposals, truth))).max(0)
+        overlaps = rle.overlaps(proposals, truth)
+    else:
+        overlaps = boxes.iou(*(array(corners).astype(np.float64) for corners in (proposals, truth)))
+    best: np.ndarray = overlaps.max(0)
+    return best

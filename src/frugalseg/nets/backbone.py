@@ -62,7 +62,8 @@ class Backbone(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """images: (B, 3, H, W) RGB, uint8 or float in 0..255. Returns (B, D, ceil(H / stride), ceil(W / stride))."""
-        return self.body(self._normalized(images))
+        output: Tensor = self.body(self._normalized(images))
+        return output
 
     def maps(self, images: Tensor, levels: Sequence[int]) -> list[Tensor]:
         """The maps behind these blocks, counted from 1, with 0 for the last, in the order asked for and from one pass.

@@ -21,7 +21,8 @@ class Pool(nn.MaxPool2d):
 
     def forward(self, features: Tensor) -> Tensor:
         # Zeros are beyond the edge: features behind a ReLU are never below.
-        return super().forward(features if self.stride == 2 else pad(features, (0, 1, 0, 1)))
+        output: Tensor = super().forward(features if self.stride == 2 else pad(features, (0, 1, 0, 1)))
+        return output
 
 
 def blocks(name: str) -> list[dict[str, nn.Module]]:

@@ -25,7 +25,8 @@ class TimmFeatures(nn.Module):
         height, width = images.shape[-2:]
         images = pad(images, (0, -width % self.stride, 0, -height % self.stride))  # patch stems drop a ragged border
         features = self.net(images)[-1]
-        return features.permute(0, 3, 1, 2) if self.last_axis else features
+        output: Tensor = features.permute(0, 3, 1, 2) if self.last_axis else features
+        return output
 
 
 def parts(name: str, output_stride: int, weights: str | Path | None, normalize: str, level: int) -> Parts:

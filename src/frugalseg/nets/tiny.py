@@ -33,4 +33,5 @@ class Residual(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         inner = self.relu(self.bn1(self.conv1(features)))
-        return self.relu(self.bn2(self.conv2(inner)) + self.shortcut(features))
+        output: Tensor = self.relu(self.bn2(self.conv2(inner)) + self.shortcut(features))
+        return output

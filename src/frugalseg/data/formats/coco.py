@@ -268,7 +268,7 @@ def outline(entry: Mapping[str, Any], label: int, size: tuple[int, int], where: 
     except Unusable as error:
         if entry.get("bbox"):
             problems.add("box-replaced", f"{where} ({error})")
-        corners = extent  # type: ignore[assignment]
+        corners = extent
     area = entry.get("area")
     known = isinstance(area, (int, float)) and 0 < area <= 2 * size[0] * size[1]
     return Outline(*corners, label, size, code["counts"], float(area if known else pixels), _crowd(entry))  # type: ignore[arg-type]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from frugalseg.data import files, matlab
+from frugalseg.data import files, images, matlab
 from frugalseg.data.dataset import Record
 from frugalseg.data.formats.voc import CLASSES
 from frugalseg.data.problems import DataError, Problems
@@ -50,5 +50,5 @@ def members(root: Path, split: str, pictures: dict[str, Path], problems: Problem
 
 
 def _index(root: Path, folder: str, options: files.Options, problems: Problems) -> dict[str, Path]:
-    suffixes = files.SUFFIXES if folder == FOLDERS[0] else frozenset({matlab.SUFFIX})
+    suffixes = images.SUFFIXES if folder == FOLDERS[0] else frozenset({matlab.SUFFIX})
     return files.pictures(root / folder, root, problems, options.follow_links, suffixes=suffixes)

@@ -83,7 +83,8 @@ def _object(rng: Generator, kind: Kind, beside: Floats | None) -> Shape:
 
     def placed(outline: Floats) -> Floats:
         bent = outline + bend * outline[:, 1:] ** 2 * np.array((1, 0))
-        return (bent @ frame.T + centre).astype(np.float32)
+        values: Floats = (bent @ frame.T + centre).astype(np.float32)
+        return values
 
     body = [Piece(placed(outline), tone) for outline, tone in kind.body]
     return Shape(frame, centre, body, _badge(rng, kind, placed), kind.hue)
@@ -101,7 +102,8 @@ def _frame(rng: Generator, radius: float, turn: float) -> Floats:
     squeeze, angle = np.exp(rng.uniform(-0.15, 0.15)), rng.uniform(-turn, turn)
     shape = np.array(((rng.choice((-1, 1)) * squeeze, rng.uniform(-0.2, 0.2)), (0, 1 / squeeze)))
     turned = np.array(((np.cos(angle), -np.sin(angle)), (np.sin(angle), np.cos(angle))))
-    return (radius * turned @ shape).astype(np.float32)
+    values: Floats = (radius * turned @ shape).astype(np.float32)
+    return values
 
 
 def clutter(rng: Generator) -> list[Shape]:
@@ -127,7 +129,8 @@ def _blob(rng: Generator) -> Floats:
 
 def pixels(outline: Floats, corner: tuple[int, int], side: int) -> NDArray[np.int32]:
     """OpenCV's integer coordinates of an outline on a canvas that begins at pixel `corner` (x, y) of an image of that side."""
-    return np.rint((outline * side - np.array(corner) - 0.5) * 2**FRACTION).astype(np.int32)
+    corners: NDArray[np.int32] = np.rint((outline * side - np.array(corner) - 0.5) * 2**FRACTION).astype(np.int32)
+    return corners
 
 
 def fill(canvas: NDArray[Any], outline: Floats, value: float, corner: tuple[int, int], side: int) -> None:

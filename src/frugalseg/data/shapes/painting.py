@@ -74,7 +74,8 @@ def _surface(rng: Generator, shape: Shape, window: Window, side: int) -> Floats:
     x, y = x - shape.centre[0], (y - shape.centre[1])[:, None]
     x, y = a * x + b * y, c * x + d * y
     light = rng.uniform(-0.25, 0.25, 2).astype(np.float32)
-    return _two_colours(rng, _texture(rng, x, y), shape.hue) * (1 + light[0] * x + light[1] * y)
+    values: Floats = _two_colours(rng, _texture(rng, x, y), shape.hue) * (1 + light[0] * x + light[1] * y)
+    return values
 
 
 def _texture(rng: Generator, x: Floats, y: Floats) -> Floats:
@@ -97,7 +98,8 @@ def _texture(rng: Generator, x: Floats, y: Floats) -> Floats:
         height = np.sum([np.sin(a * x + b * y + phase * i) for i, (a, b) in enumerate(waves)], axis=0) / 2
     else:
         height = (u - phase) / frequency / 2
-    return (np.clip(hardness * height, -1, 1) + 1) / 2
+    values: Floats = (np.clip(hardness * height, -1, 1) + 1) / 2
+    return values
 
 
 def _two_colours(rng: Generator, pattern: Floats, hue: float | None = None, vivid: float = 0.65) -> Floats:
@@ -125,11 +127,13 @@ def develop(rng: Generator, canvas: Floats) -> Numbers:
     image = _quarters(canvas).mean(0)
     image = (image - 0.5) * np.float32(rng.uniform(0.8, 1.1)) + np.float32(0.5 + rng.uniform(-0.08, 0.08))
     image += np.float32(rng.uniform(0.005, 0.03)) * rng.standard_normal(image.shape, dtype=np.float32)
-    return (np.clip(image, 0, 1) * 255 + 0.5).astype(np.uint8)
+    numbers: Numbers = (np.clip(image, 0, 1) * 255 + 0.5).astype(np.uint8)
+    return numbers
 
 
 def majority(owner: Numbers) -> Numbers:
     """Each pixel goes to the number that has most of its quarters, the lowest when tied."""
     quarters = _quarters(owner)
     votes = np.stack([(quarters == number).sum(0, dtype=np.uint8) for number in range(int(owner.max()) + 1)])
-    return votes.argmax(0).astype(np.uint8)
+    numbers: Numbers = votes.argmax(0).astype(np.uint8)
+    return numbers
