@@ -231,7 +231,7 @@ def test_objects_none_of_which_is_drawn_are_told(predictor: Predictor, pictures:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         predict.write(predictor, [data], tmp_path / "some", min_score=0.5, quiet=True)
-    with pytest.warns(UserWarning, match=r"as sure as min_score=1.0, so none is drawn; the surest has 0\.\d"):
+    with pytest.warns(UserWarning, match=r"scores min_score=1.0 or more, so none is drawn; the best has 0\.\d"):
         predict.write(predictor, [data], tmp_path / "none", min_score=1.0, quiet=True)
 
 

@@ -105,9 +105,9 @@ def some_of(kind: type, *names: str) -> type:
 
 def divided(settings: Mapping[str, Any], *kinds: type) -> tuple[dict[str, Any], dict[str, Any]]:
     """Those of the settings that are options of the dataclasses, and the others."""
-    known = options(*kinds)
-    inside = {name: value for name, value in settings.items() if name in known}
-    return inside, {name: value for name, value in settings.items() if name not in known}
+    by_name = options(*kinds)
+    inside = {name: value for name, value in settings.items() if name in by_name}
+    return inside, {name: value for name, value in settings.items() if name not in by_name}
 
 
 def parser(*kinds: type, **keywords: Any) -> ArgumentParser:
@@ -138,19 +138,19 @@ def resolve(kinds: Sequence[type], *layers: Mapping[str, Any]) -> dict[str, Any]
 
     Raises UsageError with all faults, and the file of each that is in a file.
     """
-    known, checker = options(*kinds), _checker(*kinds)
+    by_name, checker = options(*kinds), _checker(*kinds)
     chosen: dict[str, Any] = {}
     faults: list[str] = []
     for layer in layers:
         values = {key.replace("-", "_"): _plain_dict(value) for key, value in layer.items()}
         place = f"{layer.path}: " if isinstance(layer, FileSettings) else ""
-        if not _all_fit(checker, values, known):
-            faults += [place + fault for name, value in values.items() for fault in _faults(checker, name, value, known)]
+        if not _all_fit(checker, values, by_name):
+            faults += [place + fault for name, value in values.items() for fault in _faults(checker, name, value, by_name)]
         chosen |= values
     if faults:
         raise UsageError("\n".join(faults))
     values = checker.parse_object(chosen).as_dict()
-    return {name: known[name].hint(**value) if is_dataclass(known[name].hint) else value for name, value in values.items()}
+    return {name: by_name[name].hint(**value) if is_dataclass(by_name[name].hint) else value for name, value in values.items()}
 
 
 def instance(kind: type[Kind], *layers: Mapping[str, Any]) -> Kind:
@@ -173,9 +173,9 @@ def _plain_dict(value: Any) -> Any:
 _checker = cache(parser)  # building a parser takes longer than all that it is asked
 
 
-def _all_fit(checker: ArgumentParser, values: Mapping[str, Any], known: Mapping[str, Option]) -> bool:
+def _all_fit(checker: ArgumentParser, values: Mapping[str, Any], by_name: Mapping[str, Option]) -> bool:
     """Whether no value has a fault, by a single parse, which takes hardly longer than that of one value."""
-    if any(_misfits(name, value, known) for name, value in values.items()):
+    if any(_misfits(name, value, by_name) for name, value in values.items()):
         return False
     try:
         checker.parse_object(values, defaults=False)
@@ -184,36 +184,36 @@ def _all_fit(checker: ArgumentParser, values: Mapping[str, Any], known: Mapping[
     return True
 
 
-def _faults(checker: ArgumentParser, name: str, value: Any, known: Mapping[str, Option]) -> list[str]:
-    misfits = _misfits(name, value, known)
+def _faults(checker: ArgumentParser, name: str, value: Any, by_name: Mapping[str, Option]) -> list[str]:
+    misfits = _misfits(name, value, by_name)
     if misfits:
         return misfits
     try:
         checker.parse_object({name: value}, defaults=False)
     except ArgumentError as error:
-        return [explain(error, known)]
+        return [explain(error, by_name)]
     return []
 
 
-def _misfits(name: str, value: Any, known: Mapping[str, Option]) -> list[str]:
+def _misfits(name: str, value: Any, by_name: Mapping[str, Option]) -> list[str]:
     """The faults that jsonargparse would not name: settings that do not exist, None where it is not allowed."""
-    if name not in known:
-        return [f"there is no setting {name!r}{did_you_mean(name, known)}"]
-    hint = known[name].hint
+    if name not in by_name:
+        return [f"there is no setting {name!r}{did_you_mean(name, by_name)}"]
+    hint = by_name[name].hint
     if value is None and type(None) not in typing.get_args(hint):
-        return [f"{known[name].flag}: got nothing, expected {known[name].expected}"]
+        return [f"{by_name[name].flag}: got nothing, expected {by_name[name].expected}"]
     if is_dataclass(hint) and isinstance(value, Mapping):
         inner = options(typing.cast(type, hint))
         return [f"there is no setting {name}.{key}{did_you_mean(key, inner)}" for key in value if key not in inner]
     return []
 
 
-def explain(error: ArgumentError, known: Mapping[str, Option]) -> str:
+def explain(error: ArgumentError, by_name: Mapping[str, Option]) -> str:
     """jsonargparse's message in our words where it is about a value, else as it stands."""
     match = re.search(r'key "(\w+)".*(?:Got value|Given value): ?(.*)', error.message or "", re.DOTALL)
-    if not match or match[1] not in known:
+    if not match or match[1] not in by_name:
         return str(error.message)
-    option = known[match[1]]
+    option = by_name[match[1]]
     return f"{option.flag}: got {match[2].strip()!r}, expected {option.expected}"
 
 
@@ -250,7 +250,7 @@ def _plain(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else value
 
 
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """ " – did you mean X?" for the known word nearest to `word`, or nothing where none is near."""
-    near = get_close_matches(word, list(known), n=1, cutoff=0.5)
+def did_you_mean(word: str, choices: Iterable[str]) -> str:
+    """ " – did you mean X?" for the choice nearest to `word`, or nothing where none is near."""
+    near = get_close_matches(word, list(choices), n=1, cutoff=0.5)
     return f" – did you mean {near[0]}?" if near else ""

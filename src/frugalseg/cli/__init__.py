@@ -87,9 +87,9 @@ def dispatch(words: list[str]) -> int:
     if "--help" in rest or "-h" in rest:
         print_help(name, command, rest)
         return OK
-    free, given = arguments.parse(command.options_for(rest), rest)
+    free, values = arguments.parse(command.options_for(rest), rest)
     expect_count(name, command, free)
-    return command.run(free, given)
+    return command.run(free, values)
 
 
 def expect_count(name: str, command: Command, free: Sequence[str]) -> None:

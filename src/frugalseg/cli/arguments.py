@@ -16,21 +16,21 @@ def parse(kinds: Sequence[type], typed: Sequence[str]) -> tuple[list[str], dict[
 
     kinds: dataclasses of the options.
     """
-    known = config.options(*kinds)
-    words, rest = split(known, typed)
-    switches = {"--no-" + option.flag[2:] for option in known.values() if option.hint is bool}
-    flags = {option.flag for option in known.values()} | switches
+    by_name = config.options(*kinds)
+    words, rest = split(by_name, typed)
+    switches = {"--no-" + option.flag[2:] for option in by_name.values() if option.hint is bool}
+    flags = {option.flag for option in by_name.values()} | switches
     typed_flags = [re.split(r"[=.]", item)[0] for item in rest if item.startswith("--")]
     faults = [f"there is no option {flag}{config.did_you_mean(flag, flags)}" for flag in typed_flags if flag not in flags]
     if faults:
         raise UsageError("\n".join(faults))
     try:
-        return words, config.parser(*kinds).parse_args(bracketed(known, rest), defaults=False).as_dict()
+        return words, config.parser(*kinds).parse_args(bracketed(by_name, rest), defaults=False).as_dict()
     except ArgumentError as error:
-        raise UsageError(config.explain(error, known)) from None
+        raise UsageError(config.explain(error, by_name)) from None
 
 
-def split(known: Mapping[str, Option], typed: Sequence[str]) -> tuple[list[str], list[str]]:
+def split(by_name: Mapping[str, Option], typed: Sequence[str]) -> tuple[list[str], list[str]]:
     """Separate the words of a command line from its options with their values; behind `--` there are words alone."""
     words: list[str] = []
     rest: list[str] = []
@@ -45,20 +45,20 @@ def split(known: Mapping[str, Option], typed: Sequence[str]) -> tuple[list[str],
         flag, equals, value = item.partition("=")
         name = _name(flag)
         rest.append("--" + name.replace("_", "-") + equals + value)
-        switch = name.removeprefix("no_") in known and known[name.removeprefix("no_")].hint is bool
+        switch = name.removeprefix("no_") in by_name and by_name[name.removeprefix("no_")].hint is bool
         if not equals and not switch and left:
             rest.append(left.pop(0))
     return words, rest
 
 
-def bracketed(known: Mapping[str, Option], rest: Sequence[str]) -> list[str]:
+def bracketed(by_name: Mapping[str, Option], rest: Sequence[str]) -> list[str]:
     """The options with lists as YAML has them: what is typed as --scales 0.7,1 or --novel cat becomes [0.7,1] and [cat]."""
     items: list[str] = []
     is_list = False
     for item in rest:
         flag, equals, value = item.partition("=") if item.startswith("--") else ("", "", item)
         if flag:
-            is_list = _name(flag) in known and known[_name(flag)].is_list
+            is_list = _name(flag) in by_name and by_name[_name(flag)].is_list
         if is_list and (equals or not flag) and not value.startswith(("[", "(")):
             value = f"[{value}]"
         items.append(flag + equals + value)

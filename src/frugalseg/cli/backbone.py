@@ -21,11 +21,11 @@ class Options:
     to: str = "torchvision"
 
 
-def run(words: list[str], given: dict[str, Any]) -> int:
+def run(words: list[str], values: dict[str, Any]) -> int:
     """Write the backbone of a run into a file."""
     from frugalseg.export.backbone import export
 
-    options = config.instance(Options, given)
+    options = config.instance(Options, values)
     say(f"the backbone is in {export(words[0], words[1], options.to)}, as {options.to} names it")
     return OK
 

@@ -26,11 +26,11 @@ class Options:
     skip_limit: float = 0.05
 
 
-def run(words: list[str], given: dict[str, Any]) -> int:
+def run(words: list[str], values: dict[str, Any]) -> int:
     """Print the report on a data set; a problem if training may not start."""
     from frugalseg.workflows.check import check
 
-    options = config.instance(Options, given)
+    options = config.instance(Options, values)
     report = check(Path(words[0]), options.layout or None, options.skip_limit, classes=options.classes or None)
     show(report)
     return OK if report.ok else PROBLEM

@@ -15,9 +15,9 @@ Run = Callable[[list[str], dict[str, Any]], int]
 class Command:
     """One command.
 
-    run: (words, given options) -> exit status. summary: its line in the overview. words: those it takes, for the usage line.
-    counts: how few and how many of them. options: dataclasses of its options. aliases: other names. resumes: whether the same
-    command goes on where it was stopped.
+    run: (words, values of the options that were typed) -> exit status. summary: its line in the overview. words: those it takes,
+    for the usage line. counts: how few and how many of them. options: dataclasses of its options. aliases: other names. resumes:
+    whether the same command goes on where it was stopped.
     """
 
     run: Run

@@ -33,12 +33,12 @@ class Options:
     quiet: bool = False
 
 
-def run(words: list[str], given: dict[str, Any]) -> int:
+def run(words: list[str], values: dict[str, Any]) -> int:
     """Draw images, train AE-PSL on their tags, score it and write a report."""
     from frugalseg.data import shapes
     from frugalseg.workflows.train import fit
 
-    options, home, method = config.instance(Options, given), Path(words[0] if words else "demo"), METHODS["aepsl"]
+    options, home, method = config.instance(Options, values), Path(words[0] if words else "demo"), METHODS["aepsl"]
     say(f"1/3 Drawing the built-in images into {home / 'data'}")
     data = shapes.write(home / "data", test=0, **asdict(options))
     with resources.as_file(resources.files("frugalseg.recipes") / "demo.yaml") as recipe:

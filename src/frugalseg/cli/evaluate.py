@@ -34,14 +34,14 @@ class Options:
         checks.refuse("evaluate", checks.faults(self, {"batch": 0}))
 
 
-def run(words: list[str], given: dict[str, Any]) -> int:
+def run(words: list[str], values: dict[str, Any]) -> int:
     """Score a run on data, print the table and write the report anew."""
     from frugalseg.inference.predictor import load
     from frugalseg.workflows import report
     from frugalseg.workflows.evaluate import evaluate
     from frugalseg.workflows.run_folder import update_run_info
 
-    typed, scoring = config.divided(given, Options)
+    typed, scoring = config.divided(values, Options)
     options = asdict(config.instance(Options, typed))
     predictor = load(words[0], proposals=options.pop("proposals"), batch=options.pop("batch"))
     show(evaluate(predictor, words[1], **options, **scoring).table())

@@ -9,7 +9,7 @@ from frugalseg.cli.console import OK, show
 from frugalseg.methods import METHODS
 
 
-def run(words: list[str], given: dict[str, Any]) -> int:
+def run(words: list[str], values: dict[str, Any]) -> int:
     """Print a line for each method."""
     from rich.table import Table
 

@@ -37,12 +37,12 @@ NETWORK = ("backbone", "weights", "normalize", "output_stride", "levels", "parts
 Search = config.some_of(r2o.Config, *NETWORK)  # R2O's settings of the network and of the search
 
 
-def run(words: list[str], given: dict[str, Any]) -> int:
+def run(words: list[str], values: dict[str, Any]) -> int:
     """Write the masks of the objects that are found, or score them."""
     from frugalseg.workflows import find_objects, predict
     from frugalseg.workflows.evaluate import evaluate
 
-    typed, settings = config.divided(given, Options)
+    typed, settings = config.divided(values, Options)
     options = config.instance(Options, typed)
     expect_agreement(options, typed)
     finder = find_objects.finder(options.model or None, **settings)

@@ -32,13 +32,13 @@ class Options:
         checks.refuse("predict", checks.faults(self, {"batch": 0}))
 
 
-def run(words: list[str], given: dict[str, Any]) -> int:
+def run(words: list[str], values: dict[str, Any]) -> int:
     """Write the predictions of a run for images and folders."""
     from frugalseg.data import read
     from frugalseg.inference.predictor import load
     from frugalseg.workflows import predict
 
-    typed, written = config.divided(given, Options)
+    typed, written = config.divided(values, Options)
     options, output = config.instance(Options, typed), config.instance(Output, written)
     predictor = load(words[0], proposals=options.proposals, batch=options.batch)
     images: list[Any] = words[1:]

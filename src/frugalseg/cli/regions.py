@@ -38,14 +38,14 @@ class Options:
     arguments: dict[str, Any] | None = None
 
 
-def run(words: list[str], given: dict[str, Any]) -> int:
+def run(words: list[str], values: dict[str, Any]) -> int:
     """Fill the cache with a tool's results, and say how well proposals cover the annotated objects."""
     from frugalseg.data import read
     from frugalseg.regions import tool_named
     from frugalseg.regions.cache import Cache
     from frugalseg.regions.precompute import fill
 
-    options = config.instance(Options, given)
+    options = config.instance(Options, values)
     tool, arguments, cache = tool_named(words[0]), options.arguments or {}, Cache(options.cache or None)
     expect_arguments(words[0], tool, arguments)
     data = read(words[1], split=options.split or None, skip_limit=1.0, classes=options.classes or None)
@@ -62,8 +62,8 @@ def expect_arguments(name: str, tool: Tool, arguments: dict[str, Any]) -> None:
     """Raises UsageError for arguments that the tool does not have."""
     import inspect
 
-    known = list(inspect.signature(tool).parameters)[1:]
-    unknown = [f"{name} has no argument {key!r}{config.did_you_mean(key, known)}" for key in arguments if key not in known]
+    names = list(inspect.signature(tool).parameters)[1:]
+    unknown = [f"{name} has no argument {key!r}{config.did_you_mean(key, names)}" for key in arguments if key not in names]
     if unknown:
         raise UsageError("\n".join(unknown))
 

@@ -36,13 +36,13 @@ class Options:
     quiet: bool = False
 
 
-def run(words: list[str], given: dict[str, Any]) -> int:
+def run(words: list[str], values: dict[str, Any]) -> int:
     """Learn the classes of the references, say what each reference is worth, and write the masks of the other images."""
     from frugalseg.data import read
     from frugalseg.workflows import predict
     from frugalseg.workflows.few_shot import Few
 
-    typed, settings = config.divided(given, Options)
+    typed, settings = config.divided(values, Options)
     options = config.instance(Options, typed)
     references = read(words[0], split=options.split or None, skip_limit=1.0)
     # Whatever is not there is said before the network is made, or its weights are fetched.

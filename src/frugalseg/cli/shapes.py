@@ -29,11 +29,11 @@ class Options:
     size: int = 128
 
 
-def run(words: list[str], given: dict[str, Any]) -> int:
+def run(words: list[str], values: dict[str, Any]) -> int:
     """Write the images with all their labels."""
     from frugalseg.data.shapes import write
 
-    say(f"the built-in images are in {write(words[0], **asdict(config.instance(Options, given)))}")
+    say(f"the built-in images are in {write(words[0], **asdict(config.instance(Options, values)))}")
     return OK
 
 

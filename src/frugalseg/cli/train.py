@@ -45,20 +45,20 @@ class Request:
     folder: Path | None = None
 
 
-def run(words: list[str], given: dict[str, Any]) -> int:
+def run(words: list[str], values: dict[str, Any]) -> int:
     """Train a method, the named one or that which the labels suggest, and finish with scores and a report."""
     from frugalseg.workflows.train import fit
 
-    request = requested(words, given)
+    request = requested(words, values)
     method, data = chosen_method(request)
     settings = config.resolve(kinds(method), *request.layers)
     predictor = fit(method, data, settings, request.folder)
     return finish(predictor, request.data, settings["val"], settings["quiet"], settings["skip_limit"])
 
 
-def requested(words: Sequence[str], given: dict[str, Any]) -> Request:
+def requested(words: Sequence[str], values: dict[str, Any]) -> Request:
     """Method, data and settings, from a run's config.yaml, a file and the command line. Raises UsageError without data."""
-    typed, settings = config.divided(given, Start)
+    typed, settings = config.divided(values, Start)
     start = config.instance(Start, typed)
     folder = Path(start.resume) if start.resume else None
     files = [config.read(path) for path in (folder and folder / "config.yaml", start.config) if path]

@@ -49,16 +49,16 @@ TASKS: dict[str, Task] = {
 }
 
 
-def choose_options(method: Method, given: Mapping[str, Any]) -> Any:
-    """The options of the method's task, from those that were given.
+def choose_options(method: Method, values: Mapping[str, Any]) -> Any:
+    """The options of the method's task with these values, the others at their defaults.
 
     Raises UsageError for an option of another task, for one that no task has, and for a value that is not valid.
     """
     task = TASKS[method.task]
-    foreign = [fault for name, value in given.items() if (fault := _foreign(name, value, method))]
+    foreign = [fault for name, value in values.items() if (fault := _foreign(name, value, method))]
     if foreign:
         raise UsageError("\n".join(foreign))
-    return config.build(task.options, config.resolve([task.options], given))
+    return config.build(task.options, config.resolve([task.options], values))
 
 
 def _foreign(name: str, value: Any, method: Method) -> str:

@@ -48,10 +48,10 @@ def nothing_to_score(data: Data, label: str = "a mask") -> DataError:
 
 
 def list_name(predictor: Predictor, data: Data, tags: str) -> str:
-    """The list of images, for the protocol id, with what else the model was given than in its training."""
-    told = ["ground-truth-tags"] if tags == "ground-truth" else []
+    """The list of images, for the protocol id, with what the model was told beyond its training."""
+    ground_truth = ["ground-truth-tags"] if tags == "ground-truth" else []
     boxes = [f"proposals={predictor.others}"] if predictor.others else []
-    return "+".join([data.split or "all", *told, *boxes])
+    return "+".join([data.split or "all", *ground_truth, *boxes])
 
 
 def predictions_folder(run: Path, images: str) -> Path:

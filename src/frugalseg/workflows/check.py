@@ -75,7 +75,7 @@ class Source:
     classes: Path | str | None
 
     def gather(self, split: str | None, problems: Problems) -> tuple[Data, dict[str, Looked]]:
-        """The images of a list, and what was found out about their files."""
+        """The images of a list, and the facts of their files."""
         return gather(self.root, split, self.layout, self.options, problems, listed=self.classes)
 
 
@@ -90,15 +90,15 @@ class Usable:
     def count(self, names: Sequence[str]) -> Counts:
         """The labels of these images."""
         records = [self.records[name] for name in names]
-        known = [[tag == tag for tag in record.tags or ()] for record in records]  # nan: nobody knows
+        tagged = [[tag == tag for tag in record.tags or ()] for record in records]  # nan: nobody knows
         tags, shown = Counter[str](), Counter[str]()
         for record in records:
             tags.update(name for name, tag in zip(self.classes, record.tags or (), strict=False) if tag == 1)
             shown.update(self.classes_shown(record))
         return Counts(
             pictures=len(records),
-            tagged=sum(bool(tags) and all(tags) for tags in known),
-            partly=sum(any(tags) and not all(tags) for tags in known),
+            tagged=sum(bool(each) and all(each) for each in tagged),
+            partly=sum(any(each) and not all(each) for each in tagged),
             masks=sum(record.semantic is not None for record in records),
             objects=sum("instances" in record.fields for record in records),
             boxes=sum(record.boxes is not None for record in records),
@@ -122,7 +122,7 @@ class Usable:
                 method.name,
                 method.summary,
                 method.makes,
-                sum(method.needs <= known for known in fields),
+                sum(method.needs <= labels for labels in fields),
                 tuple(sorted(method.needs - offers)),
             )
             for method in methods.values()
@@ -187,7 +187,7 @@ def _letters(name: str) -> str:
 
 
 def _find_duplicates(usable: Usable, problems: Problems) -> None:
-    """Files with equal bytes. An image that was saved anew is not found."""
+    """Files with equal bytes. An image that was saved again is another one."""
     shown, digest = usable.shown, usable.digest
     for (first, word), (second, other_word) in scored_pairs(usable.lists):
         seen = {digest(name): name for name in usable.lists[first]}

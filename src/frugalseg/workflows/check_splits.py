@@ -18,7 +18,7 @@ Lists = dict[str, list[str]]  # the names of the images in each split
 def split_lists(path: Path, data: Data, options: files.Options, problems: Problems) -> Lists:
     """The names in each split, unusable images included; without any split: "all".
 
-    path: the folder or file that was given.
+    path: the folder or file that is checked.
     """
     if isinstance(data, archive.Archive):
         return archive.split_lists(data)

@@ -116,10 +116,10 @@ class PredictionFolder:
             table.save(self.folder / "skipped.csv")
 
     def warn_of_low_scores(self) -> None:
-        """Warn where no object is drawn, although some were found."""
+        """Warn where no object is drawn, although there are some."""
         best = max((result["score"] for result in self.coco.results), default=1.0)
         if best < self.output.min_score:
-            text = f"no object is as sure as min_score={self.output.min_score}, so none is drawn; the surest has {best:.2g}"
+            text = f"no object scores min_score={self.output.min_score} or more, so none is drawn; the best has {best:.2g}"
             warnings.warn(f"{text}: a lower min_score draws it", stacklevel=3)
 
 

@@ -43,7 +43,7 @@ def first_images(data: Data, selection: Selection) -> Data:
 
 
 def expect_labels(method: Method, needs: frozenset[str], data: Data, offers: Collection[str]) -> None:
-    """Raises UsageError unless the labels are there that a training needs. offers: those of the data, and made ones."""
+    """Raises UsageError unless the labels are there that a training needs. offers: those of the data, or predicted ones."""
     if not needs <= set(offers):
         has = label_words(data.offers)
         raise UsageError(f"{method.name} needs {label_words(needs)}, but {data.root} has {has}; `frugalseg check` says more")
