@@ -15,7 +15,7 @@ from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "frugalseg"
-LONGEST_FUNCTION = 60
+LONGEST_FUNCTION = 40
 
 # Spelled with classes of one letter so that this file does not contain what it looks for.
 MACHINE_PATH = re.compile(r"(?<![\w.])/(wor[k]|roo[t]|far[m]|hom[e]|User[s]|mn[t]|op[t]|workspac[e])/[A-Za-z.]")

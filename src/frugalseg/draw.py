@@ -49,7 +49,7 @@ def paint(image: Pixels, semantic: Pixels, classes: Sequence[str] = (), *, alpha
 
 def objects(
     image: Pixels,
-    found: Instances | None,
+    instances: Instances | None,
     classes: Sequence[str] = (),
     *,
     alpha: float = 0.5,
@@ -61,9 +61,9 @@ def objects(
     classes: names to write. least: the score from which an object is drawn. side: enlarge small images to this, see `enlarge`.
     """
     picture = _pixels(image)
-    if found is None:
+    if instances is None:
         return enlarge(picture, side)
-    (height, width), shown = picture.shape[:2], sure(found, least)
+    (height, width), shown = picture.shape[:2], sure(instances, least)
     # The golden ratio keeps neighbours in the ranking, which are many, apart on the circle of hues.
     hues = np.arange(len(shown) + 1) * 0.618034 % 1 * 6
     colours = 255 * np.clip(np.abs((hues[:, None] + [0, 4, 2]) % 6 - 3) - 1, 0.15, 1)
@@ -72,25 +72,29 @@ def objects(
     return _captions(picture, shown, classes, len(picture) // height) if classes else picture
 
 
-def sure(found: Instances, least: float) -> Instances:
+def sure(instances: Instances, least: float) -> Instances:
     """The objects with at least this score, best first; all of those without scores."""
-    if found.scores is None:
-        return found
-    order = [index for index in found.scores.argsort(descending=True, stable=True).tolist() if found.scores[index] >= least]
-    return found[order]
+    if instances.scores is None:
+        return instances
+    order = [
+        index for index in instances.scores.argsort(descending=True, stable=True).tolist() if instances.scores[index] >= least
+    ]
+    return instances[order]
 
 
-def object_map(found: Instances | None, size: tuple[int, int], least: float = 0.0) -> np.ndarray:
+def object_map(instances: Instances | None, size: tuple[int, int], least: float = 0.0) -> np.ndarray:
     """(H, W) int32 numbers of the objects, 1 for the best score, which is on top; 0 where there is none."""
-    return rle.paint([] if found is None else sure(found, least).rles, size)
+    return rle.paint([] if instances is None else sure(instances, least).rles, size)
 
 
-def _captions(picture: np.ndarray, found: Instances, classes: Sequence[str], times: int) -> np.ndarray:
+def _captions(picture: np.ndarray, instances: Instances, classes: Sequence[str], times: int) -> np.ndarray:
     """Class and score at the upper left corner of each object that is larger than the words."""
     image = Image.fromarray(picture)
     drawing, font = ImageDraw.Draw(image, "RGBA"), ImageFont.load_default(max(9, min(picture.shape[:2]) // 36))
-    for index, (label, (x1, y1, x2, y2)) in enumerate(zip(found.labels.tolist(), (found.boxes * times).tolist(), strict=True)):
-        words = classes[label - 1] + ("" if found.scores is None else f" {found.scores[index]:.2f}")
+    for index, (label, (x1, y1, x2, y2)) in enumerate(
+        zip(instances.labels.tolist(), (instances.boxes * times).tolist(), strict=True)
+    ):
+        words = classes[label - 1] + ("" if instances.scores is None else f" {instances.scores[index]:.2f}")
         left, top, right, bottom = drawing.textbbox((x1 + 2, y1 + 1), words, font=font)
         if right - left < x2 - x1 and bottom - top < y2 - y1:
             drawing.rectangle((left - 2, top - 1, right + 2, bottom + 1), fill=(0, 0, 0, 130))
@@ -111,11 +115,11 @@ def _tint(picture: np.ndarray, ids: np.ndarray, colours: np.ndarray, alpha: floa
     step = max(1, BAND // ids.shape[1])
     for top in range(0, len(ids), step):
         above = max(0, top - 1)
-        part, own = picture[top : top + step], ids[top : top + step]
-        edge = _edges(ids[above : top + step + 1])[top - above :][: len(own)] & (own != plain)
-        inside = (own != 0) & ~edge
-        part[inside] = part[inside] * (1 - alpha) + mixed[own[inside]]
-        part[edge] = solid[own[edge]]
+        part, part_ids = picture[top : top + step], ids[top : top + step]
+        edge = _edges(ids[above : top + step + 1])[top - above :][: len(part_ids)] & (part_ids != plain)
+        inside = (part_ids != 0) & ~edge
+        part[inside] = part[inside] * (1 - alpha) + mixed[part_ids[inside]]
+        part[edge] = solid[part_ids[edge]]
 
 
 def _edges(ids: np.ndarray) -> np.ndarray:

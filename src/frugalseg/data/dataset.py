@@ -84,14 +84,14 @@ class Record:
     @property
     def fields(self) -> frozenset[str]:
         """What is known, in names of FIELDS."""
-        known = {
+        labels = {
             "image": True,
             "tags": any(tag == tag for tag in self.tags or ()),
             "semantic": self.semantic is not None,
             "boxes": self.boxes is not None,
             "instances": self.objects is not None or self.outlines is not None,
         }
-        return frozenset(name for name, there in known.items() if there)
+        return frozenset(name for name, there in labels.items() if there)
 
 
 class Data(Dataset[Sample]):
@@ -181,11 +181,11 @@ class Data(Dataset[Sample]):
 
     def having(self, *fields: str) -> Data:
         """The images of which all these labels (names of FIELDS) are known. Raises ValueError if there is none."""
-        found = self.select(index for index, record in enumerate(self.records) if record.fields >= set(fields))
-        if not len(found):
+        labelled = self.select(index for index, record in enumerate(self.records) if record.fields >= set(fields))
+        if not len(labelled):
             labels = " and ".join(sorted(set(fields) - {"image"}))
             raise ValueError(f"{self.root}, list {self.split!r}: no image has {labels}; `frugalseg check` says what there is")
-        return found
+        return labelled
 
     def only(self, *fields: str) -> Data:
         """The same images with every label withheld except `fields`, e.g. `data.only("image", "tags")`.
@@ -226,15 +226,15 @@ class Data(Dataset[Sample]):
 
     def _instances(self, index: int, size: tuple[int, int]) -> Instances | None:
         """The objects of an image of `size`, without crowds. Raises BadImage for masks of another size."""
-        found = self.compact(index)
-        if found is None:
+        objects = self.compact(index)
+        if objects is None:
             record = self.records[index]
             return None if record.boxes is None else Instances(*_boxes(record.boxes))
-        if found.size not in (None, size):
-            (height, width), record = found.size or size, self.records[index]
+        if objects.size not in (None, size):
+            (height, width), record = objects.size or size, self.records[index]
             reason = f"its objects were drawn on {width} x {height} pixels, it has {size[1]} x {size[0]}"
             raise images.BadImage(record.objects or record.image, reason, "annotation-size")
-        return found if found.crowd is None else found[~found.crowd]
+        return objects if objects.crowd is None else objects[~objects.crowd]
 
 
 def objects(ids: Tensor, classes: Tensor | None) -> Instances:
@@ -257,10 +257,10 @@ def object_classes(ids: Tensor, classes: Tensor | None) -> dict[int, int]:
         return {number: 1 for number in images.ids(ids) if number}
     labels = {}
     for number in images.ids(ids):
-        found = classes[ids == number]
-        found = found[(found != 0) & (found != IGNORE)]
-        if number not in (0, IGNORE) and len(found):
-            labels[number] = int(found.mode().values)
+        labelled = classes[ids == number]
+        labelled = labelled[(labelled != 0) & (labelled != IGNORE)]
+        if number not in (0, IGNORE) and len(labelled):
+            labels[number] = int(labelled.mode().values)
     return labels
 
 

@@ -51,16 +51,16 @@ def of(
     stamp: two numbers that change when the file does.
     """
     store = _store(root, kind)
-    known, stamps = _load(store, fields), {str(path): stamp(path) for path in paths}
-    stale = [path for path in paths if str(path) not in known or known[str(path)][:2] != stamps[str(path)]]
+    entries, stamps = _load(store, fields), {str(path): stamp(path) for path in paths}
+    stale = [path for path in paths if str(path) not in entries or entries[str(path)][:2] != stamps[str(path)]]
     try:
         label = f"reading {kind.partition('-')[0]}s of {root.name}"
-        for path, found in track(_parallel(look, stale), label, len(stale), unit="files", brief=True):
-            known[str(path)] = [*stamps[str(path)], found]
+        for path, facts in track(_parallel(look, stale), label, len(stale), unit="files", brief=True):
+            entries[str(path)] = [*stamps[str(path)], facts]
     finally:  # an interrupted pass continues where it stopped
         if stale:
-            _save(store, known)
-    return {path: known[str(path)][2] for path in paths}
+            _save(store, entries)
+    return {path: entries[str(path)][2] for path in paths}
 
 
 def _parallel(look: Callable[[Path], Facts], paths: Sequence[Path]) -> Iterator[tuple[Path, Facts]]:
@@ -79,10 +79,10 @@ def _store(root: Path, kind: str) -> Path:
 def _load(store: Path, fields: Collection[str]) -> dict[str, list[Any]]:
     """The entries [size, time, facts] by path; whatever else stands in the file is left out."""
     try:
-        known = json.loads(store.read_bytes())
+        stored = json.loads(store.read_bytes())
     except (OSError, ValueError, RecursionError):
         return {}
-    entries = known.items() if isinstance(known, dict) else ()
+    entries = stored.items() if isinstance(stored, dict) else ()
     return {path: entry for path, entry in entries if _is_whole(entry, fields)}
 
 
@@ -92,9 +92,9 @@ def _is_whole(entry: Any, fields: Collection[str]) -> bool:
     return entry[2].keys() >= ({"code", "reason"} if "code" in entry[2] else set(fields))
 
 
-def _save(store: Path, known: dict[str, list[Any]]) -> None:
+def _save(store: Path, entries: dict[str, list[Any]]) -> None:
     temporary = store.with_name(f"{store.name}.{os.getpid()}")
     with contextlib.suppress(OSError):
         store.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(json.dumps(known))
+        temporary.write_text(json.dumps(entries))
         temporary.replace(store)

@@ -125,13 +125,13 @@ def load_mask(
 
 def _matlab_mask(path: Path, size: tuple[int, int] | None, max_pixels: int) -> Tensor:
     try:
-        found = matlab.label_map(path, max_pixels)
+        labels = matlab.label_map(path, max_pixels)
     except (ValueError, OSError) as error:
         raise BadImage(path, str(error), "mask-broken") from error
-    if size is not None and found.shape != tuple(size):
-        reason = f"the mask has {found.shape[1]} x {found.shape[0]} pixels, its image {size[1]} x {size[0]}"
+    if size is not None and labels.shape != tuple(size):
+        reason = f"the mask has {labels.shape[1]} x {labels.shape[0]} pixels, its image {size[1]} x {size[0]}"
         raise BadImage(path, reason, "mask-size")
-    return torch.from_numpy(found)
+    return torch.from_numpy(labels)
 
 
 def ids(mask: Tensor) -> list[int]:
@@ -151,14 +151,14 @@ def header(path: Path | str, max_pixels: int = MAX_PIXELS) -> Header:
 def verify(path: Path | str, max_pixels: int = MAX_PIXELS, content: bytes | None = None) -> Header:
     """The header, after decoding the whole file as cheaply as possible; raises BadImage if `load` would."""
     with _opened(path, max_pixels, content=content) as image:
-        known = _header(image)
+        header = _header(image)
     with _opened(path, max_pixels, content=content) as image:
         if image.format == "JPEG":
             image.draft(None, (1, 1))  # reads every byte but computes an eighth of the size: 2.7 times faster
         image.load()
         if _is_wide(image):
             _rgb(image, path)
-    return known
+    return header
 
 
 @contextmanager

@@ -47,15 +47,15 @@ def usable(
     return sound, looked
 
 
-def readable(root: Path, records: list[Record], pictures: dict[Path, file_info.Facts], problems: Problems) -> list[Record]:
+def readable(root: Path, records: list[Record], image_facts: dict[Path, file_info.Facts], problems: Problems) -> list[Record]:
     """The records whose image decodes, by what was found out about the images."""
     kept = []
     for record in records:
-        known = pictures[record.image]
-        if "code" in known:
-            problems.add(known["code"], f"{files.shown(record.image, root)} ({known['reason']})")
+        facts = image_facts[record.image]
+        if "code" in facts:
+            problems.add(facts["code"], f"{files.shown(record.image, root)} ({facts['reason']})")
         else:
-            _note_picture(root, record, known, problems)
+            _note_picture(root, record, facts, problems)
             kept.append(record)
     return kept
 
@@ -81,15 +81,15 @@ def mask_facts(root: Path, paths: list[Path], options: files.Options) -> dict[Pa
 def look_at_picture(path: Path, max_pixels: int, content: Content | None = None) -> file_info.Facts:
     """Upright height and width, EXIF orientation, PIL mode, hash of the bytes; or code and reason why it cannot be used."""
     try:
-        found = content(path) if content else None
-        known = images.verify(path, max_pixels, found)
+        raw = content(path) if content else None
+        header = images.verify(path, max_pixels, raw)
     except images.BadImage as error:
         return {"code": error.code, "reason": error.reason}
-    if found is not None:
-        return {**known._asdict(), "hash": hashlib.blake2b(found).hexdigest()[:32]}
+    if raw is not None:
+        return {**header._asdict(), "hash": hashlib.blake2b(raw).hexdigest()[:32]}
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "blake2b").hexdigest()[:32]
-    return {**known._asdict(), "hash": digest}
+    return {**header._asdict(), "hash": digest}
 
 
 def look_at_mask(path: Path, max_pixels: int) -> file_info.Facts:
@@ -120,8 +120,8 @@ def fault(mask: file_info.Facts, picture: file_info.Facts, classes: int | None, 
 
 def _is_binary(masks: Iterable[file_info.Facts]) -> bool:
     """Whether 255 must mean "object": it occurs, and no class id does in any mask. One mask alone may well hold only ignore."""
-    found = {number for known in masks for number in known.get("ids", ())}
-    return IGNORE in found and found <= {0, IGNORE}
+    ids = {number for mask in masks for number in mask.get("ids", ())}
+    return IGNORE in ids and ids <= {0, IGNORE}
 
 
 def _with_fitting_outlines(root: Path, record: Record, picture: file_info.Facts, problems: Problems) -> Record:
@@ -152,21 +152,21 @@ def _with_sound_masks(
         if path is None:
             continue
         problems.seen[LABEL] += 1
-        found = fault(masks[path], picture, limit, binary)
-        if found is not None:
-            problems.add(found[0], f"{files.shown(path, root)} ({found[1]})")
+        fault_found = fault(masks[path], picture, limit, binary)
+        if fault_found is not None:
+            problems.add(fault_found[0], f"{files.shown(path, root)} ({fault_found[1]})")
             semantic = record.semantic if path == record.objects else None
             return replace(record, semantic=semantic, objects=None, object_classes=None)
     return record
 
 
-def _note_picture(root: Path, record: Record, known: file_info.Facts, problems: Problems) -> None:
-    height, width = known["height"], known["width"]
+def _note_picture(root: Path, record: Record, facts: file_info.Facts, problems: Problems) -> None:
+    height, width = facts["height"], facts["width"]
     outside = sum(not (-1 <= box.x1 < box.x2 <= width + 1 and -1 <= box.y1 < box.y2 <= height + 1) for box in record.boxes or ())
     notes = {
-        "exif-rotated": known["orientation"] != 1,
-        "image-16-bit": known["mode"] in ("I", "F") or known["mode"].startswith("I;16"),
-        "image-alpha": known["transparent"],
+        "exif-rotated": facts["orientation"] != 1,
+        "image-16-bit": facts["mode"] in ("I", "F") or facts["mode"].startswith("I;16"),
+        "image-alpha": facts["transparent"],
         "box-outside": outside > 0,
     }
     for code in (code for code, met in notes.items() if met):

@@ -137,21 +137,21 @@ def built_in() -> dict[str, Method]:
 
 def installed() -> dict[str, Method]:
     """The methods of other packages, each with the modules `recipe` and `method`; a broken one is left out with a warning."""
-    found = {}
+    methods = {}
     for entry in entry_points(group=ENTRY_POINTS):
         try:
-            found[entry.name] = described(entry.name, f"{entry.value}.recipe", f"{entry.value}.method")
+            methods[entry.name] = described(entry.name, f"{entry.value}.recipe", f"{entry.value}.method")
         except Exception as error:  # whatever its import raises, the other methods must work
             warnings.warn(f"the method {entry.name!r} of the package {entry.value} is left out: {error}", stacklevel=2)
-    return found
+    return methods
 
 
 def discover() -> dict[str, Method]:
     """All methods by name, in the order of `preference`."""
-    own, others = built_in(), installed()
-    for name in own.keys() & others.keys():
+    ours, others = built_in(), installed()
+    for name in ours.keys() & others.keys():
         warnings.warn(f"a package adds a method {name!r}, which is built in: the built-in one is used", stacklevel=2)
-    methods = others | own
+    methods = others | ours
     baselines = {method.baseline for method in methods.values()}
     return {method.name: method for method in sorted(methods.values(), key=lambda method: preference(method, baselines))}
 
@@ -159,8 +159,8 @@ def discover() -> dict[str, Method]:
 def preference(method: Method, baselines: Collection[str]) -> tuple[bool, int, int, bool, str]:
     """Sorts methods: masks of known classes first, then the richest labels, then by task; a baseline comes behind its method."""
     richest = min(LABELS.index(label) for label in method.needs)
-    known = method.task in ("semantic", "instances")
-    return not known, richest, list(TASKS).index(method.task), method.name in baselines, method.name
+    known_classes = method.task in ("semantic", "instances")
+    return not known_classes, richest, list(TASKS).index(method.task), method.name in baselines, method.name
 
 
 METHODS: dict[str, Method] = discover()

@@ -18,19 +18,19 @@ from frugalseg.metrics.per_image import PerImage, array, number, percent, presen
 FOUND, WHOLE = 0, 1  # the parts of a row
 
 
-def best_overlaps(found: Any, truth: Any, classes: int, size: tuple[int, int]) -> np.ndarray:
+def best_overlaps(detected: Any, truth: Any, classes: int, size: tuple[int, int]) -> np.ndarray:
     """(2, C) highest IoU of each class's most confident box with its objects, and of the whole image with them.
 
     0 where no box is found, NaN where no object is shown. found, truth: `types.Instances`, the first with scores. size:
     (H, W) of the image.
     """
-    boxes, labels, scores = array(found.boxes), array(found.labels), array(found.scores)
+    boxes, labels, scores = array(detected.boxes), array(detected.labels), array(detected.scores)
     single = ~truth.ignored
     objects, shown = array(truth.boxes)[single], array(truth.labels)[single]
     rows, whole = np.full((2, classes), np.nan), np.array([0.0, 0.0, size[1], size[0]])
     for label in np.unique(shown):
-        own, there = np.flatnonzero(labels == label), objects[shown == label]
-        rows[FOUND, label - 1] = overlap(boxes[own[scores[own].argmax()]], there).max() if len(own) else 0.0
+        places, there = np.flatnonzero(labels == label), objects[shown == label]
+        rows[FOUND, label - 1] = overlap(boxes[places[scores[places].argmax()]], there).max() if len(places) else 0.0
         rows[WHOLE, label - 1] = overlap(whole, there).max()
     return rows
 

@@ -37,13 +37,13 @@ class RegionScores(PerImage):
 
     def update(self, name: str, proposals: Any, truth: Any, labels: Any) -> None:
         """One image. proposals, truth: boxes (P, 4) and (G, 4), or lists of run lengths. labels: (G,) ids 1..C of the objects."""
-        found = array(labels).astype(np.int64)
-        if len(found) != len(truth) or (len(found) and not 1 <= found.min() <= found.max() <= len(self.classes)):
+        ids = array(labels).astype(np.int64)
+        if len(ids) != len(truth) or (len(ids) and not 1 <= ids.min() <= ids.max() <= len(self.classes)):
             raise ValueError(
-                f"image {name!r}: got labels {found.tolist()[:5]} for {len(truth)} objects of {len(self.classes)} classes"
+                f"image {name!r}: got labels {ids.tolist()[:5]} for {len(truth)} objects of {len(self.classes)} classes"
             )
         self.proposals[name] = len(proposals)
-        self._add(name, np.stack([found, best_overlap(proposals, truth)]))
+        self._add(name, np.stack([ids, best_overlap(proposals, truth)]))
 
     @property
     def recall(self) -> dict[float, float]:
@@ -61,8 +61,11 @@ class RegionScores(PerImage):
     def per_class(self) -> dict[str, float]:
         """Mean best overlap of the objects of each class; NaN for one without objects."""
         labels, best = np.concatenate([self.rows[name] for name in self.names], 1)
-        found = [best[labels == label] for label in range(1, len(self.classes) + 1)]
-        return {name: float(own.mean()) if len(own) else float("nan") for name, own in zip(self.classes, found, strict=True)}
+        overlaps = [best[labels == label] for label in range(1, len(self.classes) + 1)]
+        return {
+            name: float(values.mean()) if len(values) else float("nan")
+            for name, values in zip(self.classes, overlaps, strict=True)
+        }
 
     def score(self, weights: np.ndarray) -> np.ndarray:
         return self._averaged(weights, self.average)

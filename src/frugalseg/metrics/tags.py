@@ -20,14 +20,14 @@ def average_precision(scores: np.ndarray, tags: np.ndarray, weights: np.ndarray)
 
     Returns (S,) in [0, 1], NaN where no image shows the class. Images of equal score enter together: their order is irrelevant.
     """
-    known = ~np.isnan(tags)
-    order = np.argsort(-scores[known], kind="stable")
-    ranked, positive, weights = scores[known][order], tags[known][order], weights[:, known][:, order]
+    labelled = ~np.isnan(tags)
+    order = np.argsort(-scores[labelled], kind="stable")
+    ranked, positive, weights = scores[labelled][order], tags[labelled][order], weights[:, labelled][:, order]
     ends = np.flatnonzero(np.append(ranked[1:] != ranked[:-1], True)) if len(ranked) else np.empty(0, int)
-    found, listed = (np.cumsum(w, axis=1)[:, ends] for w in (weights * positive, weights))
+    positives, listed = (np.cumsum(w, axis=1)[:, ends] for w in (weights * positive, weights))
     total = (weights * positive).sum(1)
-    gained = np.diff(found, axis=1, prepend=0)
-    area = (gained * found / np.maximum(listed, 1)).sum(1)
+    gained = np.diff(positives, axis=1, prepend=0)
+    area = (gained * positives / np.maximum(listed, 1)).sum(1)
     return np.where(total > 0, area / np.maximum(total, 1), np.nan)
 
 
@@ -59,8 +59,8 @@ class TagScores(PerImage):
     def baselines(self) -> dict[str, float]:
         """What a random order gets on average in a long list: the share of images that show the class, mean over classes."""
         truth = self.truth()
-        positive, known = (truth == 1).sum(0), (~np.isnan(truth)).sum(0)
-        return {"random order": float(present_mean(np.where(positive > 0, positive / np.maximum(known, 1), np.nan)))}
+        positive, labelled = (truth == 1).sum(0), (~np.isnan(truth)).sum(0)
+        return {"random order": float(present_mean(np.where(positive > 0, positive / np.maximum(labelled, 1), np.nan)))}
 
     def score(self, weights: np.ndarray) -> np.ndarray:
         return present_mean(self._class_ap(weights))

@@ -69,23 +69,27 @@ def load_weights(
     least: share of the module's tensors that the file must hold; below 1 a new head may keep its values.
     Raises WeightsError, with the module untouched: a file that cannot be read, weights that are not finite, or too few of them.
     """
-    found = _renamed(source, _unwrapped(source, _read(Path(source))), prefixes or {})
-    own = {name: value for name, value in module.state_dict().items() if isinstance(value, Tensor)}
+    tensors = _renamed(source, _unwrapped(source, _read(Path(source))), prefixes or {})
+    current = {name: value for name, value in module.state_dict().items() if isinstance(value, Tensor)}
     # Batch norm's step counters change nothing in a prediction and are absent from files of before 2018.
-    expected = {name for name in own if not name.endswith("num_batches_tracked")}
-    fitting = {name: found[name].to(own[name].dtype) for name in own.keys() & found.keys() if _fits(found[name], own[name])}
+    expected = {name for name in current if not name.endswith("num_batches_tracked")}
+    fitting = {
+        name: tensors[name].to(current[name].dtype)
+        for name in current.keys() & tensors.keys()
+        if _fits(tensors[name], current[name])
+    }
     report = Report(
         source=str(source),
         loaded=tuple(sorted(fitting.keys() & expected)),
-        missing=tuple(sorted(expected - found.keys())),
-        unexpected=tuple(sorted(found.keys() - own.keys())),
+        missing=tuple(sorted(expected - tensors.keys())),
+        unexpected=tuple(sorted(tensors.keys() - current.keys())),
         mismatched=tuple(
-            f"{name}: got {_kind(found[name])}, expected {_kind(own[name])}"
-            for name in sorted((expected & found.keys()) - fitting.keys())
+            f"{name}: got {_kind(tensors[name])}, expected {_kind(current[name])}"
+            for name in sorted((expected & tensors.keys()) - fitting.keys())
         ),
     )
     if report.share < least:
-        raise WeightsError(f"{report}\nexpected at least {least:.0%} of the module's tensors; {_advice(own, found)}")
+        raise WeightsError(f"{report}\nexpected at least {least:.0%} of the module's tensors; {_advice(current, tensors)}")
     broken = sorted(name for name, value in fitting.items() if not torch.isfinite(value).all())
     if broken:
         raise WeightsError(
@@ -175,9 +179,11 @@ def backbone_in(source: str | Path) -> tuple[str, dict[str, Any]]:
 def names_before(file: Path, normalize: str) -> str:
     """What stands before the backbone's names in the file. Raises ValueError where a run saw its images in another range."""
     head, settings = backbone_in(file)
-    own = settings.get("normalize", normalize)
-    if own != normalize:
-        raise ValueError(f"normalize: got {normalize!r}, but {file} was trained with {own!r}; type normalize={own}")
+    trained_with = settings.get("normalize", normalize)
+    if trained_with != normalize:
+        raise ValueError(
+            f"normalize: got {normalize!r}, but {file} was trained with {trained_with!r}; type normalize={trained_with}"
+        )
     return head
 
 
@@ -250,17 +256,19 @@ def _renamed(source: str | Path, tensors: Mapping[str, Tensor], prefixes: Mappin
     return renamed
 
 
-def _fits(value: Tensor, own: Tensor) -> bool:
-    return value.shape == own.shape and value.is_floating_point() == own.is_floating_point()
+def _fits(value: Tensor, current: Tensor) -> bool:
+    return value.shape == current.shape and value.is_floating_point() == current.is_floating_point()
 
 
 def _kind(value: Tensor) -> str:
     return f"{tuple(value.shape)} {str(value.dtype).removeprefix('torch.')}"
 
 
-def _advice(own: Collection[str], found: Collection[str]) -> str:
+def _advice(ours_names: Collection[str], theirs_names: Collection[str]) -> str:
     """The prefix that would make most names meet, if one would."""
-    changes = Counter([(head, "") for head in _heads(found, own)] + [("", head) for head in _heads(own, found)])
+    changes = Counter(
+        [(head, "") for head in _heads(theirs_names, ours_names)] + [("", head) for head in _heads(ours_names, theirs_names)]
+    )
     if not changes:
         return "check that the file belongs to this architecture, or allow a smaller share with least=…"
     ((theirs, ours), count), *_ = changes.most_common(1)

@@ -69,9 +69,9 @@ class Archive(Data):
         return digest.hexdigest()[:16]
 
     def _with(self, records: list[Record]) -> Archive:
-        made = Archive(self.root, (), self.problems, self.max_pixels)
-        made.places, made.records = self.places, records
-        return made
+        part = Archive(self.root, (), self.problems, self.max_pixels)
+        part.places, part.records = self.places, records
+        return part
 
 
 def is_archive(path: Path) -> bool:
@@ -109,10 +109,10 @@ def examine(data: Archive, options: files.Options, problems: Problems) -> dict[s
     def stamp(path: Path) -> list[int]:
         return file_info.of_file(data.places[path].shard)
 
-    known = verify.picture_facts(data.root, paths, options, lambda path: content(data.places[path]), stamp)
-    data.records = verify.readable(data.root, data.records, known, problems)
+    facts = verify.picture_facts(data.root, paths, options, lambda path: content(data.places[path]), stamp)
+    data.records = verify.readable(data.root, data.records, facts, problems)
     data.problems = problems.list()
-    return {record.name: Looked(known[record.image], None) for record in data.records}
+    return {record.name: Looked(facts[record.image], None) for record in data.records}
 
 
 def split_lists(data: Archive) -> dict[str, list[str]]:
@@ -127,12 +127,12 @@ def content(place: Place) -> bytes:
     packed = place.shard.suffix.lower() == ".zip"
     try:
         with place.shard.open("rb", buffering=0) as file:
-            found = _packed(file.fileno(), place) if packed else _part(file.fileno(), place.start, place.size)
+            raw = _packed(file.fileno(), place) if packed else _part(file.fileno(), place.start, place.size)
     except (OSError, ValueError, OverflowError, struct.error, zlib.error) as error:
         raise images.BadImage(place.shard / place.member, f"its archive is damaged ({error})") from error
-    if len(found) != place.size:
-        raise images.BadImage(place.shard / place.member, f"got {len(found)} of {place.size} bytes: the archive is cut short")
-    return found
+    if len(raw) != place.size:
+        raise images.BadImage(place.shard / place.member, f"got {len(raw)} of {place.size} bytes: the archive is cut short")
+    return raw
 
 
 def _part(file: int, start: int, size: int) -> bytes:
@@ -145,24 +145,24 @@ def _packed(file: int, place: Place) -> bytes:
     signature, flags, method, name, extra = LOCAL_HEADER.unpack(_part(file, place.start, LOCAL_HEADER.size))
     if signature != b"PK\3\4" or flags & 1 or method not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         raise ValueError("no header, encrypted, or packed in another way than deflate")
-    found = _part(file, place.start + LOCAL_HEADER.size + name + extra, place.packed)
+    raw = _part(file, place.start + LOCAL_HEADER.size + name + extra, place.packed)
     if method == zipfile.ZIP_DEFLATED:
-        found = zlib.decompressobj(-zlib.MAX_WBITS).decompress(found, place.size + 1)
-    if len(found) == place.size and zlib.crc32(found) != place.checksum:
+        raw = zlib.decompressobj(-zlib.MAX_WBITS).decompress(raw, place.size + 1)
+    if len(raw) == place.size and zlib.crc32(raw) != place.checksum:
         raise ValueError("the checksum of the image is another")
-    return found
+    return raw
 
 
 def _chosen(root: Path, split: str | None) -> list[Path]:
     """The archives of a split."""
     shards = [root] if root.is_file() else _shards(root)
-    own = [shard for shard in shards if split and shard.name.startswith(split)]
-    if own or split is None:
-        return own or shards
+    named = [shard for shard in shards if split and shard.name.startswith(split)]
+    if named or split is None:
+        return named or shards
     if split == "train" and (root.is_file() or not any(shard.name.startswith(SPLITS) for shard in shards)):
         return shards
-    known = sorted({re.split(r"[-_.]*\d", shard.stem)[0] or shard.stem for shard in shards})
-    near = difflib.get_close_matches(split, known, n=10, cutoff=0.4) or known[:10]
+    prefixes = sorted({re.split(r"[-_.]*\d", shard.stem)[0] or shard.stem for shard in shards})
+    near = difflib.get_close_matches(split, prefixes, n=10, cutoff=0.4) or prefixes[:10]
     expected = "train, as one archive is one list" if root.is_file() else f"the beginning of an archive's name: {', '.join(near)}"
     raise DataError(f"split: got {split!r}, but no archive in {root} is called so; expected {expected}.")
 

@@ -63,9 +63,11 @@ def lists(path: Path) -> dict[str, Path]:
     """The annotation file of each split. Among several kinds in annotations/ only instances_*.json count."""
     if path.is_file():
         return {_split_of(path): path}
-    found = sorted([*path.glob(f"{HOME}/*.json"), *path.glob("*.json"), *path.glob(f"*/{EXPORT}.json")])
-    ours = [file for file in found if file.stem.startswith("instances") or file.stem == EXPORT or "coco" in file.stem.lower()]
-    return {_split_of(file): file for file in ours or [file for file in found if file.parent.name == HOME]}
+    files_there = sorted([*path.glob(f"{HOME}/*.json"), *path.glob("*.json"), *path.glob(f"*/{EXPORT}.json")])
+    ours = [
+        file for file in files_there if file.stem.startswith("instances") or file.stem == EXPORT or "coco" in file.stem.lower()
+    ]
+    return {_split_of(file): file for file in ours or [file for file in files_there if file.parent.name == HOME]}
 
 
 def _split_of(file: Path) -> str:
@@ -74,8 +76,8 @@ def _split_of(file: Path) -> str:
 
 def read(path: Path, split: str | None, options: files.Options, problems: Problems) -> tuple[tuple[str, ...], list[Record]]:
     """Classes and records of one split, None for all. Ids of classes are 1, 2, … in the order of the file's category ids."""
-    found, root = lists(path), home(path)
-    contents = {name: load(found[name]) for name in _chosen(split, found, path)}
+    files_by_split, root = lists(path), home(path)
+    contents = {name: load(files_by_split[name]) for name in _chosen(split, files_by_split, path)}
     categories = _categories(contents)
     classes = tuple(categories[number] for number in sorted(categories))
     if len(set(classes)) < len(classes):
@@ -94,12 +96,12 @@ def members(path: Path, options: files.Options) -> dict[str, list[str]]:
     """The names of the images in each split that are there."""
     quiet, root = Problems(), home(path)
     pictures = files.pictures(root, root, quiet, options.follow_links)
-    found = {}
+    names = {}
     for split, file in lists(path).items():
         finder = _Finder(pictures, split)
         keys = (finder.key(entry.get("file_name"), quiet) for entry in load(file).images)
-        found[split] = list(dict.fromkeys(_name(key) for key in keys if key))
-    return found
+        names[split] = list(dict.fromkeys(_name(key) for key in keys if key))
+    return names
 
 
 def load(file: Path) -> Contents:
@@ -122,15 +124,15 @@ def load(file: Path) -> Contents:
     return Contents(pictures, annotations, classes)
 
 
-def _chosen(split: str | None, found: Mapping[str, Path], path: Path) -> list[str]:
+def _chosen(split: str | None, splits: Mapping[str, Path], path: Path) -> list[str]:
     """The splits meant: all, the one of that name, or the only one that begins so, as `val` means val2017."""
-    if not found:
+    if not splits:
         raise DataError(f"{path}: got no annotation file; expected {HOME}/instances_train.json or the like")
     if split is None:
-        return list(found)
-    near = [name for name in found if name == split] or [name for name in found if name.startswith(split)]
+        return list(splits)
+    near = [name for name in splits if name == split] or [name for name in splits if name.startswith(split)]
     if len(near) != 1:
-        likely = difflib.get_close_matches(split, found, n=10, cutoff=0.4) or list(found)
+        likely = difflib.get_close_matches(split, splits, n=10, cutoff=0.4) or list(splits)
         raise DataError(f"split: got {split!r}, expected one that {path} has: {', '.join(likely)}.")
     return near
 
@@ -224,7 +226,7 @@ def _record(
         size = _size(entry, picture)
     except images.BadImage:  # `verify` says what is wrong with it
         return Record(name, picture)
-    found: dict[Any, None] = {}
+    objects: dict[Any, None] = {}
     tags = [0.0] * len(labels)
     for place, annotation in enumerate(annotations):
         where = f"object {place} of {entry['file_name']}"
@@ -238,11 +240,11 @@ def _record(
         except Unusable as error:
             problems.add(error.code, f"{where} ({error})")
             continue
-        if item in found:
+        if item in objects:
             problems.add("object-twice", where)
-        found[item] = None
-    boxes = tuple(Box(*item[:4], item.label, False, item.crowd) for item in found) if drawn else tuple(found)  # type: ignore[call-arg]
-    return Record(name, picture, tuple(tags), boxes=boxes, outlines=tuple(found) if drawn else None)
+        objects[item] = None
+    boxes = tuple(Box(*item[:4], item.label, False, item.crowd) for item in objects) if drawn else tuple(objects)  # type: ignore[call-arg]
+    return Record(name, picture, tuple(tags), boxes=boxes, outlines=tuple(objects) if drawn else None)
 
 
 def _size(entry: Mapping[str, Any], picture: Path) -> tuple[int, int]:
@@ -270,8 +272,8 @@ def outline(entry: Mapping[str, Any], label: int, size: tuple[int, int], where: 
             problems.add("box-replaced", f"{where} ({error})")
         corners = extent
     area = entry.get("area")
-    known = isinstance(area, (int, float)) and 0 < area <= 2 * size[0] * size[1]
-    return Outline(*corners, label, size, code["counts"], float(area if known else pixels), _crowd(entry))  # type: ignore[arg-type]
+    usable = isinstance(area, (int, float)) and 0 < area <= 2 * size[0] * size[1]
+    return Outline(*corners, label, size, code["counts"], float(area if usable else pixels), _crowd(entry))  # type: ignore[arg-type]
 
 
 def mask(segmentation: Any, size: tuple[int, int]) -> rle.RLE:

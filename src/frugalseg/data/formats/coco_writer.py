@@ -38,9 +38,9 @@ def annotated(objects: Instances | None, image: int | str, categories: Sequence[
     ):
         x1, y1, x2, y2 = corners
         score = {} if objects.scores is None else {"score": objects.scores[place].item()}
-        known = {"id": first + place, "image_id": image, "category_id": categories[label - 1], "iscrowd": int(crowd[place])}
+        identity = {"id": first + place, "image_id": image, "category_id": categories[label - 1], "iscrowd": int(crowd[place])}
         drawn = {"area": areas[place], "bbox": [x1, y1, x2 - x1, y2 - y1], "segmentation": rle.as_text(code)}
-        entries.append(known | drawn | score)
+        entries.append(identity | drawn | score)
     return entries
 
 
@@ -49,15 +49,15 @@ def numbering(classes: Sequence[str], sets: Sequence[Data]) -> tuple[dict[str, i
 
     They are those of COCO's file where all images come from such a one; else, or if two images have the same, they count from 1.
     """
-    found = [(record, data.classes) for data in sets for record in data.records]
-    categories = {(names, record.ids and record.ids.categories) for record, names in found}
-    images = {record.name: record.ids.image for record, _ in found if record.ids}
-    if len(categories) == 1 and len(set(images.values())) == len(found):
+    pairs = [(record, data.classes) for data in sets for record in data.records]
+    categories = {(names, record.ids and record.ids.categories) for record, names in pairs}
+    images = {record.name: record.ids.image for record, _ in pairs if record.ids}
+    if len(categories) == 1 and len(set(images.values())) == len(pairs):
         names, numbers = next(iter(categories))
-        known = dict(zip(names, numbers or (), strict=True))
-        if known.keys() >= set(classes):
-            return images, [known[name] for name in classes]
-    return {record.name: place for place, (record, _) in enumerate(found, start=1)}, [*range(1, len(classes) + 1)]
+        number_of = dict(zip(names, numbers or (), strict=True))
+        if number_of.keys() >= set(classes):
+            return images, [number_of[name] for name in classes]
+    return {record.name: place for place, (record, _) in enumerate(pairs, start=1)}, [*range(1, len(classes) + 1)]
 
 
 class Collector:

@@ -75,23 +75,23 @@ def read(
     if root.is_file():
         return (), [_single(root)]
     pictures, masks = _pictures(root, options, problems), _masks(root, options, problems)
-    own = members(root, pictures, problems)
+    split_of = members(root, pictures, problems)
     tagged = _tagged(root, layout, pictures, problems)
     objects = layout == "objects"
     classes = _one_class(root) if objects else files.class_names(root) or _guessed_classes(root, masks, tagged, options, problems)
     for name in sorted(set(masks) - set(pictures)):
         problems.add("mask-orphan", files.shown(masks[name], root))
     records = []
-    for name in _chosen(split, own, root):
+    for name in _chosen(split, split_of, root):
         if masks and name not in masks:
             problems.add("mask-missing", files.shown(pictures[name], root))
         if tagged and name not in tagged:
             problems.add("tag-missing", files.shown(pictures[name], root))
-        known, strange = tags.vector(tagged[name], classes) if name in tagged else (None, [])
+        vector, strange = tags.vector(tagged[name], classes) if name in tagged else (None, [])
         for tag in strange:
             problems.add("tag-unknown-class", f"{tag} in {files.shown(pictures[name], root)}")
         mask = masks.get(name)
-        records.append(Record(name, pictures[name], known, *((None, mask) if objects else (mask, None))))
+        records.append(Record(name, pictures[name], vector, *((None, mask) if objects else (mask, None))))
     return classes, records
 
 
@@ -110,11 +110,11 @@ def members(root: Path, pictures: Mapping[str, Path], problems: Problems) -> dic
     return {name: head if head in parted else "train" for name, head in heads.items()}
 
 
-def _chosen(split: str | None, own: Mapping[str, str], root: Path) -> list[str]:
-    there = sorted(set(own.values()) - {""})
+def _chosen(split: str | None, split_of: Mapping[str, str], root: Path) -> list[str]:
+    there = sorted(set(split_of.values()) - {""})
     if split is not None and split not in there:
         raise DataError(f"split: got {split!r}, expected one that {root} has: {', '.join(there) or 'there are no pictures'}.")
-    return [name for name in own if split in (None, own[name])]
+    return [name for name in split_of if split in (None, split_of[name])]
 
 
 def _split_folders(folder: Path) -> list[str]:
@@ -132,36 +132,36 @@ def _shelves(root: Path) -> dict[str, Path]:
 
 
 def _pictures(root: Path, options: files.Options, problems: Problems) -> dict[str, Path]:
-    found: dict[str, Path] = {}
+    images_by_name: dict[str, Path] = {}
     shelves = _shelves(root)
     for prefix, shelf in shelves.items():
         home, apart = shelf / "images", frozenset[str]()
         if not home.is_dir():  # then they lie in the shelf itself, beside masks and, at the root, beside the other shelves
             home, apart = shelf, frozenset(MASK_FOLDERS) | {name.rstrip("/") for name in shelves if not prefix}
         inner = files.pictures(home, root, problems, options.follow_links, apart)
-        found.update({prefix + name: path for name, path in inner.items()})
-    return found
+        images_by_name.update({prefix + name: path for name, path in inner.items()})
+    return images_by_name
 
 
 def _masks(root: Path, options: files.Options, problems: Problems) -> dict[str, Path]:
-    found: dict[str, Path] = {}
+    masks_by_name: dict[str, Path] = {}
     for prefix, shelf in _shelves(root).items():
         home = next((shelf / name for name in MASK_FOLDERS if (shelf / name).is_dir()), None)
         inner = files.pictures(home, root, problems, options.follow_links) if home else {}
-        found.update({prefix + name: path for name, path in inner.items()})
-    return found
+        masks_by_name.update({prefix + name: path for name, path in inner.items()})
+    return masks_by_name
 
 
 def _tagged(root: Path, layout: str, pictures: Mapping[str, Path], problems: Problems) -> dict[str, list[str]]:
     """The tags that tables or class folders give; images that are not in it have unknown tags."""
-    found: dict[str, list[str]] = {}
+    tags_by_name: dict[str, list[str]] = {}
     for prefix, shelf in _shelves(root).items():
         if (shelf / TAG_TABLE).is_file():
-            found |= tags.read_tags(shelf / TAG_TABLE, _aliases(shelf, pictures, prefix), problems)
+            tags_by_name |= tags.read_tags(shelf / TAG_TABLE, _aliases(shelf, pictures, prefix), problems)
         if layout == "classes":
-            own = {name: name.removeprefix(prefix) for name in pictures if name.startswith(prefix)}
-            found |= {name: [inner.split("/")[0]] for name, inner in own.items() if "/" in inner}
-    return found
+            inner_names = {name: name.removeprefix(prefix) for name in pictures if name.startswith(prefix)}
+            tags_by_name |= {name: [inner.split("/")[0]] for name, inner in inner_names.items() if "/" in inner}
+    return tags_by_name
 
 
 def _aliases(shelf: Path, pictures: Mapping[str, Path], prefix: str = "") -> dict[str, str]:
@@ -185,11 +185,11 @@ def _guessed_classes(
     if not masks:
         return tags.vocabulary(tagged.values())
     problems.add("class-guessed", "class 1, class 2, …")
-    known = verify.mask_facts(root, sorted(masks.values()), options)
-    found = [[number for number in mask.get("ids", ()) if number] for mask in known.values()]
-    top = max((number for ids in found for number in ids if number <= LARGEST_ID), default=1)
-    if top > MANY and all(ids == list(range(1, len(ids) + 1)) for ids in found):
-        problems.add("mask-object-ids", f"up to {max(map(len, found))} in one mask")
+    facts = verify.mask_facts(root, sorted(masks.values()), options)
+    mask_ids = [[number for number in mask.get("ids", ()) if number] for mask in facts.values()]
+    top = max((number for ids in mask_ids for number in ids if number <= LARGEST_ID), default=1)
+    if top > MANY and all(ids == list(range(1, len(ids) + 1)) for ids in mask_ids):
+        problems.add("mask-object-ids", f"up to {max(map(len, mask_ids))} in one mask")
     return tuple(f"class {number}" for number in range(1, top + 1))
 
 
@@ -198,8 +198,10 @@ def _numbers_objects(root: Path, folders: Sequence[Path]) -> bool:
     there = [folder for folder in folders if folder.is_dir()]
     if any(folder.name in OBJECT_FOLDERS for folder in there):
         return True
-    found = [path for folder in there for path in islice(sorted(folder.rglob("*")), LOOKED_AT) if path.suffix.lower() in SUFFIXES]
-    return bool(found) and len(files.class_names(root) or ("object",)) == 1 and all(map(_is_wide, found))
+    samples = [
+        path for folder in there for path in islice(sorted(folder.rglob("*")), LOOKED_AT) if path.suffix.lower() in SUFFIXES
+    ]
+    return bool(samples) and len(files.class_names(root) or ("object",)) == 1 and all(map(_is_wide, samples))
 
 
 def _is_wide(path: Path) -> bool:

@@ -34,13 +34,13 @@ def read_tags(path: Path, index: Mapping[str, str], problems: Problems) -> dict[
 
     index: what the table may call an image -> its name.
     """
-    found: dict[str, list[str]] = {}
+    rows: dict[str, list[str]] = {}
     for name, cells in _known_rows(path, index, problems):
-        if name in found:
+        if name in rows:
             problems.add("tag-duplicate-row", name)
         tags = [tag.strip() for cell in cells for tag in cell.split(";")]
-        found.setdefault(name, []).extend(filter(None, tags))
-    return found
+        rows.setdefault(name, []).extend(filter(None, tags))
+    return rows
 
 
 def read_splits(path: Path, index: Mapping[str, str], problems: Problems) -> dict[str, str]:
@@ -63,17 +63,17 @@ def vector(tags: Iterable[str], classes: tuple[str, ...]) -> tuple[tuple[float, 
     """
     values, strange = [0.0] * len(classes), []
     for tag in tags:
-        known = tag.removeprefix(UNKNOWN_MARK).strip()
-        if known not in classes and known.lower() in files.NO_CLASSES:
+        name = tag.removeprefix(UNKNOWN_MARK).strip()
+        if name not in classes and name.lower() in files.NO_CLASSES:
             continue
-        if known not in classes:
-            strange.append(known)
-        elif values[classes.index(known)] != 1.0:
-            values[classes.index(known)] = math.nan if tag.startswith(UNKNOWN_MARK) else 1.0
+        if name not in classes:
+            strange.append(name)
+        elif values[classes.index(name)] != 1.0:
+            values[classes.index(name)] = math.nan if tag.startswith(UNKNOWN_MARK) else 1.0
     return tuple(values), strange
 
 
 def vocabulary(tagged: Iterable[Iterable[str]]) -> tuple[str, ...]:
     """All names in some tables of tags, sorted."""
-    found = {tag.removeprefix(UNKNOWN_MARK).strip() for tags in tagged for tag in tags}
-    return tuple(sorted(name for name in found if name and name.lower() not in files.NO_CLASSES))
+    names = {tag.removeprefix(UNKNOWN_MARK).strip() for tags in tagged for tag in tags}
+    return tuple(sorted(name for name in names if name and name.lower() not in files.NO_CLASSES))

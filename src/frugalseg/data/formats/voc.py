@@ -37,11 +37,11 @@ def read(root: Path, split: str | None, options: files.Options, problems: Proble
     listed = dict.fromkeys(pictures) if split is None else members(root, split, pictures, problems)
     records = []
     for name, value in listed.items():
-        known = annotations.get(root / "Annotations" / f"{name}.xml")
-        boxes, tags = _labels(f"Annotations/{name}.xml", known, classes, problems, options.difficult)
-        if known is None and annotations:
+        annotation = annotations.get(root / "Annotations" / f"{name}.xml")
+        boxes, tags = _labels(f"Annotations/{name}.xml", annotation, classes, problems, options.difficult)
+        if annotation is None and annotations:
             problems.add("annotation-missing", files.shown(pictures[name], root))
-        if known is None and split is not None and value is not None:
+        if annotation is None and split is not None and value is not None:
             tags = _listed_tag(split, value, classes)
         masks = _masks(name, semantic, objects)
         if masks[0] is None and split is not None and split.startswith("Segmentation/"):
@@ -63,15 +63,15 @@ def splits(root: Path) -> list[str]:
 
 def members(root: Path, split: str, pictures: Mapping[str, Path], problems: Problems) -> dict[str, str | None]:
     """The images of a list in its order, each with the second column ("1", "0", "-1") of a per-class list, else None."""
-    found: dict[str, str | None] = {}
+    values: dict[str, str | None] = {}
     for line in filter(None, map(str.strip, files.read_text(_list_file(root, split)).split("\n"))):
         name, value = _entry(line, pictures)
         key = files.look_up(name, pictures, problems)
-        if key in found:
+        if key in values:
             problems.add("list-duplicate", name)
         elif key is not None:
-            found[key] = value
-    return found
+            values[key] = value
+    return values
 
 
 def parse(path: Path) -> file_info.Facts:
@@ -106,12 +106,12 @@ def _object(item: ElementTree.Element) -> list[Any]:
 
 def _found_classes(annotations: Mapping[Path, file_info.Facts], masked: bool, problems: Problems) -> tuple[str, ...]:
     """VOC's own list if it covers what was found, so that a part of VOC keeps VOC's ids; else the names found, sorted."""
-    found = {item[0] for known in annotations.values() for item in known.get("objects", ())}
-    if found <= set(CLASSES):
+    names = {item[0] for facts in annotations.values() for item in facts.get("objects", ())}
+    if names <= set(CLASSES):
         return CLASSES
     if masked:
-        problems.add("class-guessed", ", ".join(sorted(found)))
-    return tuple(sorted(found))
+        problems.add("class-guessed", ", ".join(sorted(names)))
+    return tuple(sorted(names))
 
 
 def _masks(name: str, semantic: Mapping[str, Path], objects: Mapping[str, Path]) -> tuple[Path | None, Path | None, Path | None]:
@@ -121,20 +121,20 @@ def _masks(name: str, semantic: Mapping[str, Path], objects: Mapping[str, Path])
 
 
 def _labels(
-    file: str, known: file_info.Facts | None, classes: tuple[str, ...], problems: Problems, difficult: str
+    file: str, annotation: file_info.Facts | None, classes: tuple[str, ...], problems: Problems, difficult: str
 ) -> tuple[tuple[Box, ...] | None, tuple[float, ...] | None]:
     """Boxes and tags that an annotation file tells; both None if there is none or it cannot be read.
 
     A file in which an object has no box says which classes there are, and nothing of boxes: they are None.
     """
-    if known is None:
+    if annotation is None:
         return None, None
     problems.seen[LABEL] += 1
-    if "code" in known:
-        problems.add(known["code"], f"{file} ({known['reason']})")
+    if "code" in annotation:
+        problems.add(annotation["code"], f"{file} ({annotation['reason']})")
         return None, None
     tags, boxes = [0.0] * len(classes), []
-    for label_name, x1, y1, x2, y2, hard in known["objects"]:
+    for label_name, x1, y1, x2, y2, hard in annotation["objects"]:
         if label_name not in classes:
             problems.add("tag-unknown-class", f"{label_name} in {file}")
             continue
@@ -142,7 +142,7 @@ def _labels(
         tags[label - 1] = _claim(tags[label - 1], DIFFICULT[difficult] if hard else 1.0)
         if x1 is not None:  # VOC counts pixels from 1 and includes the last one
             boxes.append(Box(x1 - 1, y1 - 1, x2, y2, label, hard))
-    boxed = all(item[1] is not None for item in known["objects"])
+    boxed = all(item[1] is not None for item in annotation["objects"])
     return tuple(boxes) if boxed else None, tuple(tags)
 
 
@@ -155,7 +155,7 @@ def _listed_tag(split: str, value: str, classes: tuple[str, ...]) -> tuple[float
     """The one tag that a list such as Main/dog_train gives an image; all others stay unknown."""
     name = split.rpartition("/")[2].rpartition("_")[0]
     tag = {"1": 1.0, "-1": 0.0}.get(value, NAN)
-    return tuple(tag if known == name else NAN for known in classes) if name in classes else None
+    return tuple(tag if other == name else NAN for other in classes) if name in classes else None
 
 
 def _list_file(root: Path, split: str) -> Path:
