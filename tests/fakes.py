@@ -99,7 +99,7 @@ def install(monkeypatch: pytest.MonkeyPatch) -> Method:
 
 
 def write_bright(folder: Path, wrong: int = 0) -> Path:
-    """Four training and four validation pictures of a bright square, with tags and masks; `wrong` of the val masks are empty."""
+    """Four training and four validation images of a bright square, with tags and masks; `wrong` of the val masks are empty."""
     rows, lists = ["image,tags"], ["image,split"]
     for split in ("train", "val"):
         for index in range(4):

@@ -24,7 +24,7 @@ from frugalseg.workflows.check import check
 from frugalseg.workflows.check_splits import scored_pairs
 from tests import cocos
 
-COUNT = 12  # pictures of each split of a sound set
+COUNT = 12  # images of each split of a sound set
 THIRD, THIRD_MASK = "train/images/03.png", "train/masks/03.png"
 
 
@@ -43,7 +43,7 @@ def mask(path: Path, *ids: int, mode: str = "L") -> Path:
 
 @pytest.fixture
 def sound(tmp_path: Path) -> Path:
-    """Pictures with tags and masks in two splits, in which nothing is wrong; class cat is 1, dog is 2."""
+    """Images with tags and masks in two splits, in which nothing is wrong; class cat is 1, dog is 2."""
     rows = []
     for number in range(2 * COUNT):
         split, name = ("train", "val")[number // COUNT], f"{number:02}"
@@ -75,7 +75,7 @@ def coco(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def maps(tmp_path: Path) -> Path:
-    """Pictures with maps of object ids."""
+    """Images with maps of object ids."""
     for name in "ab":
         picture(tmp_path / "maps" / "images" / f"{name}.png", ord(name))
         mask(tmp_path / "maps" / "objects" / f"{name}.png", 0, 1, 2)
@@ -84,7 +84,7 @@ def maps(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def packed(tmp_path: Path) -> Path:
-    """A folder of archives with two pictures each."""
+    """A folder of archives with two images each."""
     for split in ("train", "val"):
         with zipfile.ZipFile(tmp_path / f"{split}.zip", "w") as file:
             for name in "ab":
@@ -277,7 +277,7 @@ def test_each_fault_is_found_by_its_code(code: str, request: pytest.FixtureReque
     root = request.getfixturevalue(kind)
     assert found(check(root).problems, code) is None
     spoil(root)
-    # Pictures alone are enough for R2O, so what cannot be trained is a method that needs labels.
+    # Images alone are enough for R2O, so what cannot be trained is a method that needs labels.
     methods = {"aepsl": METHODS["aepsl"]} if code == "nothing-to-train" else None
     report = check(root, max_pixels=9000, methods=methods)
     problem = found(report.problems, code)
@@ -293,7 +293,7 @@ def test_docs_and_code_name_the_same_problems() -> None:
     assert markdown() in page, "docs/check.md: replace its table by what `frugalseg.data.problems.markdown()` returns"
 
 
-def test_a_class_whose_pictures_are_all_broken_stays_and_is_said(tmp_path: Path) -> None:
+def test_a_class_whose_images_are_all_broken_stays_and_is_said(tmp_path: Path) -> None:
     for number in range(6):
         picture(tmp_path / ("cat", "dog")[number % 2] / f"{number}.png", number)
     (tmp_path / "ant").mkdir()
@@ -306,7 +306,7 @@ def test_a_class_whose_pictures_are_all_broken_stays_and_is_said(tmp_path: Path)
 
 
 def test_half_broken_set_is_ok_only_if_allowed(sound: Path) -> None:
-    """By the share of the list that is trained on: 3 of its 12 pictures, though there are 24 in all."""
+    """By the share of the list that is trained on: 3 of its 12 images, though there are 24 in all."""
     broken(sound)
     assert not check(sound).ok
     for limit, fine in ((0.2, False), (0.25, True)):
@@ -397,10 +397,10 @@ def test_check_reports_instead_of_raising(tmp_path: Path) -> None:
         json.loads(report.to_json())
 
 
-def test_built_in_pictures_are_sound(tmp_path: Path) -> None:
+def test_built_in_images_are_sound(tmp_path: Path) -> None:
     report = check(shapes.write(tmp_path / "shapes", train=60, val=40, test=1, size=32))
     assert report.ok
-    assert {problem.code for problem in report.problems} <= {"no-tags", "class-absent"}  # few pictures may miss a rare class
+    assert {problem.code for problem in report.problems} <= {"no-tags", "class-absent"}  # few images may miss a rare class
 
 
 @pytest.mark.slow  # decodes 755 photos

@@ -200,9 +200,7 @@ def test_training_leaves_settings_weights_scores_and_a_report(work: Path, capsys
     assert "report.html" in out
 
 
-def test_a_training_without_scores_says_how_to_get_them_and_shows_pictures(
-    work: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_training_without_scores_says_how_to_get_them_and_shows_images(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (work / "data" / "splits.csv").unlink()
     for path in (work / "data").glob("*/val*.png"):
         path.unlink()
@@ -291,7 +289,7 @@ def test_resume_takes_the_settings_of_the_run(work: Path) -> None:
     assert [path.name for path in folder.parent.iterdir()] == ["one"]
 
 
-def test_limit_and_dry_run_select_pictures(work: Path) -> None:
+def test_limit_and_dry_run_select_images(work: Path) -> None:
     for name, extra, images in [("few", ["--limit", "3"], 3), ("dry", ["--dry-run"], 4), ("all", ["--split", ""], 8)]:
         assert run("train", "threshold", "data", "--name", name, "--workers", "0", "--val", "", *extra) == 0
         assert json.loads((work / "runs" / "threshold" / name / "about.json").read_text())["images"] == images
@@ -349,7 +347,7 @@ def test_prediction_writes_masks_overlays_tags_and_skips_broken_files(work: Path
     assert [path.name for path in sorted((work / "p2").iterdir())] == ["masks", "tags.csv"]
 
 
-def test_broken_pictures_can_be_accepted_in_scoring_and_are_listed_in_prediction(
+def test_broken_images_can_be_accepted_in_scoring_and_are_listed_in_prediction(
     work: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = str(trained(work))
@@ -387,7 +385,7 @@ def test_prediction_of_nothing_but_broken_files_is_status_1(work: Path) -> None:
     assert run("predict", str(trained(work)), "broken.png", "--quiet") == 1
 
 
-def test_prediction_takes_larger_pictures_when_told(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_prediction_takes_larger_images_when_told(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = str(trained(work))
     assert config.resolve([cli.predict.Output], {})["max_pixels"] == MAX_PIXELS
     assert run("predict", folder, "data/images", "--quiet", "--max-pixels", "1279") == 1
@@ -398,7 +396,7 @@ def test_prediction_takes_larger_pictures_when_told(work: Path, capsys: pytest.C
     assert run("predict", folder, "data", "--quiet", "--max-pixels", "1279", "--tags", "given") == 1
 
 
-def test_the_overlay_of_a_picture_too_long_for_jpeg_is_a_png(work: Path) -> None:
+def test_the_overlay_of_an_image_too_long_for_jpeg_is_a_png(work: Path) -> None:
     Image.new("RGB", (65_501, 2)).save(work / "long.png")
     assert run("predict", str(trained(work)), "long.png", "--quiet") == 0
     assert [path.name for path in (work / "predictions" / "overlays").iterdir()] == ["long.png"]
@@ -411,7 +409,7 @@ def test_prediction_of_an_empty_folder_says_so_and_writes_nothing(work: Path, ca
     assert not (work / "predictions").exists()
 
 
-def test_two_pictures_of_one_name_do_not_overwrite_each_other(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_two_images_of_one_name_do_not_overwrite_each_other(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("predict", str(trained(work)), "data/images", "data/images/val1.png", "--quiet") == 2
     assert "two images are called 'val1'" in capsys.readouterr().err
 

@@ -34,7 +34,7 @@ class Recipe:
             20 % each.
         rate: learning rate.
         mode: one of two.
-        sizes: of pictures.
+        sizes: of images.
         names: of classes.
         span: from, to.
         weights: a file.

@@ -1,4 +1,4 @@
-"""A model of objects from a picture to the files and scores that it leaves, with predictions that are known beforehand."""
+"""A model of objects from an image to the files and scores that it leaves, with predictions that are known beforehand."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ from tests import cocos
 
 
 class Oracle(Answers):
-    """Knows the objects of every picture, and is wrong about some on purpose."""
+    """Knows the objects of every image, and is wrong about some on purpose."""
 
     def __init__(self, data: Any) -> None:
         super().__init__(data.classes)
@@ -129,7 +129,7 @@ def judged_by_pycocotools(truth: Path, results: Path) -> np.ndarray:
     return judged.stats[:6]
 
 
-def test_results_keep_the_ids_of_the_coco_file_that_the_pictures_were_read_from(predictor: Predictor, tmp_path: Path) -> None:
+def test_results_keep_the_ids_of_the_coco_file_that_the_images_were_read_from(predictor: Predictor, tmp_path: Path) -> None:
     root = cocos.write(tmp_path / "cocos")
     data = read(root, "val")
     predictor.network, predictor.classes = Oracle(data), data.classes
@@ -143,7 +143,7 @@ def test_results_keep_the_ids_of_the_coco_file_that_the_pictures_were_read_from(
     assert (corrected["categories"], {image["id"] for image in corrected["images"]}) == (cocos.CATEGORIES, {7, 8})
 
 
-def test_pictures_of_two_files_with_the_same_ids_are_counted_anew(predictor: Predictor, tmp_path: Path) -> None:
+def test_images_of_two_files_with_the_same_ids_are_counted_anew(predictor: Predictor, tmp_path: Path) -> None:
     data = read(cocos.write(tmp_path / "cocos"))
     predictor.network, predictor.classes = Oracle(data), data.classes
     predict.write(predictor, [data], tmp_path / "out", quiet=True)
@@ -235,7 +235,7 @@ def test_objects_none_of_which_is_drawn_are_told(predictor: Predictor, pictures:
         predict.write(predictor, [data], tmp_path / "none", min_score=1.0, quiet=True)
 
 
-def test_pictures_that_the_reader_passes_over_are_listed(predictor: Predictor, pictures: Path, tmp_path: Path) -> None:
+def test_images_that_the_reader_passes_over_are_listed(predictor: Predictor, pictures: Path, tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     for source in sorted((pictures / "JPEGImages").glob("val*"))[:7]:
         shutil.copy(source, tmp_path / "in")
@@ -329,7 +329,7 @@ def edges(ids: np.ndarray) -> np.ndarray:
 
 
 def painted_at_once(picture: np.ndarray, ids: np.ndarray, alpha: float) -> np.ndarray:
-    """`draw.paint` of the whole picture in floats."""
+    """`draw.paint` of the whole image in floats."""
     colours = png.palette()
     colours[IGNORE] = 160
     tint, strength = colours[ids].astype(np.float32), np.where(ids[..., None] == 0, 0.0, alpha)
@@ -338,7 +338,7 @@ def painted_at_once(picture: np.ndarray, ids: np.ndarray, alpha: float) -> np.nd
 
 
 def objects_at_once(picture: np.ndarray, ids: np.ndarray, alpha: float) -> np.ndarray:
-    """`draw.objects` of the whole picture in floats."""
+    """`draw.objects` of the whole image in floats."""
     hues = np.arange(int(ids.max(initial=0)) + 1) * 0.618034 % 1 * 6
     colours = 255 * np.clip(np.abs((hues[:, None] + [0, 4, 2]) % 6 - 3) - 1, 0.15, 1)
     tint, edge = colours[ids].astype(np.float32), edges(ids)[..., None]
@@ -346,7 +346,7 @@ def objects_at_once(picture: np.ndarray, ids: np.ndarray, alpha: float) -> np.nd
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_bands_are_drawn_as_the_whole_picture_would_be(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bands_are_drawn_as_the_whole_image_would_be(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     random = np.random.default_rng(seed)
     size, alpha = tuple(random.integers(1, 60, 2).tolist()), random.choice([0.3, 0.5, 0.75])
     monkeypatch.setattr(draw, "BAND", int(random.integers(1, 400)))
@@ -416,7 +416,7 @@ def test_the_report_shows_the_values(predictor: Predictor, pictures: Path, monke
     )
 
 
-def test_large_pictures_are_predicted_in_tiles(pictures: Path, predictor: Predictor) -> None:
+def test_large_images_are_predicted_in_tiles(pictures: Path, predictor: Predictor) -> None:
     class Bright(Answers):
         def answer(self, sample: Sample, tags: str) -> Prediction:
             size = (sample.image.shape[1], sample.image.shape[2])

@@ -43,7 +43,7 @@ def test_maps_of_16_bits_are_objects_of_one_class(cells: Path) -> None:
     assert check(cells).splits["train"].shown == {"nucleus": 1}
 
 
-def test_pictures_that_no_list_names_are_checked(cells: Path) -> None:
+def test_images_that_no_list_names_are_checked(cells: Path) -> None:
     (cells / "splits.csv").write_text("image,split\nimages/a.png,val\n")
     assert check(cells).splits.keys() >= {"val"}
 

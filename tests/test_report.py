@@ -82,10 +82,10 @@ def test_report_says_what_was_learned_measured_and_typed(folder: Path) -> None:
     assert [words for words in expected if words not in text] == []
 
 
-def test_report_embeds_the_pictures_of_the_run(folder: Path) -> None:
+def test_report_embeds_the_images_of_the_run(folder: Path) -> None:
     page = Page(report.write(folder).read_text())
     sizes = [Image.open(BytesIO(base64.b64decode(link.partition(",")[2]))).size for link in page.links]
-    assert len(sizes) == 1 + 4  # the curves, and all four validation pictures, because they are few
+    assert len(sizes) == 1 + 4  # the curves, and all four validation images, because they are few
     shown = json.loads((folder / "predictions" / "val" / "shown" / "shown.json").read_text())["pictures"]
     assert shown[-1]["name"] == "val0"  # its truth is empty, the model paints a square
     assert shown[-1]["iou"] == pytest.approx((32 * 40 - 16 * 8) / (32 * 40) / 2)
@@ -194,13 +194,13 @@ def test_sheet_puts_titles_side_by_side() -> None:
     assert (made == (0, 0, 255)).all(-1).sum() == 3200
 
 
-def test_small_pictures_are_enlarged_by_whole_pixels() -> None:
+def test_small_images_are_enlarged_by_whole_pixels() -> None:
     mask = np.arange(4).reshape(2, 2)
     shown = draw.row(np.zeros((2, 2, 3), np.uint8), mask, mask, ("a", "b", "c"), side=9)
     assert {name: picture.shape for name, picture in shown.items()} == dict.fromkeys(("image", "truth", "prediction"), (8, 8, 3))
 
 
-def test_curves_are_a_picture_of_every_stage() -> None:
+def test_curves_are_an_image_of_every_stage() -> None:
     log = [{"step": step, "losses": {"label": 1 / step}} for step in (1, 2, 3)]
     one, four = (Image.open(BytesIO(draw.curves(dict.fromkeys(map(str, range(count)), log)))) for count in (1, 4))
     assert four.width == pytest.approx(3 * one.width, abs=6)

@@ -93,7 +93,7 @@ def test_objects_survive_the_store() -> None:
 
 @pytest.fixture(scope="module")
 def teachers(tmp_path_factory: pytest.TempPathFactory) -> tuple[Data, dict[str, Path]]:
-    """Pictures, and runs that learned from their tags."""
+    """Images, and runs that learned from their tags."""
     out = tmp_path_factory.mktemp("teachers")
     data = toys.write(out / "pictures")
     runs = {name: train(name, data, out=str(out), **settings, **ENGINE).folder for name, settings in TEACHERS.items()}
@@ -118,7 +118,7 @@ def test_a_network_learns_from_the_masks_of_a_run_and_the_truth_stays_out(
 
 @pytest.mark.parametrize("teacher", ["cam", "aepsl"])
 def test_pdsl_begins_with_the_objects_of_a_run(teacher: str, teachers: tuple[Data, dict[str, Path]], tmp_path: Path) -> None:
-    """They are of its pictures and proposals, mirrored with them, and the truth stays out."""
+    """They are of its images and proposals, mirrored with them, and the truth stays out."""
     data, runs = teachers
     settings = {**TEACHERS["pdsl"], **ENGINE, "start_from": str(runs[teacher])}
     one = train("pdsl", data.only("image", "tags"), out=str(tmp_path / "a"), **settings)

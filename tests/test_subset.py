@@ -39,7 +39,7 @@ def listed(tmp_path: Path) -> Path:
     return tmp_path / "list.txt"
 
 
-def test_pictures_classes_and_tags_are_those_of_the_list(root: Path, listed: Path) -> None:
+def test_images_classes_and_tags_are_those_of_the_list(root: Path, listed: Path) -> None:
     data = read(root, split="train", classes=listed)
     assert data.names == [f"train/{folder}/train_{name}" for folder in ("black cat", "n02") for name in "ab"]
     assert data.classes == ("black cat", "n02")
@@ -67,7 +67,7 @@ def test_masks_number_all_classes_so_these_stay(tmp_path: Path, listed: Path) ->
     assert {int(sample.semantic.max()) for sample in (data[0], data[1])} == {2, 3}
 
 
-def test_folders_without_pictures_are_named(root: Path, listed: Path) -> None:
+def test_folders_without_images_are_named(root: Path, listed: Path) -> None:
     listed.write_text("n02\nn03\n")
     with pytest.warns(UserWarning, match="1 of its 2 folders hold no image of .*: n03"):
         assert len(read(root, classes=listed)) == 4
