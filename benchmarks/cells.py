@@ -1,4 +1,4 @@
-"""Run what `claims` declares: every cell once, each in a process of its own, each ending in one JSON file.
+"""Run what `claims` declares: every cell once, each in a separate process, each ending in one JSON file.
 
 A cell whose file exists is skipped, a killed one goes on where its run stopped, one whose data is missing is listed with the
 reason. What another plan's cell has trained and scored already is taken from its file. `python -m benchmarks.cells --help` says

@@ -1,4 +1,4 @@
-"""The data sets of the benchmarks: real ones from the folder of photos, drawn ones made here when they are first needed."""
+"""The data sets of the benchmarks: real ones from the folder of photos, drawn ones written here when they are first needed."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def nuclei() -> Path:
 
 
 def drawn(name: str, train: int) -> Path:
-    """A set of drawn images, made where it is not there yet."""
+    """A set of drawn images, written where it is not there yet."""
     from frugalseg.data.shapes import write
 
     return write(paths.RUNS / "data" / name, train, VAL_IMAGES, test=0, seed=0, size=SIDE)

@@ -1,4 +1,4 @@
-"""Run the few-shot plans of `claims`: a run for each data set × variant × fold × seed, each ending in one JSON file of its own.
+"""Run the few-shot plans of `claims`: a run for each data set × variant × fold × seed, each ending in one JSON file.
 
     python -m benchmarks.few_shot --list
     python -m benchmarks.few_shot --only shapes/biopt

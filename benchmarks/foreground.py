@@ -1,4 +1,4 @@
-"""What a file keeps of a row of foregrounds that were found without labels: four overlaps for each image."""
+"""What a file keeps of a row of foregrounds, which a network without labels has predicted: four overlaps for each image."""
 
 from __future__ import annotations
 

@@ -67,9 +67,9 @@ To = Literal["all", "first", "second"]
 
 @dataclass(frozen=True)
 class Training:
-    """A training of AE-PSL on the built-in pictures, to be started any number of times.
+    """A training of AE-PSL on the built-in images, to be started any number of times.
 
-    data: the pictures. out: where its run goes. processes: of the parallel training. settings: over SETTINGS.
+    data: the images. out: where its run goes. processes: of the parallel training. settings: over SETTINGS.
     launcher: the command that starts it, as a user would; without, its processes are forked, which takes no time.
     """
 
@@ -85,8 +85,8 @@ class Training:
 
     @property
     def words(self) -> list[str]:
-        own = {"out": self.out, "name": "run", "val": "", "devices": self.processes}
-        options = [f"--{name.replace('_', '-')}={value}" for name, value in {**SETTINGS, **self.settings, **own}.items()]
+        place = {"out": self.out, "name": "run", "val": "", "devices": self.processes}
+        options = [f"--{name.replace('_', '-')}={value}" for name, value in {**SETTINGS, **self.settings, **place}.items()]
         return ["train", "aepsl", str(self.data), *options, "--quiet"]
 
     def start(self) -> Command | Forked:
@@ -109,14 +109,14 @@ class Training:
         return settings.exists() and settings.stat().st_mtime >= since
 
     def results(self) -> dict[str, str]:
-        """Digests of everything the run made of the pictures: all weights, mined regions and masks."""
-        made = {path: _content(path) for path in self.folder.glob("weights/*.safetensors")}
-        made |= {path: path.read_bytes() for path in self.folder.glob("state/*/*/*.npz")}
-        return {str(path.relative_to(self.folder)): hashlib.sha256(content).hexdigest() for path, content in made.items()}
+        """Digests of everything the run made of the images: all weights, mined regions and masks."""
+        contents = {path: _content(path) for path in self.folder.glob("weights/*.safetensors")}
+        contents |= {path: path.read_bytes() for path in self.folder.glob("state/*/*/*.npz")}
+        return {str(path.relative_to(self.folder)): hashlib.sha256(content).hexdigest() for path, content in contents.items()}
 
 
 def _content(path: Path) -> bytes:
-    """Every tensor's bytes and the metadata of a weights file, whose own header has no fixed order."""
+    """Every tensor's bytes and the metadata of a weights file, whose header has no fixed order."""
     with safe_open(path, "numpy") as file:
         tensors = [name.encode() + file.get_tensor(name).tobytes() for name in sorted(file.keys())]
         return b"".join(tensors) + repr(sorted(file.metadata().items())).encode()
@@ -235,7 +235,7 @@ class Stop:
 
 
 def draw(folder: Path) -> Path:
-    """The pictures to train on."""
+    """The images to train on."""
     from frugalseg.data import shapes
 
     return shapes.write(folder, train=PICTURES, val=0, test=0, size=SIZE, quiet=True)
@@ -261,14 +261,16 @@ def stop(training: Training, stage: str, within: float, number: signal.Signals =
     while run.running and STAGES.index(training.stage()) < STAGES.index(stage):
         time.sleep(GLANCE)
     time.sleep(within)
-    found = training.stage() if run.running else "finished"
+    reached = training.stage() if run.running else "finished"
     if not training.launcher and not training.met(began):
         to = "all"  # a process that still waits for a lost one is ended by what launched it, which is us
     run.send(number, to)
     status = run.finish()
-    if found not in ("end", "finished") and status == 0 and number == signal.SIGKILL:  # at the end they no longer need each other
+    if (
+        reached not in ("end", "finished") and status == 0 and number == signal.SIGKILL
+    ):  # at the end they no longer need each other
         raise RuntimeError(f"the run went on after SIGKILL to {to}:\n{run.output}")
-    return Stop(stage, found, round(within, 3), to, status)
+    return Stop(stage, reached, round(within, 3), to, status)
 
 
 def killed(training: Training, durations: dict[str, float], seed: int, stages: tuple[str, ...] = STAGES) -> Iterator[Stop]:

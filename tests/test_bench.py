@@ -13,7 +13,7 @@ from typing import Any
 import fakes
 import numpy as np
 import pytest
-from declared import settings_of
+from bench_cells import finished, settings_of
 
 from benchmarks import cells, claims, datasets, measure, page, paths, results, statistics
 from benchmarks.claims import PLANS, aepsl
@@ -38,22 +38,8 @@ def random_scores(seed: int, right: float, images: int = 12) -> SemanticScores:
 
 def record(rows: dict[str, SemanticScores], variant: str = "plain", seed: int = 0) -> dict[str, Any]:
     """A cell's file with these rows."""
-    first = next(iter(rows.values()))
-    return {
-        "cell": {"method": "threshold", "data": "toys", "variant": variant, "seed": seed},
-        "protocol": {"learned": "toys|train|n=4", "scored": first.protocol},
-        "labels": ["tags"],
-        "extra_supervision": [],
-        "machine": {"cpu": "a processor", "cores": 2, "gpu": None},
-        "versions": {"torch": "2.0"},
-        "commit": "abc",
-        "date": "2026-01-01",
-        "seconds": {"total": 90},
-        "peak_memory_mb": 700,
-        "baselines": {"all background": 0.1},
-        "rows": [{"name": name, **results.row_record(scores)} for name, scores in rows.items()],
-        "pictures": results.truth_record(first),
-    }
+    cell = {"method": "threshold", "variant": variant, "seed": seed}
+    return finished(cell, "tags", {"all background": 0.1}, rows)
 
 
 # -- what is declared ------------------------------------------------------------------------------------------------
@@ -107,7 +93,7 @@ def test_scores_survive_the_file(tmp_path: Path) -> None:
 
 
 def test_files_of_the_largest_cell_stay_small() -> None:
-    """240 pictures, 12 classes, five rows, of masks that are nothing but noise."""
+    """240 images, 12 classes, five rows, of masks that are nothing but noise."""
     generator = np.random.default_rng(0)
     scores = SemanticScores([f"class {index}" for index in range(12)])
     for index in range(240):
@@ -293,7 +279,7 @@ def test_absent_photos_are_listed_with_the_reason(
 
 
 def test_aepsl_cells_run_through(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Mining, a network on what was mined, and the one on real masks, on six pictures for a few steps."""
+    """Mining, a network on what was mined, and the one on real masks, on six images for a few steps."""
     tiny = {"crop": 33, "channels": 8, "batch": 2, "classifier_epochs": 0.4, "epochs": 0.4, "workers": 0, "crf_iterations": 1}
     bench = replace(aepsl.BENCHES[1], data="toys", seeds=(0,), settings=tiny | {"cam_flip": False})
     wanted = [variant for variant in aepsl.VARIANTS if variant.name in ("mine", "psl", "masks")]
@@ -331,7 +317,7 @@ def variant_of(name: str) -> Variant:
 
 
 def test_pseudo_labels_equal_a_count_by_hand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One picture of two classes: S says 1 on the left half, background on a quarter, nothing on the rest."""
+    """One image of two classes: S says 1 on the left half, background on a quarter, nothing on the rest."""
     root = fakes.write_bright(tmp_path)
     data = read(root, split="train").select([0])
     truth = data[0].semantic

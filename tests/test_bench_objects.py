@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from bench_cells import finished
 
 from benchmarks import datasets, measure, overlap, page, paths, ranked, results, statistics
 from benchmarks.claims import _shared, pdsl
@@ -82,7 +83,7 @@ def test_corloc_survives_the_file() -> None:
         kept(random_scores(1, 0.8)).of("CorLoc")
 
 
-def test_some_of_the_pictures_are_scored_as_if_they_were_all() -> None:
+def test_some_of_the_images_are_scored_as_if_they_were_all() -> None:
     scores = random_scores(1, 0.8)
     chosen = np.arange(12) % 3 == 1
     part = InstanceScores(CLASSES)
@@ -100,7 +101,7 @@ def test_scores_of_other_objects_are_not_compared() -> None:
 
 
 def test_files_of_the_largest_cell_stay_small() -> None:
-    """160 pictures, 100 detections in each, four rows, with overlaps that are nothing but noise."""
+    """160 images, 100 detections in each, four rows, with overlaps that are nothing but noise."""
     rows = [{"name": f"row {seed}", **results.row_record(random_scores(seed, 0.3, 160, 100, 12))} for seed in range(4)]
     assert len(json.dumps({"pictures": results.truth_record(random_scores(0, 0.3, 160, 100, 12)), "rows": rows})) < 130_000
 
@@ -111,8 +112,8 @@ def test_files_of_the_largest_cell_stay_small() -> None:
 class Objects:
     """A data set of boxes alone."""
 
-    def __init__(self, pictures: dict[str, Instances | None]) -> None:
-        self.names, self._objects = list(pictures), list(pictures.values())
+    def __init__(self, images: dict[str, Instances | None]) -> None:
+        self.names, self._objects = list(images), list(images.values())
 
     def __len__(self) -> int:
         return len(self.names)
@@ -151,22 +152,11 @@ PLAN = Plan(
 
 
 def record(variant: str, scores: InstanceScores, seed: int) -> dict[str, Any]:
-    """A cell's file of one row, called as its variant. The first half of the pictures is not crowded."""
-    return {
-        "cell": {"method": "r2ios", "data": "toys", "variant": variant, "seed": seed},
-        "protocol": {"learned": "toys|train|n=4", "scored": scores.protocol},
-        "labels": ["instances"],
-        "extra_supervision": [],
-        "machine": {"cpu": "a processor", "cores": 2, "gpu": None},
-        "versions": {"torch": "2.0"},
-        "commit": "abc",
-        "date": "2026-01-01",
-        "seconds": {"total": 90},
-        "peak_memory_mb": 700,
-        "baselines": {"everything": dict.fromkeys(MEASURES, 0.1) | {"AP": None}},
-        "rows": [{"name": variant, **results.row_record(scores)}],
-        "pictures": results.truth_record(scores) | {"crowding": {name: 0.3 * (int(name) >= 6) for name in scores.names}},
-    }
+    """A cell's file of one row, called as its variant. The first half of the images is not crowded."""
+    baselines = {"everything": dict.fromkeys(MEASURES, 0.1) | {"AP": None}}
+    record = finished({"method": "r2ios", "variant": variant, "seed": seed}, "instances", baselines, {variant: scores})
+    record["pictures"]["crowding"] = {name: 0.3 * (int(name) >= 6) for name in scores.names}
+    return record
 
 
 def gains(records: dict[str, Any], rows: dict[str, statistics.OverSeeds]) -> list[overlap.Group]:
@@ -201,7 +191,7 @@ def test_the_page_of_objects() -> None:
     assert text.index("| 0 to 0.05 | 6 |") < text.index("| 0.2 to 0.4 | 6 |") < text.index("images/r2ios_toys_overlap.png")
 
 
-def test_gain_of_a_group_is_the_paired_difference_of_its_pictures(tmp_path: Path) -> None:
+def test_gain_of_a_group_is_the_paired_difference_of_its_images(tmp_path: Path) -> None:
     good, bad = kept(random_scores(1, 0.9)), kept(random_scores(2, 0.3))
     crowding = {name: 0.3 * (int(name) >= 6) for name in good.names}
     compared = overlap.Comparison(statistics.OverSeeds({0: good}), statistics.OverSeeds({0: bad}), crowding)
@@ -251,7 +241,7 @@ OVERRIDES: dict[str, dict[str, Any]] = {
 
 
 def test_pdsl_cells_run_through(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """PDSL, the baselines, the network it teaches and the one of real masks: a few steps on four pictures, then the page."""
+    """PDSL, the baselines, the network it teaches and the one of real masks: a few steps on four images, then the page."""
     bench = replace(pdsl.BENCHES[1], data="toys", seeds=(0,), settings={"workers": 0, "batch": 2}, overrides=OVERRIDES)
     variants = tuple(variant for variant in pdsl.VARIANTS if variant.name in OVERRIDES)
     rows = [row.name for variant in variants for row in variant.rows]
@@ -289,7 +279,7 @@ def test_mask_rcnn_gets_the_time_of_both_phases_and_the_proposals() -> None:
 
 
 def test_budget_measures_the_cells_as_they_are_declared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    root = shapes.write(tmp_path / "pictures", train=6, val=1, test=0, quiet=True)
+    root = shapes.write(tmp_path / "images", train=6, val=1, test=0, quiet=True)
     monkeypatch.setattr(datasets, "DATA", {"shapes": lambda: root})
     short = budget.short
     monkeypatch.setattr(budget, "short", lambda *words: short(*words) | {"scale": 64, "longest": 64, "workers": 0})

@@ -1,4 +1,4 @@
-"""The benchmark harness for pretrained backbones: pretrainings on other pictures, what learns from them, and the page."""
+"""The benchmark harness for pretrained backbones: pretrainings on other images, what learns from them, and the page."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from declared import settings_of
+from bench_cells import settings_of
 
 import frugalseg
 from benchmarks import cells, datasets, foreground, measure, page, paths, regions, results
@@ -29,10 +29,10 @@ OBJECTS: dict[str, Any] = {"steps": 1, "warmup": 0, "channels": 16, "width": 16,
 
 @pytest.fixture
 def plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Plan:
-    """Some cells of R2O's plan on drawn pictures, of which those without labels lie in an archive."""
+    """Some cells of R2O's plan on drawn images, of which those without labels lie in an archive."""
     root = shapes.write(tmp_path / "runs" / "data" / "toys", train=6, val=2, test=0, size=48, quiet=True)
-    packed = Path(shutil.make_archive(str(tmp_path / "pictures"), "zip", root / "JPEGImages"))
-    monkeypatch.setattr(datasets, "DATA", {"toys": lambda: root, "pictures": lambda: packed})
+    packed = Path(shutil.make_archive(str(tmp_path / "images"), "zip", root / "JPEGImages"))
+    monkeypatch.setattr(datasets, "DATA", {"toys": lambda: root, "images": lambda: packed})
     monkeypatch.setattr(paths, "RESULTS", tmp_path / "results")
     monkeypatch.setattr(paths, "RUNS", tmp_path / "runs")
     monkeypatch.setenv("FRUGALSEG_CACHE", str(tmp_path / "cache"))
@@ -42,7 +42,7 @@ def plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Plan:
     bench = replace(
         r2o.BENCHES[0],
         data="toys",
-        source="pictures",
+        source="images",
         train="train",
         seeds=(0,),
         settings={"workers": 0, "batch": 2},
@@ -59,7 +59,7 @@ def test_pretraining_transfers_and_the_page(plan: Plan, tmp_path: Path) -> None:
         measure.measure(cell, quiet=True)
     found = {record["cell"]["variant"]: record for record in results.read(tmp_path / "results").values()}
     assert found["r2o"]["protocol"] == {
-        "learned": "pictures|train|n=8",
+        "learned": "images|train|n=8",
         "scored": "iou|foreground|toys|Segmentation/val|n=2",
     }
     assert found["r2o"]["labels"] == []
@@ -87,13 +87,13 @@ def test_pretraining_transfers_and_the_page(plan: Plan, tmp_path: Path) -> None:
 
 def test_a_cell_waits_for_both_of_its_data_sets(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
     def gone() -> Path:
-        raise datasets.MissingData("the pictures are elsewhere")
+        raise datasets.MissingData("the images are elsewhere")
 
-    monkeypatch.setattr(datasets, "DATA", datasets.DATA | {"pictures": gone})
+    monkeypatch.setattr(datasets, "DATA", datasets.DATA | {"images": gone})
     every = {cell.variant.name: cell for cell in plan.cells()}
     missing = cells.missing_data(list(every.values()))
-    assert missing == {"pictures": "the pictures are elsewhere"}
-    assert cells.state(every["r2o"], missing) == "not run: the pictures are elsewhere"
+    assert missing == {"images": "the images are elsewhere"}
+    assert cells.state(every["r2o"], missing) == "not run: the images are elsewhere"
     assert cells.used(every["random-tenth"]) == {"toys"}
 
 
@@ -172,8 +172,8 @@ def test_a_step_is_timed_beside_plain_byol(monkeypatch: pytest.MonkeyPatch) -> N
     values = {row["what"]: row["value"] for row in rows}
     assert values["R2O's step beside plain BYOL's"] == pytest.approx(values["a step, R2O"] / values["a step, plain BYOL"])
     assert 0 < values["K-means' share, R2O"] < 100
-    assert 0 < values["superpixels' share, none known"] < 100
-    assert values["pictures, R2O"] == pytest.approx(4 / values["a step, R2O"])
+    assert 0 < values["superpixels' share, none cached"] < 100
+    assert values["images, R2O"] == pytest.approx(4 / values["a step, R2O"])
 
 
 def test_foregrounds_survive_the_file() -> None:
@@ -190,7 +190,7 @@ def test_foregrounds_survive_the_file() -> None:
     assert paired(one, other) == paired(again, other_again)
 
 
-def test_the_baseline_takes_all_of_every_picture(tmp_path: Path) -> None:
+def test_the_baseline_takes_all_of_every_image(tmp_path: Path) -> None:
     data = read(shapes.write(tmp_path, train=1, val=2, test=0, size=32, quiet=True), split="Segmentation/val")
     shares = [float((data[index].semantic > 0).float().mean()) for index in range(2)]
     values = foreground.baseline(data)["all of every picture"]

@@ -24,7 +24,7 @@ TINY = {"backbone": "tiny", "output_stride": 16}
 
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Three pictures with two human maps each, drawn pictures with masks, and small settings."""
+    """Three images with two human maps each, drawn images with masks, and small settings."""
     shapes.write(tmp_path / "data" / "voc20" / "VOC2012", train=1, val=3, test=0, size=48, quiet=True)
     random = np.random.default_rng(0)
     for name in ("images", "labels"):

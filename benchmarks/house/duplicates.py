@@ -35,12 +35,12 @@ class Line(NamedTuple):
 
 def lines(source: str, by_shape: bool = True) -> list[Line]:
     """The lines that count: without blank ones, comments, docstrings, imports and lone punctuation."""
-    found: dict[int, list[tokenize.TokenInfo]] = defaultdict(list)
+    tokens_of: dict[int, list[tokenize.TokenInfo]] = defaultdict(list)
     for each in tokenize.generate_tokens(io.StringIO(source).readline):
         if each.type not in SKIPPED and each.type != token.NEWLINE:
-            found[each.start[0]].append(each)
+            tokens_of[each.start[0]].append(each)
     word = shape if by_shape else attrgetter("string")
-    return [Line(number, " ".join(map(word, tokens))) for number, tokens in sorted(found.items()) if counts(tokens)]
+    return [Line(number, " ".join(map(word, tokens))) for number, tokens in sorted(tokens_of.items()) if counts(tokens)]
 
 
 def counts(tokens: Sequence[tokenize.TokenInfo]) -> bool:

@@ -1,6 +1,6 @@
 """Who imports whom inside a package, also within functions and for types alone.
 
-A part is a subpackage, or a module at the top of the package; the package's own `__init__` is none.
+A part is a subpackage, or a module at the top of the package; the package's `__init__` is none.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class Import(NamedTuple):
 
 
 def part_of(file: Path, package: Path) -> str:
-    """The part that a file belongs to; "__init__" for the package's own file."""
+    """The part that a file belongs to; "__init__" for the package's `__init__.py`."""
     return file.relative_to(package).parts[0].removesuffix(".py")
 
 
@@ -31,13 +31,13 @@ def parts(package: Path) -> set[str]:
 
 def imports(package: Path) -> list[Import]:
     """Every import of a part by another part. package: the folder of a package, with the package's name."""
-    found = []
+    statements = []
     for file in sorted(package.rglob("*.py")):
         part = part_of(file, package)
         targets = ((line, name.split(".")) for line, name in imported_names(file, package))
         inside = ((line, path[1]) for line, path in targets if path[0] == package.name and len(path) > 1)
-        found += [Import(file, line, part, target) for line, target in inside if target != part and part != "__init__"]
-    return [each for each in found if each.target in parts(package)]
+        statements += [Import(file, line, part, target) for line, target in inside if target != part and part != "__init__"]
+    return [each for each in statements if each.target in parts(package)]
 
 
 def imported_names(file: Path, package: Path, deep: bool = True) -> Iterator[tuple[int, str]]:
@@ -66,7 +66,7 @@ def at_import(tree: ast.AST) -> Iterator[ast.AST]:
 
 
 def module_links(package: Path) -> set[tuple[str, str]]:
-    """Which modules import which as they are imported; the package's own `__init__` is left out."""
+    """Which modules import which as they are imported; the package's `__init__` is left out."""
     modules = {module_of(file, package): file for file in package.rglob("*.py")}
     pairs = set()
     for name, file in modules.items():
@@ -83,14 +83,14 @@ def module_of(file: Path, package: Path) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
-def upward(found: Iterable[Import], levels: Mapping[str, int]) -> list[Import]:
+def upward(statements: Iterable[Import], levels: Mapping[str, int]) -> list[Import]:
     """The imports that do not go down."""
-    return [each for each in found if levels[each.target] >= levels[each.part]]
+    return [each for each in statements if levels[each.target] >= levels[each.part]]
 
 
-def links(found: Iterable[Import]) -> set[tuple[str, str]]:
+def links(statements: Iterable[Import]) -> set[tuple[str, str]]:
     """Which parts import which, each pair once."""
-    return {(each.part, each.target) for each in found}
+    return {(each.part, each.target) for each in statements}
 
 
 def circles(pairs: Iterable[tuple[str, str]]) -> list[list[str]]:
@@ -102,8 +102,8 @@ def circles(pairs: Iterable[tuple[str, str]]) -> list[list[str]]:
 
 def mutual(pairs: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
     """Pairs of parts that import each other."""
-    known = set(pairs)
-    return sorted((a, b) for a, b in known if a < b and (b, a) in known)
+    links = set(pairs)
+    return sorted((a, b) for a, b in links if a < b and (b, a) in links)
 
 
 def reachable(pairs: Iterable[tuple[str, str]]) -> dict[str, set[str]]:
@@ -121,6 +121,6 @@ def reachable(pairs: Iterable[tuple[str, str]]) -> dict[str, set[str]]:
 
 def not_implied(pairs: Iterable[tuple[str, str]]) -> set[tuple[str, str]]:
     """The links that no path of other links implies; for parts without circles."""
-    known = set(pairs)
-    reached = reachable(known)
-    return {(a, b) for a, b in known if not any(b in reached.get(c, ()) for d, c in known if d == a and c != b)}
+    links = set(pairs)
+    reached = reachable(links)
+    return {(a, b) for a, b in links if not any(b in reached.get(c, ()) for d, c in links if d == a and c != b)}

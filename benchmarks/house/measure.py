@@ -38,9 +38,9 @@ def measure(tree: Path, old: Mapping[str, str] | None = None) -> dict[str, Any]:
 
 def structure(tree: Path, old: Mapping[str, str] | None = None) -> dict[str, Any]:
     """What the imports tell."""
-    found = imports.imports(tree / "src" / "frugalseg")
-    links = imports.links(found)
-    upward = imports.upward(found, layers.levels(layers.SOURCE, old))
+    statements = imports.imports(tree / "src" / "frugalseg")
+    links = imports.links(statements)
+    upward = imports.upward(statements, layers.levels(layers.SOURCE, old))
     return {
         "circles": imports.circles(links),
         "mutual_imports": imports.mutual(links),
@@ -69,11 +69,11 @@ def size(tree: Path) -> dict[str, Any]:
 
 def traced(tree: Path, levels: Mapping[str, int]) -> dict[str, Any]:
     """The walks of `walks.WALKS`: files, climbs, and every step."""
-    found = {}
+    measured = {}
     for name, words in walks.WALKS.items():
         steps = walks.walk(tree, words)
-        found[name] = {"files": len(steps), "climbs": walks.climbs(steps, levels), "steps": steps}
-    return found
+        measured[name] = {"files": len(steps), "climbs": walks.climbs(steps, levels), "steps": steps}
+    return measured
 
 
 COMMANDS = {

@@ -81,7 +81,7 @@ def foreground_table(plan: Plan, rows: Rows, records: Records) -> str:
         shown = [f"baseline: {name}", percent(values["foreground"]), "", percent(values["mean"])]
         lines.append(shown + [""] * (len(lines[0]) - len(shown)))
     for name, scores in rows.items():
-        first, *others = (percent(float(np.mean([own.values[kind] for own in scores.seeds.values()]))) for kind in PROTOCOLS)
+        first, *others = (percent(float(np.mean([each.values[kind] for each in scores.seeds.values()]))) for kind in PROTOCOLS)
         probes = [record["regions"] for record in of_row(plan, name, records) if record.get("regions")]
         lines.append([name, first, str(scores.interval), *others, *best_overlaps(probes), *costs(plan, name, scores, records)])
     return f"{table(lines)}\n\n{FOREGROUND_NOTE} {COSTS_NOTE}"

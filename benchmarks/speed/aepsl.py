@@ -1,7 +1,7 @@
 """Speed and peak memory of AE-PSL by configs/aepsl_small.yaml: `python -m benchmarks.speed.aepsl` writes aepsl.json beside it.
 
-Every measurement is a process of its own, so that its peak memory is its own. The pictures are drawn, the weights random: neither
-changes the work that is done.
+Every measurement is a separate process, so that its peak memory is that of the measurement. The images are drawn, the weights
+random: neither changes the work that is done.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def training(folder: Path, options: argparse.Namespace) -> list[dict[str, Any]]:
     settings |= {"classifier_epochs": epochs, "epochs": epochs, "out": str(folder), "name": "run"}
     frugalseg.train("aepsl", data, **settings)
     log = read_log(folder / "aepsl" / "run")
-    how = f"aepsl_small, batch {settings['batch']}, crop {settings['crop']}, {options.pictures} pictures of {options.side} pixels"
+    how = f"aepsl_small, batch {settings['batch']}, crop {settings['crop']}, {options.pictures} images of {options.side} pixels"
     (mining,) = (line for line in log if line.get("stage") == "regions0" and line.get("event") == "done")
     return [
         entry("classifier training", pace(log, "classifier0"), "images/s", how),
@@ -67,9 +67,9 @@ def prediction(folder: Path, options: argparse.Namespace) -> list[dict[str, Any]
     del coarse
     model: Any = frugalseg.load(folder / "aepsl" / "run")
     begin = time.perf_counter()
-    (found,) = model.predict(folder / "photo.jpg")
+    (prediction,) = model.predict(folder / "photo.jpg")
     seconds = time.perf_counter() - begin
-    assert found.semantic.shape == (height, width)
+    assert prediction.semantic.shape == (height, width)
     how = f"one photo of {width} × {height} pixels, with CRF"
     return [entry("prediction", seconds, "s", how), memory("prediction", how, PREDICTION_LIMIT)]
 
@@ -118,7 +118,7 @@ def arguments(words: Sequence[str] | None) -> argparse.Namespace:
 
     parser = argparse.ArgumentParser(prog="python -m benchmarks.speed.aepsl", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--pictures", type=int, default=48, help="to train on")
-    parser.add_argument("--side", type=int, default=480, help="of the training pictures, in pixels")
+    parser.add_argument("--side", type=int, default=480, help="of the training images, in pixels")
     parser.add_argument("--steps", type=int, default=20, help="of each training stage")
     parser.add_argument("--photo", type=size, default=(4000, 3000), metavar="WxH", help="size of the photo that is predicted")
     parser.add_argument("--crf-size", type=int, nargs=2, default=CRF_SIZE, metavar=("H", "W"))
@@ -129,7 +129,7 @@ def arguments(words: Sequence[str] | None) -> argparse.Namespace:
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    options, given = arguments(words), list(sys.argv[1:] if words is None else words)
+    options, typed = arguments(words), list(sys.argv[1:] if words is None else words)
     if options.measure:
         options.crf_size = tuple(options.crf_size)
         print(json.dumps(MEASURES[options.measure](options.folder, options)))
@@ -137,7 +137,7 @@ def main(words: Sequence[str] | None = None) -> int:
     measures: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder:
         for name in MEASURES:
-            measures += alone("benchmarks.speed.aepsl", *given, "--measure", name, "--folder", folder)
+            measures += alone("benchmarks.speed.aepsl", *typed, "--measure", name, "--folder", folder)
     show(measures)
     save(options.out, "AE-PSL", measures)
     return 0

@@ -1,7 +1,7 @@
 """Speed and peak memory of BiOpt: `python -m benchmarks.speed.biopt` writes biopt.json beside it.
 
-Every measurement is a process of its own, so that its peak memory is its own. Pictures and weights are random, which changes
-nothing of the work that is done.
+Every measurement is a separate process, so that its peak memory is that of the measurement. Images and weights are random, which
+does not change the work that is done.
 """
 
 from __future__ import annotations
@@ -34,18 +34,18 @@ def model(**settings: Any) -> Any:
     return BiOpt(Config(**settings), ("one", "two")).to(device)
 
 
-def episode(network: Any, batch: int, shots: int = 1) -> dict[str, Any]:
+def episode(network: Any, count: int, shots: int = 1) -> dict[str, Any]:
     """A batch of random episodes."""
     import torch
 
     side, device = network.config.side, next(network.parameters()).device
-    made = {
-        "query": torch.randint(256, (batch, 3, side, side), dtype=torch.uint8),
-        "query_mask": torch.randint(2, (batch, side, side)),
-        "references": torch.randint(256, (batch, shots, 3, side, side), dtype=torch.uint8),
-        "reference_masks": torch.randint(2, (batch, shots, side, side)),
+    batch = {
+        "query": torch.randint(256, (count, 3, side, side), dtype=torch.uint8),
+        "query_mask": torch.randint(2, (count, side, side)),
+        "references": torch.randint(256, (count, shots, 3, side, side), dtype=torch.uint8),
+        "reference_masks": torch.randint(2, (count, shots, side, side)),
     }
-    return {name: value.to(device) for name, value in made.items()}
+    return {name: value.to(device) for name, value in batch.items()}
 
 
 def step(network: Any, batch: dict[str, Any]) -> None:
@@ -94,10 +94,10 @@ def test() -> list[dict[str, Any]]:
     import torch
 
     network, measures = model(**SMALL).eval(), []
-    picture = torch.randint(256, (3, 417, 417), dtype=torch.uint8)
+    image = torch.randint(256, (3, 417, 417), dtype=torch.uint8)
     with torch.inference_mode():
-        views = network.views(picture)
-        measures.append(entry("features of a picture", seconds(lambda: network.views(picture)), "s", "417"))
+        views = network.views(image)
+        measures.append(entry("features of an image", seconds(lambda: network.views(image)), "s", "417"))
         supports = _supports(network, 16)
         for name, settings in (("BiOpt", {}), ("BiOpt, 0 inner steps", {"inner_steps": 0}), ("prototypes", BASELINE)):
             variant = network.with_settings(**settings)

@@ -2,8 +2,8 @@
 
     python -m benchmarks.speed.budget [--data voc20 nuclei shapes] [--steps 20] [--turns 3]
 
-Both train in turns in one sitting, so that whatever else the machine does hits both; each turn is a run of its own, whose median
-over the logged steps counts, so that neither start nor proposals do. Finding the proposals of the training pictures counts as
+Both train in turns in one sitting, so that whatever else the machine does hits both; each turn is a separate run, whose median
+over the logged steps counts, so that neither start nor proposals do. Finding the proposals of the training images counts as
 R2-IOS's time too. `claims/r2ios.py` takes the steps from budget.json, which stands beside this file.
 """
 
@@ -32,8 +32,8 @@ STAGES = {"r2ios": ("recursion", "gate"), "maskrcnn": ("detector",)}
 
 def pair(data: str) -> tuple[Cell, Cell]:
     """The cells of R2-IOS and of Mask R-CNN on this data."""
-    own = {cell.variant.name: cell for cell in r2ios.PLAN.cells() if cell.bench.data == data}
-    return own["full"], own["maskrcnn"]
+    cells = {cell.variant.name: cell for cell in r2ios.PLAN.cells() if cell.bench.data == data}
+    return cells["full"], cells["maskrcnn"]
 
 
 def short(settings: Mapping[str, Any], steps: int, folder: Path, turn: int) -> dict[str, Any]:
@@ -50,17 +50,17 @@ def pace(log: Sequence[Mapping[str, Any]], stage: str, batch: int) -> float:
 
 
 def turn(cell: Cell, data: Any, settings: Mapping[str, Any]) -> dict[str, float]:
-    """Seconds per step of each stage of one short run, and per picture of finding proposals."""
+    """Seconds per step of each stage of one short run, and per image of finding proposals."""
     from frugalseg.methods import METHODS
     from frugalseg.workflows.train import fit
 
     fit(METHODS[cell.method], data, dict(settings))
     log = read_log(Path(settings["out"]) / cell.method / settings["name"])
-    found = {stage: pace(log, stage, settings["batch"]) for stage in STAGES[cell.method]}
+    seconds = {stage: pace(log, stage, settings["batch"]) for stage in STAGES[cell.method]}
     for line in log:
         if line.get("stage") == "proposals" and line.get("event") == "done":
-            found["proposals"] = line["seconds"] / line["items"]
-    return found
+            seconds["proposals"] = line["seconds"] / line["items"]
+    return seconds
 
 
 def typical(values: Sequence[float], name: str) -> float:
@@ -68,14 +68,14 @@ def typical(values: Sequence[float], name: str) -> float:
     return max(values) if name == "proposals" else statistics.median(values)
 
 
-def equal_steps(seconds: Mapping[str, float], settings: Mapping[str, Any], pictures: int) -> int:
-    """Mask R-CNN's steps in the time of R2-IOS's two phases and its proposals of the training pictures."""
+def equal_steps(seconds: Mapping[str, float], settings: Mapping[str, Any], images: int) -> int:
+    """Mask R-CNN's steps in the time of R2-IOS's two phases and its proposals of the training images."""
     time = settings["steps"] * seconds["recursion"] + settings["gate_steps"] * seconds["gate"]
-    return round((time + pictures * seconds.get("proposals", 0.0)) / seconds["detector"])
+    return round((time + images * seconds.get("proposals", 0.0)) / seconds["detector"])
 
 
 def measure(data: str, steps: int, turns: int, folder: Path) -> tuple[int, list[dict[str, Any]]]:
-    """The steps for Mask R-CNN on one data set, and what they were made from."""
+    """The steps for Mask R-CNN on one data set, and what they follow from."""
     from frugalseg.data import read
 
     both, root = pair(data), datasets.DATA[data]()
@@ -84,11 +84,11 @@ def measure(data: str, steps: int, turns: int, folder: Path) -> tuple[int, list[
     whole = [cell.settings() | dict.fromkeys(cell.inputs) for cell in both]
     rounds = []
     for number in range(turns):
-        found: dict[str, float] = {}
+        of_turn: dict[str, float] = {}
         for cell, settings in zip(both, whole, strict=True):
-            found |= turn(cell, train, short(settings, steps, folder / data, number))
-        rounds.append(found)
-    seconds = {name: typical([found[name] for found in rounds], name) for name in rounds[0]}
+            of_turn |= turn(cell, train, short(settings, steps, folder / data, number))
+        rounds.append(of_turn)
+    seconds = {name: typical([of_turn[name] for of_turn in rounds], name) for name in rounds[0]}
     chosen = equal_steps(seconds, whole[0], len(train))
     how = f"{turns} turns of {steps} steps, batches of {whole[0]['batch']} and {whole[1]['batch']}"
     names = {"recursion": "R2-IOS, without the gate", "gate": "R2-IOS, with the gate", "detector": "Mask R-CNN"}
@@ -96,14 +96,14 @@ def measure(data: str, steps: int, turns: int, folder: Path) -> tuple[int, list[
     rows = [entry(f"{data}: {names[stage]}", batches[stage] / seconds[stage], "training images/s", how) for stage in names]
     ratio = seconds["recursion"] / seconds["detector"]
     rows.append(entry(f"{data}: a step of R2-IOS", ratio, "steps of Mask R-CNN", how))
-    own = f"{whole[0]['steps']} + {whole[0]['gate_steps']} steps and the proposals of {len(train)} pictures"
-    return chosen, [*rows, entry(f"{data}: the same time", chosen, "steps of Mask R-CNN", f"R2-IOS: {own}")]
+    time = f"{whole[0]['steps']} + {whole[0]['gate_steps']} steps and the proposals of {len(train)} images"
+    return chosen, [*rows, entry(f"{data}: the same time", chosen, "steps of Mask R-CNN", f"R2-IOS: {time}")]
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    known = [bench.data for bench in r2ios.BENCHES]
+    names = [bench.data for bench in r2ios.BENCHES]
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", nargs="+", default=known, choices=known)
+    parser.add_argument("--data", nargs="+", default=names, choices=names)
     parser.add_argument("--steps", type=int, default=20, help="of each stage in each turn")
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--out", type=Path, default=FILE, help="the JSON file; what it holds of other data stays")
@@ -113,10 +113,10 @@ def main(words: Sequence[str] | None = None) -> int:
     rows = [row for row in before["measures"] if row["what"].partition(":")[0] not in options.data]
     for data in options.data:
         with tempfile.TemporaryDirectory() as folder:
-            os.environ["FRUGALSEG_CACHE"] = str(Path(folder) / "cache")  # proposals found before would cost nothing
-            steps[data], found = measure(data, options.steps, options.turns, Path(folder))
-        show(found)
-        rows += found
+            os.environ["FRUGALSEG_CACHE"] = str(Path(folder) / "cache")  # cached proposals would cost nothing
+            steps[data], lines = measure(data, options.steps, options.turns, Path(folder))
+        show(lines)
+        rows += lines
     title = "Training beside Mask R-CNN, and the same time for both"
     save(options.out, title, rows, steps=steps)
     return 0

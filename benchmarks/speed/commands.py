@@ -1,6 +1,6 @@
 """How long the README's two commands take from a bare clone: `python -m benchmarks.speed.commands` writes commands.json.
 
-Each runs in a clone of its own in a temporary folder and makes its own environment, so packages are downloaded, unless the
+Each runs in a separate clone in a temporary folder and sets up a new environment, so packages are downloaded, unless the
 installer has kept them. Nothing else should run meanwhile. Their output goes to `--logs`.
 """
 
@@ -57,16 +57,16 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--logs", type=Path, default=Path(), help="folder for what the commands print")
     parser.add_argument("--out", type=Path, default=FILE, help="the JSON file")
     options = parser.parse_args(words)
-    found: list[dict[str, Any]] = []
+    lines: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder:
         for command in options.only:
             log = options.logs / f"make_{command}.log"
             set_up, rest = run(command, Path(folder), log)
-            found += measures(command, set_up, rest, log)
+            lines += measures(command, set_up, rest, log)
             print(f"make {command}: set-up {set_up:.0f} s, the rest {rest:.0f} s", flush=True)
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss // 1024
-    found.append(entry("largest process", peak, "MB", "of all that the commands started"))
-    save(options.out, "The two commands", found)
+    lines.append(entry("largest process", peak, "MB", "of all that the commands started"))
+    save(options.out, "The two commands", lines)
     return 0
 
 

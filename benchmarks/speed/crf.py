@@ -2,8 +2,8 @@
 
     python benchmarks/speed/crf.py PATH/TO/VOC2012 [--photos 8] [--repeats 3] [--threads 1 2]
 
-The two take turns on the same inputs, so that whatever else the machine does hits both. Peak memory comes from processes of
-their own. Writes crf.json beside this file. Needs `pip install pydensecrf2`.
+The two take turns on the same inputs, so that whatever else the machine does hits both. Peak memory comes from separate
+processes. Writes crf.json beside this file. Needs `pip install pydensecrf2`.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ def case(voc: Path, name: str, classes: int) -> tuple[Tensor, Tensor]:
     mask = torch.from_numpy(
         np.array(Image.open(voc / f"SegmentationClass/{name}.png").resize(SIZE[::-1], Image.Resampling.NEAREST))
     )
-    known = mask.where(mask != 255, 0).long().unique(return_inverse=True)[1].clamp(max=classes - 1)
-    truth = one_hot(known, classes).permute(2, 0, 1).float()[None]
+    classes_shown = mask.where(mask != 255, 0).long().unique(return_inverse=True)[1].clamp(max=classes - 1)
+    truth = one_hot(classes_shown, classes).permute(2, 0, 1).float()[None]
     noise = interpolate(torch.randn(1, classes, 24, 32, generator=generator), size=SIZE, mode="bilinear")
     return torch.from_numpy(np.array(photo)).permute(2, 0, 1).contiguous(), (4 * avg_pool2d(truth, 31, 1, 15) + noise)[0].softmax(
         0
@@ -77,8 +77,11 @@ def duel(image: Tensor, probabilities: Tensor, repeats: int) -> dict[str, Any]:
             clock, work = time.perf_counter(), time.process_time()
             marginals[name] = tool(image, probabilities)
             seconds[name].append((time.perf_counter() - clock, time.process_time() - work))
-    own, peer = marginals.values()
-    agreement = {"argmax": (own.argmax(0) == peer.argmax(0)).float().mean().item(), "difference": (own - peer).abs().max().item()}
+    ours, theirs = marginals.values()
+    agreement = {
+        "argmax": (ours.argmax(0) == theirs.argmax(0)).float().mean().item(),
+        "difference": (ours - theirs).abs().max().item(),
+    }
     return {name: np.median(values, axis=0) for name, values in seconds.items()} | agreement
 
 

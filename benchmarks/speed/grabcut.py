@@ -1,10 +1,10 @@
-"""What GrabCut on a cut-out of the box costs and what it finds, beside GrabCut on the whole picture.
+"""What GrabCut on a cut-out of the box costs and what it finds, beside GrabCut on the whole image.
 
     python -m benchmarks.speed.grabcut [--photos 40]
 
 Photos of voc20's training list with object masks. The boxes are those of the objects with every side moved at random, by 8 % of
-the box's own, as proposals never fit exactly. A mask outside of the box counts as missed. What a look finds more or less than
-GrabCut on the whole picture has an interval over photos, the same draws for both. Writes grabcut.json beside this file.
+the box's sides, as proposals never fit exactly. A mask outside of the box counts as missed. What a look finds more or less than
+GrabCut on the whole image has an interval over photos, the same draws for both. Writes grabcut.json beside this file.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from benchmarks.speed.harness import entry, save, show
 
 FILE = Path(__file__).with_suffix(".json")
 MOVED, SMALLEST = 0.08, 20  # of a box's sides; pixels of the objects that are looked at
-LOOKS = [(400, 0), (300, 0), (200, 0), (400, 128), (400, 96), (400, 64), (400, 48), (400, 32)]  # sides of picture and cut-out
+LOOKS = [(400, 0), (300, 0), (200, 0), (400, 128), (400, 96), (400, 64), (400, 48), (400, 32)]  # sides of image and cut-out
 
 
 def moved(photos: int) -> Iterator[tuple[int, tuple[Any, Any, Any]]]:
-    """Numbers of photos, each with the picture (3, H, W), a box (4,) and the object's mask (H, W)."""
+    """Numbers of photos, each with the image (3, H, W), a box (4,) and the object's mask (H, W)."""
     import torch
 
     from frugalseg.data import read
@@ -53,9 +53,9 @@ def overlap(image: Any, box: Any, mask: Any, side: int, cut: int) -> tuple[float
     truth = transforms.resize(mask[None].float(), [height, width], antialias=True)[0] >= 0.5
     factors = box.new_tensor([width / image.shape[2], height / image.shape[1]]).repeat(2)
     begin = time.process_time()
-    found = grabcut.grabcut(small, tuple((box * factors).tolist()), cut=cut)
+    mask_in_box = grabcut.grabcut(small, tuple((box * factors).tolist()), cut=cut)
     seconds = time.process_time() - begin
-    return float((found & truth).sum() / (found | truth).sum().clamp(min=1)), seconds
+    return float((mask_in_box & truth).sum() / (mask_in_box | truth).sum().clamp(min=1)), seconds
 
 
 def spread_of(values: Sequence[float], photos: Sequence[int]) -> str:
@@ -67,8 +67,8 @@ def spread_of(values: Sequence[float], photos: Sequence[int]) -> str:
     _, owners = np.unique(photos, return_inverse=True)
     sums, counts = np.bincount(owners, values), np.bincount(owners)
     means = np.concatenate([weights @ sums / (weights @ counts) for weights in bootstrap.draws(len(counts), 2000, 0)])
-    found = bootstrap.interval(means)
-    return f"[{found.low:+.4f}, {found.high:+.4f}]"
+    spread = bootstrap.interval(means)
+    return f"[{spread.low:+.4f}, {spread.high:+.4f}]"
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -81,7 +81,7 @@ def main(words: Sequence[str] | None = None) -> int:
     whole: list[float] = []  # overlaps of the first look
     for side, cut in LOOKS:
         overlaps, seconds = zip(*(overlap(*thing, side, cut) for thing in things), strict=True)
-        name = f"picture of {side}, " + (f"box cut out at {cut}" if cut else "whole")
+        name = f"image of {side}, " + (f"box cut out at {cut}" if cut else "whole")
         how = f"{len(things)} objects of {options.photos} photos"
         half = 100 * statistics.mean(value >= 0.5 for value in overlaps)
         lines += [
@@ -90,7 +90,7 @@ def main(words: Sequence[str] | None = None) -> int:
             entry(f"{name}: overlap of at least half", half, "% of the objects", how),
         ]
         if whole:
-            more = [own - first for own, first in zip(overlaps, whole, strict=True)]
+            more = [here - first for here, first in zip(overlaps, whole, strict=True)]
             spread = f"{how}, 95 % interval over photos {spread_of(more, photos)}"
             lines.append(entry(f"{name}: overlap beside the first", statistics.mean(more), "more mean IoU", spread))
         whole = whole or list(overlaps)

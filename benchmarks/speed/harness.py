@@ -35,8 +35,8 @@ def peak() -> int:
     return used // 2**20 if used else peak_memory()
 
 
-def random_picture(size: tuple[int, int], count: int) -> tuple[Any, Any]:
-    """A random picture (3, H, W) of that size, and `count` different random proposals (count, 4)."""
+def random_image(size: tuple[int, int], count: int) -> tuple[Any, Any]:
+    """A random image (3, H, W) of that size, and `count` different random proposals (count, 4)."""
     import torch
 
     from frugalseg.regions import proposals

@@ -4,9 +4,9 @@
 
 From masks in memory to COCO's table, run-length encoding included: each tool gets the same detections as boolean masks cut at
 their boxes, as a network's paste gives them, and annotations as run lengths. pycocotools and faster-coco-eval encode whole
-pictures, as their interface asks; the time of encoding is also told apart. One thread; every tool has a process of its own, so
-that peak memory is its own, and times are the processor's, which other work on the machine does not lengthen much. Writes
-instances.json beside this file. Needs `pip install pycocotools`.
+images, as their interface asks; the time of encoding is also listed alone. One thread; every tool has a separate process for its
+peak memory, and times are the processor's, which other work on the machine does not lengthen much. Writes instances.json beside
+this file. Needs `pip install pycocotools`.
 """
 
 from __future__ import annotations
@@ -34,19 +34,19 @@ from frugalseg.types import Instances
 
 SIZE = (480, 640)
 CLASSES = 20
-OBJECTS = 8  # on average in a picture
+OBJECTS = 8  # on average in an image
 
 
 class Cut(NamedTuple):
-    """A mask (h, w) bool at its place in the picture."""
+    """A mask (h, w) bool at its place in the image."""
 
     mask: np.ndarray
     top: int
     left: int
 
 
-class Picture(NamedTuple):
-    """Annotated objects as run lengths, detected ones as masks in memory."""
+class Scene(NamedTuple):
+    """The objects of an image: annotated ones as run lengths, detected ones as masks in memory."""
 
     truth: list[rle.RLE]
     true_labels: np.ndarray
@@ -55,17 +55,18 @@ class Picture(NamedTuple):
     scores: np.ndarray
 
 
-def picture(index: int, detections: int) -> Picture:
+def scene(index: int, detections: int) -> Scene:
     """Ellipses of all sizes; two in three detections lie near an object, the others anywhere."""
     random = np.random.default_rng(index)
     count = int(random.integers(1, 2 * OBJECTS))
     places = [_place(random) for _ in range(count)]
-    labels = random.integers(1, CLASSES + 1, count)
+    true_labels = random.integers(1, CLASSES + 1, count)
     targets = random.integers(0, 3 * count // 2 + 1, detections)
-    found = [_near(places[t], random) if t < count else _place(random) for t in targets]
-    own = np.array([labels[t] if t < count else random.integers(1, CLASSES + 1) for t in targets])
+    detected = [_near(places[t], random) if t < count else _place(random) for t in targets]
+    labels = np.array([true_labels[t] if t < count else random.integers(1, CLASSES + 1) for t in targets])
     truth = [rle.encode(*_ellipse(place), SIZE) for place in places]
-    return Picture(truth, labels, [_ellipse(place) for place in found], own, random.random(detections).astype(np.float32))
+    cuts, scores = [_ellipse(place) for place in detected], random.random(detections).astype(np.float32)
+    return Scene(truth, true_labels, cuts, labels, scores)
 
 
 def _place(random: np.random.Generator) -> np.ndarray:
@@ -89,46 +90,53 @@ def _ellipse(place: np.ndarray) -> Cut:
     return Cut(((y - row) / height) ** 2 + ((x - column) / width) ** 2 <= 1, top, left)
 
 
-# -- the tools: pictures -> (COCO's six numbers, seconds of encoding, seconds of all else) --
+# -- the tools: scenes -> (COCO's six numbers, seconds of encoding, seconds of all else) --
 
 
-def ours(pictures: list[Picture]) -> tuple[list[float], float, float]:
+def ours(scenes: list[Scene]) -> tuple[list[float], float, float]:
     encoding = -time.process_time()
-    codes = [[rle.encode(*cut, SIZE) for cut in item.detections] for item in pictures]
+    codes = [[rle.encode(*cut, SIZE) for cut in item.detections] for item in scenes]
     encoding += time.process_time()
     begin = time.process_time()
     scores = InstanceScores([str(number) for number in range(1, CLASSES + 1)])
-    for index, (item, own) in enumerate(zip(pictures, codes, strict=True)):
-        boxes, true_boxes = (torch.from_numpy(rle.boxes(part)) for part in (own, item.truth))
-        found = Instances(boxes, torch.from_numpy(item.labels), torch.from_numpy(item.scores), own)
-        scores.update(f"{index:06}", found, Instances(true_boxes, torch.from_numpy(item.true_labels), masks=item.truth))
+    for index, (item, masks) in enumerate(zip(scenes, codes, strict=True)):
+        boxes, true_boxes = (torch.from_numpy(rle.boxes(part)) for part in (masks, item.truth))
+        detected = Instances(boxes, torch.from_numpy(item.labels), torch.from_numpy(item.scores), masks)
+        scores.update(f"{index:06}", detected, Instances(true_boxes, torch.from_numpy(item.true_labels), masks=item.truth))
     values = [scores.of(measure).value for measure in COCO.values()]
     return values, encoding, time.process_time() - begin
 
 
-def theirs(pictures: list[Picture], package: str) -> tuple[list[float], float, float]:
-    if package == "pycocotools":
-        from pycocotools import mask as codec
-        from pycocotools.coco import COCO as Dataset
-        from pycocotools.cocoeval import COCOeval as Judge
-    else:
-        from faster_coco_eval import COCO as Dataset
-        from faster_coco_eval import COCOeval_faster as Judge
-        from faster_coco_eval.core import mask as codec
+def theirs(scenes: list[Scene], package: str) -> tuple[list[float], float, float]:
+    codec, dataset, evaluator = _library(package)
     encoding = -time.process_time()
-    codes = [[codec.encode(_whole(cut)) for cut in item.detections] for item in pictures]
+    codes = [[codec.encode(_whole(cut)) for cut in item.detections] for item in scenes]
     encoding += time.process_time()
     begin = time.process_time()
-    truth, results = _files(pictures, codes)
+    truth, results = _files(scenes, codes)
     with contextlib.redirect_stdout(io.StringIO()):
-        known = Dataset()
-        known.dataset = truth
-        known.createIndex()
-        judge = Judge(known, known.loadRes(results), "segm")
-        judge.evaluate()
-        judge.accumulate()
-        judge.summarize()
-    return [float(value) for value in judge.stats[:6]], encoding, time.process_time() - begin
+        annotations = dataset()
+        annotations.dataset = truth
+        annotations.createIndex()
+        evaluation = evaluator(annotations, annotations.loadRes(results), "segm")
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+    return [float(value) for value in evaluation.stats[:6]], encoding, time.process_time() - begin
+
+
+def _library(package: str) -> tuple[Any, Any, Any]:
+    """Codec, data set and evaluation of a package."""
+    if package == "pycocotools":
+        from pycocotools import mask
+        from pycocotools.coco import COCO
+        from pycocotools.cocoeval import COCOeval
+
+        return mask, COCO, COCOeval
+    from faster_coco_eval import COCO, COCOeval_faster
+    from faster_coco_eval.core import mask
+
+    return mask, COCO, COCOeval_faster
 
 
 def _whole(cut: Cut) -> np.ndarray:
@@ -137,57 +145,66 @@ def _whole(cut: Cut) -> np.ndarray:
     return whole
 
 
-def _files(pictures: list[Picture], codes: list[list[rle.RLE]]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """The two files of COCO, not by way of a disk."""
+def _files(scenes: list[Scene], codes: list[list[rle.RLE]]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """What COCO's two files would hold."""
     truth: dict[str, Any] = {"info": {}, "images": [], "annotations": []}
     truth["categories"] = [{"id": number, "name": str(number)} for number in range(1, CLASSES + 1)]
     results = []
-    for number, (item, own) in enumerate(zip(pictures, codes, strict=True), start=1):
+    for number, (item, masks) in enumerate(zip(scenes, codes, strict=True), start=1):
         truth["images"].append({"id": number, "height": SIZE[0], "width": SIZE[1]})
         areas, boxes = rle.areas(item.truth).tolist(), rle.boxes(item.truth).tolist()
         for code, label, area, (x1, y1, x2, y2) in zip(item.truth, item.true_labels.tolist(), areas, boxes, strict=True):
-            known = {"id": len(truth["annotations"]) + 1, "image_id": number, "category_id": label, "iscrowd": 0, "area": area}
-            truth["annotations"].append(known | {"bbox": [x1, y1, x2 - x1, y2 - y1], "segmentation": code})
-        for code, label, score in zip(own, item.labels.tolist(), item.scores.tolist(), strict=True):
+            head = {"id": len(truth["annotations"]) + 1, "image_id": number, "category_id": label, "iscrowd": 0, "area": area}
+            truth["annotations"].append(head | {"bbox": [x1, y1, x2 - x1, y2 - y1], "segmentation": code})
+        for code, label, score in zip(masks, item.labels.tolist(), item.scores.tolist(), strict=True):
             results.append({"image_id": number, "category_id": label, "segmentation": code, "score": score})
     return truth, results
 
 
 TOOLS = {
     "frugalseg": ours,
-    "pycocotools": lambda pictures: theirs(pictures, "pycocotools"),
-    "faster-coco-eval": lambda pictures: theirs(pictures, "faster-coco-eval"),
+    "pycocotools": lambda scenes: theirs(scenes, "pycocotools"),
+    "faster-coco-eval": lambda scenes: theirs(scenes, "faster-coco-eval"),
 }
 
 
 def measure(tool: str, images: int, detections: int) -> dict[str, Any]:
-    """One tool in this process. growth: of the peak memory over the pictures and the imports that all tools share."""
+    """One tool in this process. growth: of the peak memory over the scenes and the imports that all tools share."""
     torch.set_num_threads(1)
-    pictures = [picture(index, detections) for index in range(images)]
+    scenes = [scene(index, detections) for index in range(images)]
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    values, encoding, rest = TOOLS[tool](pictures)
+    values, encoding, rest = TOOLS[tool](scenes)
     growth = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1000
     return {"values": values, "encoding_s": encoding, "scoring_s": rest, "total_s": encoding + rest, "growth_mb": growth}
 
 
-def main() -> None:
+def turns(images: int, detections: int, repeats: int) -> dict[str, dict[str, Any]]:
+    """The fastest run of each tool, which take turns."""
+    runs: dict[str, list[dict[str, Any]]] = {tool: [] for tool in TOOLS}
+    for _ in range(repeats):
+        for tool in TOOLS:
+            words = [sys.executable, __file__, "--tool", tool, "--images", images, "--detections", detections]
+            done = subprocess.run([*map(str, words)], check=True, capture_output=True, text=True)
+            runs[tool].append(json.loads(done.stdout))
+            print(tool, {name: round(value, 2) for name, value in runs[tool][-1].items() if name != "values"}, flush=True)
+    return {tool: min(of_tool, key=lambda run: run["total_s"]) for tool, of_tool in runs.items()}
+
+
+def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=2000)
     parser.add_argument("--detections", type=int, default=25)
     parser.add_argument("--repeats", type=int, default=1)
     parser.add_argument("--tool", choices=TOOLS, help=argparse.SUPPRESS)
-    options = parser.parse_args()
+    return parser.parse_args()
+
+
+def main() -> None:
+    options = arguments()
     if options.tool:
         print(json.dumps(measure(options.tool, options.images, options.detections)))
         return
-    found: dict[str, list[dict[str, Any]]] = {tool: [] for tool in TOOLS}
-    for _ in range(options.repeats):
-        for tool in TOOLS:
-            words = [sys.executable, __file__, "--tool", tool, "--images", options.images, "--detections", options.detections]
-            done = subprocess.run([*map(str, words)], check=True, capture_output=True, text=True)
-            found[tool].append(json.loads(done.stdout))
-            print(tool, {name: round(value, 2) for name, value in found[tool][-1].items() if name != "values"}, flush=True)
-    best = {tool: min(runs, key=lambda run: run["total_s"]) for tool, runs in found.items()}
+    best = turns(options.images, options.detections, options.repeats)
     expected = best["pycocotools"]["values"]
     report = {
         "date": datetime.date.today().isoformat(),

@@ -2,10 +2,10 @@
 
     python -m benchmarks.speed.pdsl [--pictures 40] [--passes 3] [--proposals 2000] [--vgg-side 480] [--largest] | --quick
 
-Time is that of configs/pdsl_small.yaml on drawn pictures. It is trained twice: bit-equal trainings ask GrabCut for the same
+Time is that of configs/pdsl_small.yaml on drawn images. It is trained twice: bit-equal trainings ask GrabCut for the same
 boxes, so the second finds all of them in the cache. Weights are random: how many proposals count as foreground, whose masks the
 small recipe learns, is not what it is with weights of ImageNet. Every measurement is a process of its own, so that its peak
-memory is its own. Writes pdsl.json beside this file; --quick, whose network and pictures are tiny, writes nothing.
+memory is its own. Writes pdsl.json beside this file; --quick, whose network and images are tiny, writes nothing.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from typing import Any
 from unittest.mock import patch
 
 from benchmarks.paths import ROOT
-from benchmarks.speed.harness import alone, entry, peak, random_picture, save, show
+from benchmarks.speed.harness import alone, entry, peak, random_image, save, show
 
 FILE = Path(__file__).with_suffix(".json")
 SMALL, PAPER = ROOT / "configs" / "pdsl_small.yaml", ROOT / "configs" / "pdsl_voc12.yaml"
@@ -55,13 +55,13 @@ def watched() -> Iterator[list[Step]]:
     steps: list[Step] = []
     forward, call = PDSL.forward, GrabCut.__call__
 
-    def stepped(*given: Any) -> Any:
+    def stepped(*inputs: Any) -> Any:
         steps.append(Step(time.perf_counter()))
-        return forward(*given)
+        return forward(*inputs)
 
-    def asked(*given: Any) -> Any:
+    def asked(*inputs: Any) -> Any:
         begin = time.perf_counter()
-        masks = call(*given)
+        masks = call(*inputs)
         steps[-1].cue += time.perf_counter() - begin
         return masks
 
@@ -80,7 +80,7 @@ def rows(steps: Sequence[Step], name: str, how: str, goal: str = "") -> list[dic
 
 
 def training(options: argparse.Namespace) -> list[dict[str, Any]]:
-    """The first pass, of pictures never seen; later ones, whose boxes move as the network learns; all of it again."""
+    """The first pass, of images never seen; later ones, whose boxes move as the network learns; all of it again."""
     import frugalseg
     from frugalseg import config
     from frugalseg.data import shapes
@@ -88,7 +88,7 @@ def training(options: argparse.Namespace) -> list[dict[str, Any]]:
     settings = config.read(SMALL) | {"weights": None} | (QUICK if options.quick else {})
     first = options.pictures // settings["batch"]
     settings |= {"steps": options.passes * first + 1, "warmup": 0, "quiet": True, "val": "", "split": "Main/train"}
-    how = f"pdsl_small, batch {settings['batch']}, {options.pictures} drawn pictures of {options.side} pixels"
+    how = f"pdsl_small, batch {settings['batch']}, {options.pictures} drawn images of {options.side} pixels"
     with tempfile.TemporaryDirectory() as folder, patch.dict(os.environ, FRUGALSEG_CACHE=str(Path(folder) / "cache")):
         data = shapes.write(Path(folder) / "data", options.pictures, val=0, test=0, size=options.side, quiet=True)
         turns = []
@@ -108,13 +108,13 @@ def training(options: argparse.Namespace) -> list[dict[str, Any]]:
 
 
 def item(config: Any, classes: int, count: int, device: str) -> dict[str, Any]:
-    """A random picture, 4:3, at the smallest of the recipe's scales, with two tags and `count` random proposals."""
+    """A random image, 4:3, at the smallest of the recipe's scales, with two tags and `count` random proposals."""
     import torch
 
     from frugalseg.data.transforms import shrink
 
     size = min(config.scales), round(min(config.scales) * 4 / 3)
-    (image, boxes), tags = random_picture(size, count), torch.zeros(classes)
+    (image, boxes), tags = random_image(size, count), torch.zeros(classes)
     tags[:2] = 1
     tensors = {"image": image, "tags": tags, "proposals": boxes, "original_proposals": boxes, "cropped_proposals": boxes}
     others = {"name": "random", "size": size, "original_size": size, "flip": False}
@@ -122,10 +122,8 @@ def item(config: Any, classes: int, count: int, device: str) -> dict[str, Any]:
     return {name: value.to(device) for name, value in tensors.items()} | others
 
 
-def memory(
-    recipe: Path, what: str, pictures: int, goal: str, options: argparse.Namespace, **changes: Any
-) -> list[dict[str, Any]]:
-    """Two whole steps, since the optimiser's own memory is there from the first one's end."""
+def memory(recipe: Path, what: str, images: int, goal: str, options: argparse.Namespace, **changes: Any) -> list[dict[str, Any]]:
+    """Two whole steps, since the optimiser takes memory from the end of the first one."""
     import torch
 
     from frugalseg import config as files
@@ -133,9 +131,9 @@ def memory(
     from frugalseg.nets import optim
     from frugalseg.regions import cues
 
-    known = pdsl.Config.__dataclass_fields__
-    settings = {name: value for name, value in files.read(recipe).items() if name in known} | {"weights": None} | changes
-    settings |= {name: value for name, value in QUICK.items() if name in known} if options.quick else {}
+    fields = pdsl.Config.__dataclass_fields__
+    settings = {name: value for name, value in files.read(recipe).items() if name in fields} | {"weights": None} | changes
+    settings |= {name: value for name, value in QUICK.items() if name in fields} if options.quick else {}
     config = replace(pdsl.Config(), **settings)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     classes = [f"class {number}" for number in range(20)]
@@ -145,17 +143,17 @@ def memory(
         optimizer = optim.two_rates_free_biases(config, network, network.backbone, config.fan_in)
         for _ in range(2):
             optimizer.zero_grad()
-            batch = [item(config, len(classes), options.proposals, device) for _ in range(pictures)]
+            batch = [item(config, len(classes), options.proposals, device) for _ in range(images)]
             torch.stack([*network(batch).values()]).sum().backward()
             optimizer.step()
-    number = f"{pictures} picture{'s' if pictures > 1 else ''} with {options.proposals:,} proposals each"
+    number = f"{images} image{'s' if images > 1 else ''} with {options.proposals:,} proposals each"
     where = "of the GPU" if device == "cuda" else "of the whole process"
     how = f"{number}, shorter side {min(config.scales)}, two steps, {where}"
     return [entry(f"training memory, {what}", peak(), f"MB{goal}", how)]
 
 
 def vgg(options: argparse.Namespace) -> list[dict[str, Any]]:
-    """The paper's recipe with VGG-16, one picture, as each of its four GPUs has."""
+    """The paper's recipe with VGG-16, one image, as each of its four GPUs has."""
     sides = {"scales": (options.vgg_side,)}
     return memory(PAPER, "VGG-16", 1, f", at most {LIMIT}", options, **sides)
 
@@ -186,30 +184,30 @@ MEASURES: dict[str, Callable[[argparse.Namespace], list[dict[str, Any]]]] = {
 def arguments(words: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pictures", type=int, default=40, help="to train on, a multiple of the recipe's batch of 4")
-    parser.add_argument("--side", type=int, default=440, help="of the training pictures, in pixels")
+    parser.add_argument("--side", type=int, default=440, help="of the training images, in pixels")
     parser.add_argument("--passes", type=int, default=3, help="over them, at least 2")
-    parser.add_argument("--proposals", type=int, default=2000, help="of a picture, where memory is measured")
-    parser.add_argument("--vgg-side", type=int, default=480, help="shorter side of VGG-16's picture (paper: 480 to 1,216)")
+    parser.add_argument("--proposals", type=int, default=2000, help="of an image, where memory is measured")
+    parser.add_argument("--vgg-side", type=int, default=480, help="shorter side of VGG-16's image (paper: 480 to 1,216)")
     parser.add_argument("--largest", action="store_true", help="VGG-16 at a shorter side of 1,216 too: minutes on a CPU")
-    parser.add_argument("--quick", action="store_true", help="four small pictures, a tiny network, 300 proposals")
+    parser.add_argument("--quick", action="store_true", help="four small images, a tiny network, 300 proposals")
     parser.add_argument("--out", type=Path, default=FILE, help="the JSON file")
     parser.add_argument("--measure", choices=MEASURES, help="do this one measurement in this process and print it")
     options = parser.parse_args(words)
     if options.quick:
         options.pictures, options.side, options.passes, options.proposals = 4, 64, 2, 300
     if options.passes < 2 or options.pictures % 4:
-        parser.error("expected at least 2 passes over a multiple of 4 pictures")
+        parser.error("expected at least 2 passes over a multiple of 4 images")
     return options
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    options, given = arguments(words), list(sys.argv[1:] if words is None else words)
+    options, typed = arguments(words), list(sys.argv[1:] if words is None else words)
     if options.measure:
         print(json.dumps(MEASURES[options.measure](options)))
         return 0
     measures: list[dict[str, Any]] = []
     for name in (name for name in MEASURES if name != "largest" or options.largest):
-        measures += alone("benchmarks.speed.pdsl", *given, "--measure", name)
+        measures += alone("benchmarks.speed.pdsl", *typed, "--measure", name)
     show(measures)
     if not options.quick:
         save(options.out, "PDSL in training", measures)

@@ -2,7 +2,7 @@
 
     python -m benchmarks.speed.proposals PATH/TO/VOC2012 [--photos 24] [--modes single fast quality]
 
-OpenCV's contrib wheel overwrites the plain one, so the comparison wants an environment of its own. The tools take turns on every
+OpenCV's contrib wheel overwrites the plain one, so the comparison needs a separate environment. The tools take turns on every
 photo, so that whatever else the machine does hits all. Writes proposals.json beside this file.
 """
 
@@ -41,9 +41,9 @@ def opencv(image: Tensor, mode: str) -> Tensor:
 
 def tools(modes: Sequence[str]) -> dict[str, Callable[[Tensor], Tensor]]:
     """What is compared, by name."""
-    own = {f"frugalseg, {mode}": partial(selective_search, count=COUNT, mode=mode) for mode in modes}
+    ours = {f"frugalseg, {mode}": partial(selective_search, count=COUNT, mode=mode) for mode in modes}
     peers = {f"OpenCV-contrib, {mode}": partial(opencv, mode=mode) for mode in ("fast", "quality") if hasattr(cv2, "ximgproc")}
-    return own | peers
+    return ours | peers
 
 
 def measure(data: Any, compared: dict[str, Callable[[Tensor], Tensor]]) -> list[dict[str, Any]]:
@@ -64,10 +64,10 @@ def measures(name: str, seconds: list[tuple[float, float]], scores: RegionScores
     clock, work = (statistics.median(times) for times in zip(*seconds, strict=True))
     boxes = statistics.mean(scores.proposals.values())
     how = f"{scores.images} photos, {boxes:.0f} boxes each"
-    found = [("seconds", clock, "s"), ("seconds of one core", work, "s")]
-    found += [(f"recall at {at}", value, "of the objects") for at, value in scores.recall.items()]
-    found += [("best overlap", scores.values["objects"], "mean over objects")]
-    return [entry(f"{name}: {what}", value, unit, how) for what, value, unit in found]
+    values_of_tool = [("seconds", clock, "s"), ("seconds of one core", work, "s")]
+    values_of_tool += [(f"recall at {at}", value, "of the objects") for at, value in scores.recall.items()]
+    values_of_tool += [("best overlap", scores.values["objects"], "mean over objects")]
+    return [entry(f"{name}: {what}", value, unit, how) for what, value, unit in values_of_tool]
 
 
 def main() -> int:

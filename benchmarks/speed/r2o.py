@@ -4,8 +4,8 @@
 
 A step is all of it: reading and cutting the photos, both networks, the optimiser, without reading processes, so that nothing
 hides behind anything. The tools train in turns on the same photos and the same device, so that whatever else the machine does
-hits all; superpixels are in the cache but in a first turn that is not compared. Memory is of a process of its own for each.
-Writes r2o.json beside this file; --quick, with a few drawn pictures, writes nothing.
+hits all; superpixels are in the cache but in a first turn that is not compared. Memory is that of a separate process for each.
+Writes r2o.json beside this file; --quick, with a few drawn images, writes nothing.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from benchmarks.speed.harness import alone, entry, peak, save, show
 
 FILE = Path(__file__).with_suffix(".json")
 LIMIT = 1.3  # steps of plain BYOL that one of R2O may take: the goal
-COLD, OWN, PLAIN, PEER = "R2O, no superpixels known", "R2O", "plain BYOL", "lightly's BYOL"
+COLD, OURS, PLAIN, PEER = "R2O, no superpixels cached", "R2O", "plain BYOL", "lightly's BYOL"
 WHOLE = {"prior": "whole", "refine": "none"}
 HEADS = {"hidden": 1024, "width": 128}
 
@@ -56,11 +56,11 @@ class Clock:
         self.begins.append(time.perf_counter())
 
     def timed(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
-        def call(*given: Any, **named: Any) -> Any:
+        def call(*inputs: Any, **named: Any) -> Any:
             begin = time.perf_counter()
-            found = function(*given, **named)
+            result = function(*inputs, **named)
             self.spent[name] += (time.perf_counter() - begin) * (len(self.begins) > 1)  # of the steps that count
-            return found
+            return result
 
         return call
 
@@ -72,9 +72,9 @@ def watched() -> Iterator[Clock]:
 
     clock, prepare = Clock(), r2o.R2O.prepare
 
-    def prepared(*given: Any) -> Any:
+    def prepared(*inputs: Any) -> Any:
         clock.begin()
-        return prepare(*given)
+        return prepare(*inputs)
 
     with (
         patch.object(r2o.R2O, "prepare", prepared),
@@ -84,7 +84,7 @@ def watched() -> Iterator[Clock]:
         yield clock
 
 
-def own(options: argparse.Namespace, data: Any, **settings: Any) -> Clock:
+def ours(options: argparse.Namespace, data: Any, **settings: Any) -> Clock:
     """A training of frugalseg."""
     import frugalseg
 
@@ -124,7 +124,7 @@ def peer(options: argparse.Namespace, data: Any) -> Clock:
     for step in range(options.steps + 2):
         chosen = order[torch.arange(step * options.batch, (step + 1) * options.batch) % len(data)].tolist()
         pairs = [views(Image.open(data.records[index].image).convert("RGB")) for index in chosen]
-        one, other = (torch.stack(pictures).to(options.device) for pictures in zip(*pairs, strict=True))
+        one, other = (torch.stack(images).to(options.device) for images in zip(*pairs, strict=True))
         clock.begin()
         update_momentum(student, teacher, m=0.99)
         with torch.no_grad():
@@ -136,10 +136,10 @@ def peer(options: argparse.Namespace, data: Any) -> Clock:
     return clock
 
 
-TOOLS: dict[str, Callable[[argparse.Namespace, Any], Clock]] = {OWN: own, PLAIN: partial(own, **WHOLE), PEER: peer}
+TOOLS: dict[str, Callable[[argparse.Namespace, Any], Clock]] = {OURS: ours, PLAIN: partial(ours, **WHOLE), PEER: peer}
 
 
-def pictures(options: argparse.Namespace, folder: str) -> Any:
+def images(options: argparse.Namespace, folder: str) -> Any:
     """The photos, as many as a turn looks at."""
     from frugalseg.data import read, shapes
 
@@ -156,27 +156,27 @@ def turns(options: argparse.Namespace) -> list[dict[str, Any]]:
     """Seconds of a step of each tool, and what they are beside each other in each turn."""
     tools = {name: tool for name, tool in TOOLS.items() if name != PEER or find_spec("lightly")}
     with tempfile.TemporaryDirectory() as folder, patch.dict(os.environ, FRUGALSEG_CACHE=str(Path(folder) / "cache")):
-        data = pictures(options, folder)
-        cold, spent = own(options, data), []
+        data = images(options, folder)
+        cold, spent = ours(options, data), []
         seconds: dict[str, list[float]] = {name: [] for name in tools}
         for _ in range(options.turns):
             for name, tool in tools.items():
                 clock = tool(options, data)
                 seconds[name].append(statistics.median(clock.steps))
-                if name == OWN:
+                if name == OURS:
                     spent.append(100 * clock.spent["kmeans"] / sum(clock.steps))
     how = f"{setting(options)}, {len(data)} photos, median of {options.turns} turns"
     step = statistics.median(cold.steps)
     measures = [
         entry(f"a step, {COLD}", step, "s", f"{options.device}, one turn, median of {len(cold.steps)} steps"),
-        entry("superpixels' share, none known", 100 * cold.spent["slic"] / sum(cold.steps), "% of the time", "the same turn"),
+        entry("superpixels' share, none cached", 100 * cold.spent["slic"] / sum(cold.steps), "% of the time", "the same turn"),
     ]
-    for name, found in seconds.items():
-        measures.append(entry(f"a step, {name}", statistics.median(found), "s", how))
-        measures.append(entry(f"pictures, {name}", options.batch / statistics.median(found), "per second", how))
+    for name, taken in seconds.items():
+        measures.append(entry(f"a step, {name}", statistics.median(taken), "s", how))
+        measures.append(entry(f"images, {name}", options.batch / statistics.median(taken), "per second", how))
     measures.append(entry("K-means' share, R2O", statistics.median(spent), "% of the time", how))
-    for name in (name for name in tools if name != OWN):
-        ratio = statistics.median(ours / theirs for ours, theirs in zip(seconds[OWN], seconds[name], strict=True))
+    for name in (name for name in tools if name != OURS):
+        ratio = statistics.median(ours / theirs for ours, theirs in zip(seconds[OURS], seconds[name], strict=True))
         goal = f", at most {LIMIT}" if name == PLAIN else ""
         measures.append(entry(f"R2O's step beside {name}'s", ratio, f"times{goal}", "median of the turns' ratios"))
     return measures
@@ -189,7 +189,7 @@ def setting(options: argparse.Namespace) -> str:
 def memory(options: argparse.Namespace) -> list[dict[str, Any]]:
     """Peak memory of a training by one tool, in this process."""
     with tempfile.TemporaryDirectory() as folder, patch.dict(os.environ, FRUGALSEG_CACHE=str(Path(folder) / "cache")):
-        TOOLS[options.memory](options, pictures(options, folder))
+        TOOLS[options.memory](options, images(options, folder))
     how = f"{setting(options)}, of {'the device' if options.device == 'cuda' else 'the whole process'}"
     return [entry(f"training memory, {options.memory}", peak(), "MB", how)]
 
@@ -199,14 +199,14 @@ def arguments(words: Sequence[str] | None) -> argparse.Namespace:
 
     best = "cuda" if torch.cuda.is_available() else "cpu"
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("photos", nargs="?", help="a folder of pictures")
+    parser.add_argument("photos", nargs="?", help="a folder of images")
     parser.add_argument("--backbone", default="resnet18")
     parser.add_argument("--side", type=int, default=128, help="of the views, in pixels")
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--steps", type=int, default=6, help="of a turn, that count")
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--device", choices=("cpu", "cuda"), default=best, help="where all train")
-    parser.add_argument("--quick", action="store_true", help="twelve drawn pictures of 64 pixels")
+    parser.add_argument("--quick", action="store_true", help="twelve drawn images of 64 pixels")
     parser.add_argument("--memory", choices=TOOLS, help="measure the memory of this one in this process and print it")
     options = parser.parse_args(words)
     if options.quick:
@@ -217,13 +217,13 @@ def arguments(words: Sequence[str] | None) -> argparse.Namespace:
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    options, given = arguments(words), list(sys.argv[1:] if words is None else words)
+    options, typed = arguments(words), list(sys.argv[1:] if words is None else words)
     if options.memory:
         print(json.dumps(memory(options)))
         return 0
     measures = turns(options)
     for name in (name for name in TOOLS if name != PEER or find_spec("lightly")):
-        measures += alone("benchmarks.speed.r2o", *given, "--memory", name)
+        measures += alone("benchmarks.speed.r2o", *typed, "--memory", name)
     show(measures)
     if not options.quick:
         save(FILE, "R2O in training", measures)
