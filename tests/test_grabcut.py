@@ -116,7 +116,7 @@ def test_a_folder_gives_the_object_that_fits_the_box_best(tmp_path: Path) -> Non
     ids = disc().astype(np.uint8)
     ids[2:6, 2:9] = 2
     Image.fromarray(ids).save(tmp_path / "scene.png")
-    cue = cues.cue(str(tmp_path))
+    cue = cues.make_cue(str(tmp_path))
     masks = cue("scene", scene(), torch.tensor([[14.0, 6, 50, 42], [1, 1, 9, 7], [52, 40, 60, 46]])).numpy()
     assert np.array_equal(masks[0], disc())
     assert np.array_equal(masks[1], ids == 2)
@@ -132,5 +132,5 @@ def test_a_folder_gives_the_object_that_fits_the_box_best(tmp_path: Path) -> Non
 def test_an_unknown_cue_is_named(tmp_path: Path) -> None:
     for name in ("grabcat", "superpixels:grabcat"):
         with pytest.raises(ValueError, match=f"'{name}'.*grabcut, superpixels"):
-            cues.cue(name)
-    assert cues.cue(f"superpixels:{tmp_path}", 300) == cues.Superpixels(300, maps=tmp_path, cache=ANY)
+            cues.make_cue(name)
+    assert cues.make_cue(f"superpixels:{tmp_path}", 300) == cues.Superpixels(300, maps=tmp_path, cache=ANY)

@@ -18,8 +18,8 @@ from scipy.ndimage import binary_erosion
 
 from frugalseg import rle
 from frugalseg.metrics import paired
+from frugalseg.metrics.average_precision import average_precision, match
 from frugalseg.metrics.instances import COCO, PDSL, TABLES, VOC07, VOC12, InstanceScores, Measure, apr, coco
-from frugalseg.metrics.matching import average_precision, match
 from frugalseg.types import Instances
 
 SIZE = (24, 30)

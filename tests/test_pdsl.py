@@ -227,7 +227,7 @@ def network(**settings: Any) -> pdsl.PDSL:
     torch.manual_seed(0)
     config = replace(TINY, **settings)
     model = pdsl.build(config, toys.CLASSES).eval()
-    model.cue = None if config.cue == "gradient" else cues.configured(config)
+    model.cue = None if config.cue == "gradient" else cues.cue_from_config(config)
     return model
 
 

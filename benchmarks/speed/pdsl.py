@@ -139,7 +139,7 @@ def memory(recipe: Path, what: str, images: int, goal: str, options: argparse.Na
     classes = [f"class {number}" for number in range(20)]
     with tempfile.TemporaryDirectory() as folder, patch.dict(os.environ, FRUGALSEG_CACHE=folder):
         network = pdsl.build(config, classes).to(device).train()
-        network.cue = cues.configured(config)
+        network.cue = cues.cue_from_config(config)
         optimizer = optim.two_rates_free_biases(config, network, network.backbone, config.fan_in)
         for _ in range(2):
             optimizer.zero_grad()

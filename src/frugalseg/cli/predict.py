@@ -38,12 +38,12 @@ def run(words: list[str], values: dict[str, Any]) -> int:
     from frugalseg.inference.predictor import load
     from frugalseg.workflows import predict
 
-    typed, written = config.divided(values, Options)
-    options, output = config.instance(Options, typed), config.instance(Output, written)
+    command_values, output_values = config.divided(values, Options)
+    options, output = config.instance(Options, command_values), config.instance(Output, output_values)
     predictor = load(words[0], proposals=options.proposals, batch=options.batch)
     images: list[Any] = words[1:]
     if output.tags == "given" or options.split:
-        # Labels are not what is asked for, and every image that is left out is in skipped.csv: no share is too much.
+        # Labels are not what is asked for, and every image that is left out is in skipped.csv, so any share may be.
         split = options.split or None
         images = [read(place, split=split, skip_limit=1.0, max_pixels=output.max_pixels) for place in images]
     count, skipped = predict.write(predictor, images, options.out, **asdict(output))

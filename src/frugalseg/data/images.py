@@ -25,7 +25,7 @@ from frugalseg.errors import FrugalsegError
 
 MAX_PIXELS = files.MAX_PIXELS
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".pbm"})
-ARRAYS = ".npz"  # how the names of arrays end that a run of ours wrote
+ARRAYS = ".npz"  # suffix of the array files that our runs write
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM")  # no EPS and the like: PIL would start other programs for them
 ORIENTATION = 0x0112  # the EXIF tag; 1 = as stored, the others are how to turn the stored pixels:
 TURNS = {
@@ -97,10 +97,11 @@ def _image(array: np.ndarray) -> Image.Image:
 def load_mask(
     path: Path | str, picture: Path | str | None = None, size: tuple[int, int] | None = None, max_pixels: int = MAX_PIXELS
 ) -> Tensor:
-    """The ids of a label mask as (H, W) int64: palette indices or grey values of 1, 8 or 16 bits, never colours (but `codes`).
+    """The ids of a label mask as (H, W) int64: palette indices or grey values of 1, 8 or 16 bits, colours only where
+    `mask_encodings` has a table for the folder.
 
-    image: the file the mask belongs to. The mask must have the size of the upright image; if it has the size of the stored,
-    unturned one instead, it was drawn on that and is turned along. size: (H, W) of the upright image, if it is known already.
+    picture: the image file that the mask belongs to. The mask must have the size of the upright image; if it has the size of the
+    stored, unturned one instead, it was drawn on that and is turned along. size: (H, W) of the upright image, if it is known.
     A file .npz holds ids that a model predicted, as the array `mask`, of the upright image.
     Raises BadImage for what `load` refuses, for colour masks, for JPEG masks, and for a wrong size.
     """

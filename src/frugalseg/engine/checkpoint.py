@@ -41,7 +41,7 @@ class Checkpoints:
             module.load_state_dict(load_file(newest / f"{name}.safetensors"))
         if optimizer is not None and not meta["done"]:
             optimizer.load_state_dict(_join(load_file(newest / "optimizer.safetensors"), meta["optimizer"]))
-            _lay_out(getattr(optimizer, "optimizer", optimizer))  # what Fabric wraps
+            _match_layout(getattr(optimizer, "optimizer", optimizer))  # what Fabric wraps
         return meta["step"], meta["seconds"], meta["done"]
 
     def save(self, step: int, seconds: float, modules: dict[str, nn.Module], optimizer: Any | None, done: bool) -> None:
@@ -74,8 +74,8 @@ class Checkpoints:
                 shutil.rmtree(older, ignore_errors=True)
 
 
-def _lay_out(optimizer: torch.optim.Optimizer) -> None:
-    """Put moments in memory as their parameters lie: a file keeps no strides, and fused steps pair what lies at one place."""
+def _match_layout(optimizer: torch.optim.Optimizer) -> None:
+    """Give moments the memory layout of their parameters: files store no strides, but fused optimisers need equal ones."""
     for parameter, moments in optimizer.state.items():
         for name, value in moments.items():
             if isinstance(value, Tensor) and value.shape == parameter.shape:

@@ -72,7 +72,7 @@ class Run:
         self._stopping = False
         self._losses: dict[str, Tensor] = {}
         self._figures: dict[str, Any] = {}
-        self._scale = 1.0
+        self._lr_factor = 1.0
         (self.folder / "state").mkdir(parents=True, exist_ok=True)
 
     # -- processes ---------------------------------------------------------------------------------------------------
@@ -189,10 +189,10 @@ class Run:
         self,
         losses: dict[str, Tensor],
         optimizer: torch.optim.Optimizer,
-        scale: float = 1.0,
+        lr_factor: float = 1.0,
         figures: Mapping[str, Any] | None = None,
     ) -> None:
-        """One optimiser step on the sum of the losses, with every learning rate at `scale` times its first value.
+        """One optimiser step on the sum of the losses, with every learning rate at `lr_factor` times its first value.
 
         figures: further numbers of this step for the log; they are no losses.
 
@@ -200,7 +200,7 @@ class Run:
             Diverged: a loss is not finite; the state on disk is the last good one.
         """
         total = torch.stack([*losses.values()]).sum()
-        self._losses, self._scale = {name: value.detach() for name, value in losses.items()}, scale
+        self._losses, self._lr_factor = {name: value.detach() for name, value in losses.items()}, lr_factor
         self._figures = dict(figures or {})
         if not torch.isfinite(total):
             values = ", ".join(f"{name}={value.item():.4g}" for name, value in self._losses.items())
@@ -208,7 +208,7 @@ class Run:
                 f"the loss is not a number: {values}. Try a lower learning rate (lr, head_lr); the last checkpoint is kept."
             )
         for group in optimizer.param_groups:
-            group["lr"] = group["initial_lr"] * scale
+            group["lr"] = group["initial_lr"] * lr_factor
         self.fabric.backward(total)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
@@ -316,7 +316,7 @@ class Run:
             time=round(time.time(), 2),
             images_per_second=speed,
             losses=losses,
-            lr=self._scale,
+            lr=self._lr_factor,
             **({"figures": {name: float(value) for name, value in self._figures.items()}} if self._figures else {}),
         )
         return " ".join(f"{name} {value:.3f}" for name, value in losses.items())

@@ -32,8 +32,8 @@ class Predictor:
     """A trained network with what it needs to be used.
 
     method: what it is. network: see `nets.network.Network`. classes: names of the ids 1..C. folder: its run, if it has one.
-    main: whether this is the process that writes (others of a parallel training stay silent). others: the name of the proposals
-    it was given in the place of those of its training, or "". batch: images of like size at a time; 0 decides by itself.
+    main: whether this is the process that writes (others of a parallel training stay silent). replaced_proposals: the
+    name of the proposals used instead of those of its training, or "". batch: images of like size at a time; 0 decides by itself.
     """
 
     method: Method
@@ -41,7 +41,7 @@ class Predictor:
     classes: tuple[str, ...]
     folder: Path | None = None
     main: bool = field(default=True, repr=False)
-    others: str = ""
+    replaced_proposals: str = ""
     batch: int = 0
 
     @property
@@ -78,11 +78,11 @@ class Predictor:
         if tile and self.proposals not in (None, "rpn", *TOOLS):
             raise UsageError(f"tile: {self.proposals} has boxes of whole images; type --proposals selective_search with --tile")
         batch = self.batch if batch is None else batch
-        read = samples(images, skipped, ("tags",) if tags == "given" else ())
+        inputs = samples(images, skipped, ("tags",) if tags == "given" else ())
         if not tile:
-            yield from batched.predict(self.network, batched.read_ahead(read), tags, batch)
+            yield from batched.predict(self.network, batched.read_ahead(inputs), tags, batch)
             return
-        for sample in read:
+        for sample in inputs:
             side = tile if max(sample.image.shape[1:]) > tile else 0
             yield sample, self._tiled(sample, tags, side, overlap or tile // 4, quiet, batch) if side else self._one(sample, tags)
 
@@ -110,7 +110,7 @@ class Predictor:
         if source == before:
             return self
         network = self.network.with_settings(proposals=source)
-        return replace(self, network=network, others=Path(source).name)
+        return replace(self, network=network, replaced_proposals=Path(source).name)
 
 
 def samples(images: Images, skipped: list[BadImage] | None = None, labels: tuple[str, ...] = ()) -> Iterator[Sample]:

@@ -48,8 +48,9 @@ from frugalseg.types import IGNORE, Prediction, Sample, size_of
 def segmentation_loss(logits: Tensor, masks: Tensor, tags: Tensor) -> Tensor:
     """J of sec. 3.2: cross-entropy averaged over the labelled pixels of the image's tags and background, then over images.
 
-    A pixel that is ignored or carries a class the image is not tagged with neither adds nor counts; an image without any
-    labelled pixel gives 0. Shapes: logits (B, C+1, h, w), masks (B, h, w) of 0..C and 255, tags (B, C).
+    A pixel that is ignored or carries a class the image is not tagged with (an unknown tag, nan, counts as none) is left out of
+    the sum and the count; an image without any labelled pixel gives 0.
+    Shapes: logits (B, C+1, h, w), masks (B, h, w) of 0..C and 255, tags (B, C).
     """
     tagged = torch.cat([torch.ones_like(tags[:, :1]), tags], 1) > 0
     labelled = masks != IGNORE
@@ -126,13 +127,13 @@ class Segmenter(Classifier):
     def forward(self, batch: dict[str, Any]) -> dict[str, Tensor]:
         """Losses of a batch: image (B, 3, H, W), tags (B, C), semantic (B, H, W), online = whether S^ teaches yet."""
         features, pooled = self.branches(batch["image"])
-        tags, labels, stride = batch["tags"], self.fc(pooled), self.config.label_stride
+        tags, tag_logits, stride = batch["tags"], self.fc(pooled), self.config.label_stride
         logits = segmentation.upsample(self.score(features), self.config.output_stride, stride)
         masks = segmentation.at_points(batch["semantic"], logits, stride)
         losses = {"segmentation": segmentation_loss(logits, masks, tags)}
-        losses["label"] = tag_classifier.label_loss(labels, tags, self.label_loss)
+        losses["label"] = tag_classifier.label_loss(tag_logits, tags, self.label_loss)
         if self.config.learns_online:
-            online = online_mask(logits, self._weights(labels, tags), self.config.background_weight)
+            online = online_mask(logits, self._weights(tag_logits, tags), self.config.background_weight)
             losses["online"] = segmentation_loss(logits, online, tags) * float(batch["online"])
         return losses
 

@@ -100,7 +100,7 @@ class CAM(TagClassifier):
         for row, item in zip(nearest, objects, strict=True):
             best.setdefault((row, item.label), item)
         chosen = boxes[[row for row, _ in best]]
-        codes = cues.codes(cues.configured(config), sample.name, sample.image.as_subclass(Tensor).cpu(), chosen)
+        codes = cues.codes(cues.cue_from_config(config), sample.name, sample.image.as_subclass(Tensor).cpu(), chosen)
         masked = zip(best.values(), chosen.tolist(), codes, strict=True)
         return [item._replace(box=box, code=code) for item, box, code in masked]
 

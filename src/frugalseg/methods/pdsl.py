@@ -98,7 +98,7 @@ def pseudo_objects(scores: Tensor, tags: Tensor, proposals: Tensor, offsets: Ten
 
 
 def apply_teacher_boxes(pseudo: Pseudo, proposals: Tensor, starts: Tensor) -> Pseudo:
-    """Replace the pseudo objects of each label that a teacher has objects of. starts: (S, 2) proposal and label of these."""
+    """Use the teacher's objects of a class, where it found any, instead of the pseudo ones. starts: (T, 2) proposal and label."""
     others = ~torch.isin(pseudo.labels, starts[:, 1])
     rows, labels = torch.cat([starts[:, 0], pseudo.rows[others]]), torch.cat([starts[:, 1], pseudo.labels[others]])
     return Pseudo(rows, labels, torch.cat([proposals[starts[:, 0]], pseudo.boxes[others]]))
@@ -179,7 +179,7 @@ def class_gradients(features: Tensor, y: Tensor, tags: Tensor) -> Tensor:
 def mask_losses(logits: Tensor, targets: Tensor, valid: Tensor, weights: Tensor, soft: bool = False) -> list[Tensor]:
     """The terms of eq. 5: cross-entropy of each mask head, mean over pixels.
 
-    Each class-specific head learns from the head before, which learns nothing from it.
+    Each class-specific head learns from the head before; no gradient flows back into that one.
 
     logits: (1 + M, R, S, S), of M⁰, then of each class-specific head at the proposal's class. targets: (R, S, S) of the cue.
     valid: (R,) which proposals have one. weights: (R,) y of the proposal's class, 0 for background. soft: teach probabilities.
@@ -206,7 +206,7 @@ def activation(logits: Tensor, tau: float) -> Tensor:
 def correlation_loss(logits: Tensor, scores: Tensor, inside: Tensor, tau: float = 5.0) -> Tensor:
     """L_CL of eqs. 6 and 8: mean over foreground proposals of |a − â|, summed over the M heads, a scalar.
 
-    logits: (M, R, S, S). scores: (R,) â, the detector's, which learns nothing from it. inside: (R,) bool, foreground.
+    logits: (M, R, S, S). scores: (R,) â of the detector, into which no gradient flows. inside: (R,) bool, foreground.
     """
     differences = (activation(logits, tau) - scores.detach()).abs() * inside
     return differences.sum() / inside.sum().clamp(min=1)
@@ -555,7 +555,7 @@ def train(config: Config, data: Data, run: Run, starts: Callable[[Data], Data] |
     run.expect("data", data.fingerprint)
     run.seed("pdsl")
     network = build(config, data.classes).to(memory_format=torch.channels_last)  # first: its errors come before long work
-    network.cue = cues.configured(config) if config.cue != "gradient" else None
+    network.cue = cues.cue_from_config(config) if config.cue != "gradient" else None
     teacher = starts(data) if starts else None
     boxes = precompute.stored_proposals(data, config.proposals, config.count, run)
     network.backbone.to(run.device).eval()  # statistics and cached features are computed as at test

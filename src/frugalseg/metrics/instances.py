@@ -25,7 +25,7 @@ from rich.table import Table
 from scipy import sparse
 
 from frugalseg import boxes, rle
-from frugalseg.metrics.matching import COCO_THRESHOLDS, Interpolation, Rule, average_precision, match
+from frugalseg.metrics.average_precision import COCO_THRESHOLDS, Interpolation, Rule, average_precision, match
 from frugalseg.metrics.per_image import PerImage, array, number, percent, present_mean
 from frugalseg.types import Instances
 
@@ -124,8 +124,8 @@ class InstanceScores(PerImage):
         self.kind: Kind = kind
         self.measure = measure or TABLES[kind][0]
         self.rows: dict[str, Row] = {}
-        self.beside: PerImage | None = None  # scores of another kind, of the same predictions, that the table tells as well
-        self.baselines: dict[str, dict[str, float]] = {}  # by name: what takes no learning reaches on these images, by `values`
+        self.beside: PerImage | None = None  # further scores of the same predictions, shown below the table
+        self.baselines: dict[str, dict[str, float]] = {}  # `values` of each trivial answer on these images, by its name
         self._ranked: dict[Measure, list[Ranking]] = {}
 
     @property

@@ -1,4 +1,4 @@
-"""Class activation maps (Zhou et al., CVPR 2016): a network learns tags, and its linear layer, slid over the map, tells where.
+"""Class activation maps (Zhou et al., CVPR 2016): a network learns tags; its linear layer, at each point of the map, tells where.
 
 Shape letters: B batch, C classes, D channels, H W image, h w feature map.
 """

@@ -20,8 +20,9 @@ from typing import ClassVar, Literal
 from frugalseg.recipes import checks
 
 Limits = Mapping[str, float]
-IMAGE_TOOLS = ("", "selective_search", "grid", "random", "rpn")  # proposals that know nothing but the image, or are learned along
-IMAGE_CUES = ("", "grabcut", "superpixels", "gradient")  # likewise foreground in boxes
+# Sources of proposals and cues that bring in no outside supervision; "rpn" is trained with the method.
+UNSUPERVISED_PROPOSALS = ("", "selective_search", "grid", "random", "rpn")
+UNSUPERVISED_CUES = ("", "grabcut", "superpixels", "gradient")
 
 
 @dataclass(frozen=True)
@@ -198,7 +199,7 @@ class Proposals(Settings):
     @property
     def external_supervision(self) -> tuple[str, ...]:
         """Proposals that others made, and what other groups add."""
-        others = self.proposals not in IMAGE_TOOLS
+        others = self.proposals not in UNSUPERVISED_PROPOSALS
         return *super().external_supervision, *([f"proposals {self.proposals} (learned from masks, perhaps)"] if others else [])
 
 
@@ -261,7 +262,7 @@ class Cue(Settings):
     @property
     def external_supervision(self) -> tuple[str, ...]:
         """Masks that others made, and what other groups add."""
-        others = self.cue not in IMAGE_CUES
+        others = self.cue not in UNSUPERVISED_CUES
         return *super().external_supervision, *([f"masks {self.cue} as the cue (learned from masks, perhaps)"] if others else [])
 
 

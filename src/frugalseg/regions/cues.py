@@ -31,7 +31,7 @@ from frugalseg.regions.grabcut import MIN_PIXELS, Box, PixelBox, ellipse, grabcu
 Cue = Callable[[str, Tensor, Tensor], Tensor]  # (name, image (3, H, W) uint8, boxes (N, 4)) -> masks (N, h, w) bool
 
 
-def cue(name: str, side: int = 400, iterations: int = 5, cut: int = 0) -> Cue:
+def make_cue(name: str, side: int = 400, iterations: int = 5, cut: int = 0) -> Cue:
     """The cue of that name: "grabcut", "superpixels", "superpixels:FOLDER" of grey maps, or a folder of masks.
 
     Raises ValueError for anything else.
@@ -49,9 +49,9 @@ def cue(name: str, side: int = 400, iterations: int = 5, cut: int = 0) -> Cue:
     return Folder(Path(name))
 
 
-def configured(config: groups.Cue) -> Cue:
+def cue_from_config(config: groups.Cue) -> Cue:
     """The cue of a recipe's settings. Raises ValueError for one that is not there."""
-    return cue(config.cue, config.cue_side, config.cue_iterations, config.cue_cut)
+    return make_cue(config.cue, config.cue_side, config.cue_iterations, config.cue_cut)
 
 
 def codes(cue: Cue, name: str, image: Tensor, boxes: Tensor) -> list[rle.RLE]:

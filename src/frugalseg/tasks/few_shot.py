@@ -96,7 +96,7 @@ def score_lists(
 def keep(folder: Path, questions: Questions, scores: Sequence[FewShotScores], presence: PresenceScores) -> None:
     """Record the scores of each list in a run folder, and draw examples of the first."""
     for score in scores:
-        results.record(folder, score, presence=presence.to_json())
+        results.add_to_metrics(folder, score, presence=presence.to_json())
     place = results.predictions_folder(folder, scores[0].split)
     save_examples(place, scores[0].protocol, examples(questions, scores[0]))
 

@@ -42,7 +42,7 @@ def evaluate(predictor: Predictor, data: Data, options: Foreground | None = None
         raise DataError(f"{data.root}, list {data.split!r}: no image shows an object; give another --split")
     scores.baselines = {WHOLE: trivial.values}
     if predictor.folder:
-        results.record(predictor.folder, scores)
+        results.add_to_metrics(predictor.folder, scores)
     return scores
 
 

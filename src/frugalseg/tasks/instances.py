@@ -75,7 +75,7 @@ def evaluate(predictor: Predictor, data: Data, options: Masks, quiet: bool = Fal
         locate(predictor, data.select(boxed), corloc, options, quiet)
     scores = measure(predictor, data.select(masked), corloc, options, quiet) if masked else None
     if predictor.folder:
-        results.record(predictor.folder, corloc, proposals=predictor.proposals)
+        results.add_to_metrics(predictor.folder, corloc, proposals=predictor.proposals)
     return scores or corloc
 
 
@@ -95,7 +95,7 @@ def measure(predictor: Predictor, data: Data, corloc: CorLoc, options: Masks, qu
     if predictor.folder:
         save(results.predictions_folder(predictor.folder, corloc.split), data, kept, masks)
         for result in (*scores.precision.values(), scores.panoptic):
-            results.record(predictor.folder, result, proposals=predictor.proposals)
+            results.add_to_metrics(predictor.folder, result, proposals=predictor.proposals)
     return masks
 
 

@@ -50,7 +50,7 @@ def nothing_to_score(data: Data, label: str = "a mask") -> DataError:
 def list_name(predictor: Predictor, data: Data, tags: str) -> str:
     """The list of images, for the protocol id, with what the model was told beyond its training."""
     ground_truth = ["ground-truth-tags"] if tags == "ground-truth" else []
-    boxes = [f"proposals={predictor.others}"] if predictor.others else []
+    boxes = [f"proposals={predictor.replaced_proposals}"] if predictor.replaced_proposals else []
     return "+".join([data.split or "all", *ground_truth, *boxes])
 
 
@@ -74,8 +74,8 @@ def best_first(names: Sequence[str], values: np.ndarray) -> dict[str, float]:
     return dict(sorted(scored, key=lambda item: -item[1]))
 
 
-def record(run: Path, scores: PerImage, **further: Any) -> None:
+def add_to_metrics(run_folder: Path, scores: PerImage, **further: Any) -> None:
     """Put scores, and further figures, into the run's metrics.json under their protocol id, beside those of others."""
-    path = run / "metrics.json"
+    path = run_folder / "metrics.json"
     earlier: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     write_json(path, earlier | {scores.protocol: scores.to_json() | further})

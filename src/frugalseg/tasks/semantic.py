@@ -35,7 +35,7 @@ def evaluate(predictor: Predictor, data: Data, options: Masks, quiet: bool = Fal
         if folder and prediction.semantic is not None:
             png.write(files.inside(folder, sample.name, ".png"), prediction.semantic)
     if predictor.folder and folder:
-        results.record(predictor.folder, scores)
+        results.add_to_metrics(predictor.folder, scores)
         save_examples(folder, scores.protocol, examples(folder, truth, scores))
     return scores
 

@@ -44,8 +44,8 @@ def write(
     confidences for each image, skipped.csv what is `left_out` already and the files that could not be read. A model of objects
     writes objects/NAME.png with the numbers of those of at least `min_score` (.tif for more than 65535), instances.json (the same
     as a data set, to be looked at, corrected or learned from) and results.json (COCO's results) with all of them, under the
-    ids of the COCO file that the images were read from, if there is one. What is stopped or fails leaves these files with the
-    images done before. One image, or one batch, is in memory at a time.
+    ids of the COCO file that the images were read from, if there is one. A call that is stopped or fails writes these
+    files too, for the images done so far. One image, or one batch, is in memory at a time.
 
     options: fields of `recipes.output.Output`; a `Data` has a limit of its own instead of max_pixels.
     Raises UsageError for an option that is not valid, and for two equal names.
@@ -103,7 +103,7 @@ class PredictionFolder:
             draw.save(files.inside(self.folder / "overlays", name, ending), overlay)
 
     def close(self, skipped: Sequence[BadImage]) -> None:
-        """Write the files of all images, each whole or not at all; a list of an earlier call does not stay."""
+        """Write the files of all images, each whole or not at all; a skipped.csv of an earlier call is deleted."""
         self.tags.save(self.folder / "tags.csv")
         if self.coco.images:
             files.write(self.folder / "results.json", json.dumps(self.coco.results))
