@@ -430,3 +430,11 @@ def test_large_images_are_predicted_in_tiles(pictures: Path, predictor: Predicto
     image[:, 10:80, 10:90] = 255
     ((_, prediction),) = predictor.stream(image, tile=40)
     assert rle.decode(prediction.instances.rles, (90, 100)).tolist() == [(image[0] > 128).tolist()]
+
+
+@pytest.mark.parametrize("size", [(2, 3), (50, 3), (3, 3), (3, 40), (1, 1)])
+def test_images_three_pixels_wide_are_drawn_as_they_lie(size: tuple[int, int]) -> None:
+    """A tensor (3, H, 3) looks like an array (H, W, 3)."""
+    image = torch.arange(3 * size[0] * size[1], dtype=torch.uint8).view(3, *size)
+    drawn = draw.paint(image, np.zeros(size, np.uint8))
+    assert np.array_equal(drawn, image.permute(1, 2, 0).numpy())

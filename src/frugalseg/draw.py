@@ -105,7 +105,8 @@ def _captions(picture: np.ndarray, instances: Instances, classes: Sequence[str],
 def _pixels(image: Pixels) -> np.ndarray:
     """(H, W, 3) uint8, a copy, from either order of axes."""
     pixels = image.numpy(force=True) if isinstance(image, Tensor) else image
-    turned = pixels.shape[0] == 3 and pixels.shape[2] != 3
+    # An image 3 pixels wide looks like either order; tensors are (3, H, W) throughout the package, arrays mostly (H, W, 3).
+    turned = isinstance(image, Tensor) or (pixels.shape[0] == 3 and pixels.shape[2] != 3)
     return np.array(pixels.transpose(1, 2, 0) if turned else pixels, np.uint8, order="C")
 
 

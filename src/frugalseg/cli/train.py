@@ -82,7 +82,8 @@ def chosen_method(request: Request) -> tuple[Method, str | Data]:
     selection = config.instance(Selection, *(config.divided(layer, Selection)[0] for layer in request.layers))
     data = read(request.data, selection.split or None, skip_limit=selection.skip_limit, classes=selection.classes or None)
     method = suggest(data)
-    say(f"{request.data} has {', '.join(sorted(data.offers - {'image'}))}: training {method.name}, {method.summary}")
+    labels = ", ".join(sorted(data.offers - {"image"})) or "no labels"
+    say(f"{request.data} has {labels}: training {method.name}, {method.summary}")
     return method, data
 
 
