@@ -55,7 +55,7 @@ def measures(method: str, images: Path, out: Path, before: Path | None, repeats:
     """The medians of one method's figures, and their ratios, taken turn by turn."""
     run, here = rehearsed(method, images, out), ROOT / "src"
     ways = {"one by one": (1, here), f"batches of {BATCH}": (BATCH, here)}
-    if before is not None:
+    if before is not None and (before / "src" / "frugalseg" / "methods" / f"{method}.py").is_file():
         ways = {"before": (0, before / "src"), **ways}
     speeds: dict[str, list[float]] = {way: [] for way in ways}
     for _ in range(repeats):
