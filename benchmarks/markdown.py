@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 
 
@@ -14,3 +15,8 @@ def table(rows: Sequence[Sequence[str]]) -> str:
 def bullets(lines: Iterable[tuple[str, Iterable[str]]]) -> str:
     """A line for each name with its values, sorted and each once."""
     return "\n".join(f"- {name}: {'; '.join(sorted(set(values)))}" for name, values in lines)
+
+
+def in_images(text: str) -> str:
+    """A text of a file: older ones say picture for image."""
+    return re.sub(r"\bpicture(s?)\b", r"image\1", re.sub(r"\ba picture\b", "an image", text))

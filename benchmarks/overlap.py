@@ -102,7 +102,7 @@ def draw(gains: list[Group], title: str, path: Path) -> None:
     low, high = (np.array([100 * getattr(group.gain, side) for group in gains]) for side in ("low", "high"))
     axes.errorbar(range(len(gains)), means, [means - low, high - means], fmt="o", capsize=4)
     axes.axhline(0, color="gray", linewidth=0.8)
-    axes.set_xticks(range(len(gains)), [f"{group}\n{group.images} pictures" for group in gains])
+    axes.set_xticks(range(len(gains)), [f"{group}\n{group.images} images" for group in gains])
     axes.set(title=title, xlabel="largest overlap of two objects (IoU of their boxes)", ylabel="gain in AP$^r$@0.5, points")
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=120, metadata={"Software": None})

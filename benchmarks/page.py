@@ -16,12 +16,13 @@ PAGE = paths.DOCS / "results.md"
 HEAD = """\
 # Results
 
-Made by `make results` from the JSON files under `benchmarks/`; `make bench` runs what is missing. Scores are mean
-intersection over union in percent, over all pixels of the set whose truth is known, with the background as a class. The interval
-is the middle 95 % of 2,000 bootstrap draws of the pictures; for several seeds, of the mean over the seeds under the same draws.
-± is the standard deviation over seeds. Object masks are scored by average precision, the mean over classes: AP^r at one overlap
-of masks, AP^r_vol the mean over overlaps from 0.1 to 0.9, AP COCO's, over 0.5 to 0.95, AP25 to AP75 the same at one overlap.
-CorLoc is the share of the pictures with a class in which its best box overlaps an object by more than half, mean over classes."""
+`make results` writes this page from the JSON files under `benchmarks/`; `make bench` runs what is missing. Class masks are scored
+by mean intersection over union (mIoU) in percent, over all annotated pixels of the set, with the background as a class. Intervals
+are the middle 95 % of 2,000 bootstrap draws of the images; for several seeds, of the mean over the seeds under the same draws.
+± is the standard deviation over seeds. Object masks are scored by average precision, the mean over classes: AP^r at one IoU
+threshold, AP^r_vol the mean over thresholds from 0.1 to 0.9, COCO's AP the mean over 0.5 to 0.95, AP25 to AP75 at one of those.
+CorLoc is the share of the images with a class in which its best box has an IoU above one half with an object, mean over
+classes."""
 
 
 def render(plans: Sequence[Plan], records: Records, speeds: Mapping[str, Record]) -> str:

@@ -46,9 +46,9 @@ MEASURED: dict[str, Any] = {
     "refine": "features", "refine_norm": "running", "chunk": 32, "iterations": 50,
 }  # fmt: skip
 REGIONS = (
-    "Average best overlap (IoU) of the segments of each human map with the regions, stretched over the picture: mean over the "
-    "segments of a map, the maps of a picture, the pictures. Regions are merged at the size of the superpixels, 224 pixels, not "
-    "at the 14 cells a side that a training looks at; pictures are clustered in chunks of 32 in the order of their names."
+    "Average best overlap (IoU) of the segments of each human map with the regions, resized to the image: mean over the segments "
+    "of a map, the maps of an image, the images. Regions are merged at the size of the superpixels, 224 pixels, not at the 14 "
+    "cells a side of a training's feature maps; images are clustered in chunks of 32 in the order of their names."
 )
 MOBILE = {"backbone": "mobilenet_v2", "levels": (14, 18)}
 
@@ -174,7 +174,7 @@ def measure(start: Start, provenance: Mapping[str, Any], quiet: bool = False) ->
     head |= {"output_stride": net.config.output_stride, "levels": list(net.config.levels)}
     scores = {"foreground": foregrounds(net, quiet), "regions": regions(net, quiet)}
     seconds = round(time.perf_counter() - begin, 1)
-    how = {"settings": MEASURED, "interval": "95 %, 2,000 bootstrap draws of the pictures"}
+    how = {"settings": MEASURED, "interval": "95 %, 2,000 bootstrap draws of the images"}
     results.save(start.file, {"start": head, **provenance, **how, "seconds": seconds, **scores})
 
 

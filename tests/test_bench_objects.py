@@ -262,7 +262,7 @@ def test_pdsl_cells_run_through(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert before == "runs/bench/cam/toys/cam-seed0 learned from tags"
     assert "learned from tags (backbone weights runs/bench/cam/toys/cam-seed0; runs/bench/cam/toys/cam-seed0 learned" in taught
     text = page.render((plan,), found, {})
-    assert all(f"\n| {name} | " in text for name in (*rows, "baseline: the whole picture as one object of each class"))
+    assert all(f"\n| {name} | " in text for name in (*rows, "baseline: the whole image as one object of each class"))
     assert "| CorLoc % | 95 % interval | seeds |" in text
     assert len(claims) == 10
     assert "not run" not in text.lower()

@@ -70,7 +70,7 @@ def test_pretraining_transfers_and_the_page(plan: Plan, tmp_path: Path) -> None:
     begun = "runs/bench/r2o/toys/r2o-seed0"
     assert found["r2o-tenth"]["extra_supervision"] == [f"backbone weights {begun}", f"{begun} learned from no labels"]
     text = page.render((plan,), {f"r2o/toys/{name}-seed0": record for name, record in found.items()}, {})
-    for row in ("r2o, tenth of the masks", "r2o, Mask R-CNN, tenth of the masks", "byol", "baseline: all of every picture"):
+    for row in ("r2o, tenth of the masks", "r2o, Mask R-CNN, tenth of the masks", "byol", "baseline: all of every image"):
         assert f"\n| {row} | " in text
     assert [line for line in text.splitlines() if line.startswith("| row |")] != []
     assert text.count("| row |") == 3, "a table for foregrounds, one for class masks, one for objects"

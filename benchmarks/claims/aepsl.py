@@ -96,25 +96,25 @@ SMALL, SHAPES = "configs/aepsl_small.yaml", "configs/aepsl_shapes.yaml"
 BENCHES = (
     Bench(
         data="voc20",
-        about="Real photos of VOC's twenty classes. Learnt from the tags of 616 photos, scored on 84 others without their tags; "
-        "the run on real masks has 163 of the 616, and as many steps.",
+        about="Real photos of VOC's twenty classes. Learned from the tags of 616 photos, scored on 84 others without their tags; "
+        "the run on real masks learns from 163 of the 616, in as many steps.",
         recipe=SMALL,
         train="Main/train",
         seeds=(0,),
         settings=IMAGENET,
         overrides={"masks": as_many_steps(SMALL, 616, 163)},
         notes="More rounds do not help here: the features are frozen, and a network that no longer sees the first region turns "
-        "to the scenery, so that the mined masks get worse with every round (table above). Tried: erasing what passes half of a "
-        "map's maximum, as in these rows, in the place of the paper's fifth; one round against three, on training photos.",
+        "to the background, so that the mined masks get worse with every round (table above). Tried: erasing what exceeds half "
+        "of a map's maximum, as in these rows, instead of the paper's fifth; one round against three, on training photos.",
     ),
     Bench(
         data="shapes",
-        about="The built-in pictures, from random weights: 400 to learn from, 160 to score on, 12 classes, 128 × 128 pixels.",
+        about="The built-in images, from random weights: 400 to learn from, 160 to score on, 12 classes, 128 × 128 pixels.",
         recipe=SHAPES,
         train="Main/train",
-        notes="More rounds do not help here either: the first covers more than the object already, as a cell of the map stands "
-        "for 16 of the 128 pixels, so that the second finds background (table above). Tried: erasing what passes half of a map's "
-        "maximum, seed 0; the masks of one round are better then, those of two and three are worse than those of one again.",
+        notes="More rounds do not help here either: the first already covers more than the object, as a cell of the map stands "
+        "for 16 of the 128 pixels, so that the second finds background (table above). Tried: erasing what exceeds half of a "
+        "map's maximum, seed 0; the masks of one round are better then, those of two and three again worse than those of one.",
         overrides={"masks": {"epochs": 60}},  # as many steps as the classifier's 36 and the network's 24 that comes after it
     ),
 )

@@ -43,27 +43,27 @@ VARIANTS = (
 START = Variant("ground", (), {"masks": "given", "epochs": 30}, method="aepsl")
 
 TRIED = """\
-Every step of the inner loop lowers its own loss, and yet the masks are no better for it: with or without the init module,
-training through the loop gives worse features than training without it, and gradients of second order worse than of first.
-Tried, on other pictures of the same program (one seed, first fold, one reference): with the paper's `inner_lr` 0.1 the inner loss
-rises in the first steps and training does harm; 0.03, which the recipe has, and 0.01 are about equal; gradients of first order
+Every step of the inner loop lowers the inner loss, but the masks do not improve: with or without the init module, training
+through the loop gives worse features than training without it, and second-order gradients worse ones than first-order gradients.
+Tried, on other images of the same program (one seed, first fold, one reference): with the paper's `inner_lr` 0.1 the inner loss
+rises in the first steps and training does harm; 0.03, which the recipe has, and 0.01 are about equal; first-order gradients
 are better than both."""
 
 TRIED_PHOTOS = """\
-Here too every step of the inner loop lowers its own loss, and the masks do not follow. The init module gains with one reference,
-for which it was trained, and loses with five, where the references alone are better than half of the query's rough mask. Nothing
-else than the rows above has been tried on photos."""
+Here too every step of the inner loop lowers the inner loss, and the masks do not improve. The init module gains with one
+reference, for which it was trained, and loses with five, where the references alone are better than with half of the query's
+rough mask. Nothing else than the rows above has been tried on photos."""
 
 TRIED_COCO = """\
 Five references are scored on fewer classes than one, so the two are not compared. Nothing else than the rows above has been
-tried on COCO's classes; the parts are taken apart on the two data sets above."""
+tried on COCO's classes; the ablations are on the two data sets above."""
 
 BENCHES = (
     Bench(
         data="shapes1600",
-        about="The built-in pictures: 12 classes in four folds of 3. Learnt from those of 1,600 pictures that show none of the "
-        "fold's classes, scored on 160 others by 1,000 episodes. The features of all rows begin as those of a network "
-        "trained to segment the other classes in the same pictures.",
+        about="The built-in images: 12 classes in four folds of 3. Learned from those of 1,600 images that show none of the "
+        "fold's classes, scored on 160 others by 1,000 episodes. The features of all rows start from those of a network "
+        "trained to segment the other classes in the same images.",
         recipe="configs/biopt_shapes.yaml",
         recipes={"aepsl": "configs/aepsl_shapes.yaml"},
         start=START,
@@ -71,8 +71,8 @@ BENCHES = (
     ),
     Bench(
         data="voc20",
-        about="Real photos of VOC's twenty classes in four folds of 5 (PASCAL-5i), from ImageNet weights. Learnt from the masked "
-        "training photos that show none of the fold's classes, so that every photo that shows one is new; scored on all "
+        about="Real photos of VOC's twenty classes in four folds of 5 (PASCAL-5i), from ImageNet weights. Learned from the "
+        "masked training photos that show none of the fold's classes, so that every photo that shows one is new; scored on all "
         "those by 1,000 episodes.",
         recipe="configs/biopt_small.yaml",
         val="",

@@ -47,8 +47,8 @@ BENCHES = (
     ),
     Bench(
         data="nuclei",
-        about="Real micrographs of cell nuclei, one class of many small objects: 100 to learn from, 40 to score on (drawn once, "
-        "listed in `configs/nuclei_splits.csv`), from ImageNet weights.",
+        about="Real micrographs of cell nuclei, one class of many small objects: 100 to learn from, 40 to score on (drawn once "
+        "at random, listed in `configs/nuclei_splits.csv`), from ImageNet weights.",
         recipe="configs/r2ios_nuclei.yaml",
         train="train",
         masked="train",
@@ -56,17 +56,17 @@ BENCHES = (
         seeds=(0,),
         settings=IMAGENET,
         overrides={"maskrcnn": equal_time("nuclei")},
-        notes="R2-IOS's recipe was chosen on 30 of the 100 training pictures, after learning from the other 70: maps twice as "
+        notes="R2-IOS's recipe was chosen on 30 of the 100 training images, after learning from the other 70: maps twice as "
         "fine, from the first 14 of the network's 18 blocks (Mask R-CNN has all of them, and finer maps in its pyramid), and "
-        "NMS at 0.5, Mask R-CNN's, in the place of 0.3. Its first recipe, with the maps of `r2ios_small.yaml` and 2,000 steps, "
-        "had reached 70.3 % on the pictures scored here, AP 37.9; Mask R-CNN in the same time, 1,096 steps, 78.5 %, AP 44.4. "
-        "Other work slowed both trainings down, R2-IOS's more: the equal time was measured in turns, not by these minutes.",
+        "NMS at 0.5, as Mask R-CNN, instead of 0.3. Its first recipe, with the maps of `r2ios_small.yaml` and 2,000 steps, "
+        "had reached 70.3 % on the images scored here, AP 37.9; Mask R-CNN in the same time, 1,096 steps, 78.5 %, AP 44.4. "
+        "Other processes slowed both trainings down, R2-IOS's more: the equal time was measured in turns, not by these minutes.",
         recipes={"maskrcnn": "configs/maskrcnn_nuclei.yaml"},
     ),
     Bench(
         data="shapes",
-        about="The built-in pictures: 400 to learn from, 160 to score on, 12 classes, 128 × 128 pixels. The backbones of all "
-        "rows begin as that of a network trained to segment the classes of the same 400 pictures.",
+        about="The built-in images: 400 to learn from, 160 to score on, 12 classes, 128 × 128 pixels. The backbones of all "
+        "rows start from a network trained to segment the classes of the same 400 images.",
         recipe="configs/r2ios_shapes.yaml",
         overrides={"maskrcnn": equal_time("shapes")},
         recipes={"maskrcnn": "configs/maskrcnn_shapes.yaml", "aepsl": "configs/aepsl_shapes.yaml"},

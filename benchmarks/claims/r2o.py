@@ -89,17 +89,17 @@ DRAWN, FCN_DRAWN = "configs/r2o_shapes.yaml", "configs/aepsl_transfer_shapes.yam
 PHOTOS, FCN_PHOTOS = "configs/r2o_cpu.yaml", "configs/aepsl_transfer_cpu.yaml"
 PROBE = {"probe_split": "Segmentation/val", "probe_images": 100}
 NOTES = (
-    "Intervals are over pictures, not over trainings: with all of the masks R2O gains much with two seeds and loses with "
-    "the third. Tried before, on 560 other pictures of the same program, with a tenth of the masks and twice the passes: "
-    "rates of 0.3, 10, 30 and 40, views without blur and of a fifth of the picture at least, views in the picture's own "
-    "colours, AdamW in the place of LARS, NT-Xent. None did better than random numbers by more than these differ by seed, "
-    "and under a backbone that is kept as it is all did worse. A guess why: here small badges tell the classes, while what "
-    "tells regions apart is the texture of their ground."
+    "Intervals are over images, not over trainings: with all of the masks R2O gains much with two seeds and loses with the "
+    "third. Tried before, on 560 other images of the same program, with a tenth of the masks and twice the epochs: learning "
+    "rates of 0.3, 10, 30 and 40, views without blur and of at least a fifth of the image, views in the image's colours, "
+    "AdamW instead of LARS, NT-Xent. None did better than random weights by more than these differ by seed, and under a frozen "
+    "backbone all did worse. A possible reason: here small badges distinguish the classes, while regions are distinguished by "
+    "the texture of their background."
 )
 BENCHES = (
     Bench(
         data="shapes",
-        about="The built-in pictures: 400 without labels to learn from, then masks of all, a tenth or a hundredth of them; 160 "
+        about="The built-in images: 400 without labels to learn from, then masks of all, a tenth or a hundredth of them; 160 "
         "to score on.",
         recipe=DRAWN,
         overrides=overrides(DRAWN, FCN_DRAWN, {**PROBE, "probe": "$RUNS/data/shapes", "probe_every": 50}),
@@ -121,10 +121,10 @@ BENCHES = (
 WITH, LINEAR = "r2o, tenth of the masks", "linear, tenth of the masks"
 MASKED = "Mask R-CNN, tenth of the masks"
 CLAIMS = (
-    Claim("Pretraining on pictures alone beats random numbers", WITH, "random, tenth of the masks"),
+    Claim("Pretraining without labels beats random weights", WITH, "random, tenth of the masks"),
     Claim("Also with all the masks", "r2o, all of the masks", "random, all of the masks"),
     Claim("Also with a hundredth", "r2o, hundredth of the masks", "random, hundredth of the masks"),
-    Claim("Regions beat whole pictures (BYOL)", WITH, "byol, tenth of the masks", "76.7 > 75.0"),
+    Claim("Regions beat whole images (BYOL)", WITH, "byol, tenth of the masks", "76.7 > 75.0"),
     Claim("So they do with all the masks", "r2o, all of the masks", "byol, all of the masks"),
     Claim("All components beat none", LINEAR, "cells, tenth of the masks", "62.3 > 61.2"),
     Claim("Refinement alone beats none", "refinement-only, tenth of the masks", "cells, tenth of the masks", "61.5 > 61.2"),
@@ -146,7 +146,7 @@ CLAIMS = (
     *(
         Claim(text, f"r2o, {MASKED}", f"{other}, {MASKED}", paper, data=("shapes",), measure="AP^r@0.5")
         for text, other, paper in (
-            ("Objects: it beats random numbers", "random", ""),
+            ("Objects: it beats random weights", "random", ""),
             ("Objects: it beats BYOL", "byol", "38.3 > 37.5 AP"),
         )
     ),

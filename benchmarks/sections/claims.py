@@ -11,7 +11,7 @@ from benchmarks.statistics import OverSeeds, judge
 HEAD = """\
 A claim is *reproduced* when the paired interval of the difference (the same draws for both sides and for all seeds) lies above 0,
 *not reproduced* when it lies below, else *undecided*. A target is met or missed by the mean. The paper's numbers are of its
-own data and networks: their direction is put to the test here, not their size."""
+data and networks: what is tested here is their direction, not their size."""
 
 
 def section(plan: Plan, bench: Bench, rows: Mapping[str, OverSeeds], head: str = HEAD) -> list[str]:

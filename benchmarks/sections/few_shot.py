@@ -19,8 +19,8 @@ from frugalseg.metrics.per_image import percent
 CLAIMS_HEAD = """\
 A claim is *reproduced* when the interval of the difference lies above 0, *not reproduced* when it lies below, else *undecided*: a
 paired one over the same episodes, but for "five references beat one", whose episodes differ. The paper's numbers are means over
-PASCAL-5i's folds with ResNet-50 where nothing else is said. It trains for five references on episodes of five; here one training,
-on episodes of one reference, is scored with both."""
+PASCAL-5i's folds with ResNet-50 unless stated otherwise. It trains on episodes of five references to be scored with five; here
+one training, on episodes of one reference, is scored with both."""
 
 
 def section(plan: Plan, bench: Bench, everything: Records) -> list[str]:

@@ -17,11 +17,11 @@ def section(plan: Plan, bench: Bench, records: Records, rows: Mapping[str, OverS
     gains = groups(compared) if compared else []
     if not compared or not gains:
         return []
-    lines = [["largest overlap of two objects", "pictures", "gain in AP^r@0.5"]]
+    lines = [["largest overlap of two objects", "images", "gain in AP^r@0.5"]]
     lines += [[str(group), str(group.images), without_verdict(group.gain)] for group in gains]
     better, worse = plan.overlap_rows
-    title = f"{better} over {worse}, by how much the objects of a picture overlap"
-    claim = f"It gains more where they overlap by more than {EDGES[1]:g} than elsewhere, as the paper has it"
+    title = f"{better} over {worse}, by how much the objects of an image overlap"
+    claim = f"It gains more where they overlap by more than {EDGES[1]:g} than elsewhere, as the paper says"
     grown = growth(compared)
     verdict = [f"{claim}: {without_verdict(grown)}, {VERDICTS[grown.decided]}."] if grown else []
     return [f"{title}:", table(lines), *verdict, f"![{title}](images/{figure_file(plan, bench).name})"]

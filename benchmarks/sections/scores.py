@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.markdown import table
+from benchmarks.markdown import in_images, table
 from benchmarks.plan import Bench, Cell, Plan
 from benchmarks.ranked import Ranked
 from benchmarks.results import Records, of_bench, of_row
@@ -20,7 +20,7 @@ from frugalseg.metrics.per_image import percent
 
 COSTS = ("seeds", "minutes", "MB")
 COSTS_NOTE = (
-    "Minutes and memory are of the whole training and scoring the row comes from, without what it borrows or starts from."
+    "Minutes and memory are of the whole training and scoring that the row comes from, without the runs that it starts from."
 )
 WITH_INTERVAL = ("AP^r@0.5", "AP^r@0.7", "AP", "AP25", "AP50", "AP75", "CorLoc")
 FOREGROUND_HEADS = (
@@ -33,9 +33,9 @@ FOREGROUND_HEADS = (
     "ABO of the prior %",
 )
 FOREGROUND_NOTE = """\
-Overlap (IoU) of the one part of each picture that is said to be the object with all that is annotated, mean over pictures; the
-oracle picks the part by the truth. ABO: of the masks that are learned from, with the objects of pictures that are scored, at the
-first and the last probe."""
+Overlap: IoU of the part of each image that is predicted to be the object with all annotated objects, mean over images; the oracle
+picks the part by the ground truth. ABO: average best overlap of the masks that are learned from with the objects of the images
+scored, at the first and the last probe."""
 Rows = Mapping[str, OverSeeds]
 
 
@@ -78,7 +78,7 @@ def foreground_table(plan: Plan, rows: Rows, records: Records) -> str:
     """Every row of foregrounds, under the trivial baseline."""
     lines = [["row", *FOREGROUND_HEADS, *COSTS]]
     for name, values in baselines(records).items():
-        shown = [f"baseline: {name}", percent(values["foreground"]), "", percent(values["mean"])]
+        shown = [baseline(name), percent(values["foreground"]), "", percent(values["mean"])]
         lines.append(shown + [""] * (len(lines[0]) - len(shown)))
     for name, scores in rows.items():
         first, *others = (percent(float(np.mean([each.values[kind] for each in scores.seeds.values()]))) for kind in PROTOCOLS)
@@ -102,7 +102,7 @@ def semantic_table(plan: Plan, rows: Rows, records: Records) -> str:
     """Every row of class masks, under the trivial baselines."""
     lines = [["row", "mIoU %", "95 % interval", *COSTS]]
     for name, value in baselines(records).items():
-        lines.append([f"baseline: {name}", percent(value), "", *[""] * len(COSTS)])
+        lines.append([baseline(name), percent(value), "", *[""] * len(COSTS)])
     for name, scores in rows.items():
         lines.append([name, str(scores), str(scores.interval), *costs(plan, name, scores, records)])
     return f"{table(lines)}\n\n{COSTS_NOTE}"
@@ -114,7 +114,7 @@ def object_table(plan: Plan, rows: Rows, records: Records) -> str:
     lines = [["row", *heads, *COSTS]]
     for name, values in baselines(records).items():
         shown = [part for at in plan.measures for part in (null_percent(values[at]), *([""] if at in WITH_INTERVAL else []))]
-        lines.append([f"baseline: {name}", *shown, *[""] * len(COSTS)])
+        lines.append([baseline(name), *shown, *[""] * len(COSTS)])
     for name, scores in rows.items():
         shown = [part for at in plan.measures for part in measured(scores.by(at), at in WITH_INTERVAL)]
         lines.append([name, *shown, *costs(plan, name, scores, records)])
@@ -135,6 +135,11 @@ def baselines(records: Records) -> Mapping[str, Any]:
     return next(iter(records.values()))["baselines"]
 
 
+def baseline(name: str) -> str:
+    """The name of a trivial baseline, in the first column."""
+    return f"baseline: {in_images(name)}"
+
+
 def costs(plan: Plan, row: str, scores: OverSeeds, records: Records) -> list[str]:
     """How many seeds, and what the row's training took."""
     cells = of_row(plan, row, records)
@@ -147,8 +152,8 @@ def pseudo_table(records: Records) -> str:
     runs = [record["pseudo_labels"] for record in records.values() if "pseudo_labels" in record]
     if not runs:
         return ""
-    lines = [["rounds", "mIoU % of the labelled pixels", "labelled pixels %", "training pictures"]]
+    lines = [["rounds", "mIoU % of the labelled pixels", "labelled pixels %", "training images"]]
     for entries in zip(*runs, strict=False):
         miou, coverage = (100 * float(np.mean([entry[key] for entry in entries])) for key in ("miou", "coverage"))
         lines.append([str(entries[0]["rounds"]), f"{miou:.2f}", f"{coverage:.1f}", str(entries[0]["images"])])
-    return "Pseudo labels on the training pictures that have masks (no result of the method):\n\n" + table(lines)
+    return "Pseudo labels on the training images that have masks (no result of the method):\n\n" + table(lines)

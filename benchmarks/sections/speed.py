@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from benchmarks.markdown import table
+from benchmarks.markdown import in_images, table
 from benchmarks.results import Record
 from benchmarks.sections.protocol import machine
 
@@ -19,7 +19,8 @@ def measures(speed: Record) -> list[str]:
     """A file that lists what was measured."""
     where = f"{machine(speed)}; torch {speed['versions']['torch']}; `{speed['commit']}`"
     lines = [["measured", "value", "unit", "how"]]
-    lines += [[entry["what"], f"{entry['value']:.4g}", entry["unit"], entry["how"]] for entry in speed["measures"]]
+    for entry in speed["measures"]:
+        lines.append([in_images(entry["what"]), f"{entry['value']:.4g}", in_images(entry["unit"]), in_images(entry["how"])])
     return [f"### {speed['title']}", f"{where}; {speed['date']}.", table(lines)]
 
 
@@ -45,7 +46,7 @@ def instances(speed: Record) -> list[str]:
         times = (f"{entry[part]:.1f}" for part in ("encoding_s", "scoring_s", "total_s"))
         name = f"{tool} {speed['versions'].get(tool, '')}".strip()
         lines.append([name, *times, f"{entry['growth_mb']:.0f}", f"{speed['largest_difference'][tool]:.0e}"])
-    images = f"{speed['images']:,} pictures ({speed['picture']}), {speed['detections']:,} detections"
+    images = f"{speed['images']:,} images ({speed['picture']}), {speed['detections']:,} detections"
     where = f"{images}; the COCO statistics of masks. {speed['machine']}; {speed['date']}."
     return ["### Scoring of objects, from masks in memory to the table", where, table(lines)]
 

@@ -16,8 +16,8 @@ from frugalseg.metrics import Difference
 from frugalseg.metrics.per_image import percent
 
 FOREGROUNDS = (
-    "Overlap (IoU) of the one part of each photo that is said to be the object with all that is annotated, and the mean of that "
-    "with the background's; the oracle picks the part by the truth. Mean over photos."
+    "IoU of the part of each photo that is predicted to be the object with all annotated objects, and the mean of that with the "
+    "background's; the oracle picks the part by the ground truth. Mean over photos."
 )
 Starts = Mapping[str, Sequence[Record]]  # by name, a record for each seed
 
