@@ -52,10 +52,10 @@ dist: $(READY)
 # Continues where it stopped; `make bench BENCH="--only voc20 --jobs 4"` chooses, `BENCH=--list` says where every cell stands.
 bench: $(READY)
 	$(BIN)/python -m benchmarks.cells $(BENCH)
-	$(BIN)/python -m benchmarks.tables
+	$(BIN)/python -m benchmarks.page
 
 results: $(READY)
-	$(BIN)/python -m benchmarks.tables
+	$(BIN)/python -m benchmarks.page
 
 # Versions already locked stay; `make lock UPGRADE=--upgrade` takes the newest. torch and torchvision must agree on CUDA's version.
 lock:

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from bench_cells import finished, settings_of
 
-from benchmarks import cells, claims, datasets, measure, page, paths, results, statistics
+from benchmarks import cells, claims, datasets, few_shot, fewshot, measure, page, paths, results, statistics, tables
 from benchmarks.claims import PLANS, aepsl
 from benchmarks.plan import Bench, Cell, Claim, Plan, Row, Variant
 from frugalseg.data import read, shapes
@@ -419,3 +419,8 @@ def test_committed_files_are_small_and_name_no_folder() -> None:
     for path in paths.RESULTS.rglob("*.json"):
         assert path.stat().st_size < 130_000, f"{path.name} is too large to keep"
         assert str(Path.home()) not in path.read_text("utf-8")
+
+
+def test_old_names_of_commands_run_the_new_ones() -> None:
+    assert tables.main is page.main
+    assert fewshot.main is few_shot.main

@@ -63,8 +63,8 @@ def duplicates(files: Iterable[Path], by_shape: bool = True) -> dict[tuple[Path,
         for line, block in blocks(lines(file.read_text(encoding="utf-8"), by_shape)):
             places[block].append(Place(file, line))
     pairs: dict[tuple[Path, Path], list[tuple[int, int]]] = defaultdict(list)
-    for block in places.values():
-        for one, other in combinations(block if len(block) <= COMMON else [], 2):
+    for where in places.values():
+        for one, other in combinations(where if len(where) <= COMMON else [], 2):
             if one.file != other.file or abs(one.line - other.line) >= LINES:
                 pairs[one.file, other.file].append((one.line, other.line))
     return dict(pairs)
